@@ -1,0 +1,36 @@
+"""Semantic FPN and Panoptic FPN (Kirillov et al., CVPR 2019) on any timm backbone: train, evaluate, predict.
+
+The public names; each is imported when it is first used, so `import panfpn` does no work.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from panfpn.config import TrainConfig
+    from panfpn.engine import RunResult, evaluate, train
+    from panfpn.labels import LabelTable
+    from panfpn.metrics import SemanticScores
+    from panfpn.models import SemanticFPN
+    from panfpn.predict import Predictor
+    from panfpn.types import SemanticMap
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LabelTable": "labels", "Predictor": "predict", "RunResult": "engine", "SemanticFPN": "models",
+    "SemanticMap": "types", "SemanticScores": "metrics", "TrainConfig": "config", "evaluate": "engine", "train": "engine",
+}  # fmt: skip
+
+__all__ = [
+    "LabelTable", "Predictor", "RunResult", "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "evaluate",
+    "recipes", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "recipes":
+        return import_module("panfpn.recipes")
+    if name in _HOMES:
+        return getattr(import_module(f"panfpn.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'panfpn' has no attribute {name!r}")

@@ -1,0 +1,186 @@
+"""From settings to objects: the only file that knows both. In: a configuration or a release file. Out: data sets, tasks."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from panfpn.checkpoint import read_checkpoint, write_checkpoint
+from panfpn.config import Data, Loss, Model, TrainConfig, parse
+from panfpn.data import Dataset, TrainTransform, open_dataset
+from panfpn.labels import LabelTable
+from panfpn.losses import SemanticLoss
+from panfpn.models import Backbone, SemanticFPN
+from panfpn.models.depthwise import speed_up_depthwise
+from panfpn.tasks import SemanticTask
+from panfpn.types import Preprocess
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name; auto = cuda, else mps, else cpu. ValueError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not available here ({str(error).splitlines()[0]})") from error
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """float32, bfloat16 or float16; auto = bfloat16 where the hardware computes in it."""
+    if name not in ("auto", *_DTYPES):
+        raise ValueError(f"precision {name!r}; choose from auto, {', '.join(_DTYPES)}")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported())  # what oneDNN needs to be faster than float32
+
+
+def build_datasets(data: Data) -> tuple[Dataset, Dataset]:
+    """Training and validation data; see `open_dataset` for what is refused."""
+    return build_dataset(data, data.train_split), build_dataset(data, data.val_split)
+
+
+def build_dataset(data: Data, split: str) -> Dataset:
+    """One split of the configured data set."""
+    count = data.scenes[0] if split == data.train_split else data.scenes[1]
+    root = data.root.expanduser() if data.root else None
+    return open_dataset(data.dataset, root, split, scene_count=count, scene_size=data.scene_size)
+
+
+def build_transform(data: Data) -> TrainTransform:
+    """The training augmentation."""
+    return TrainTransform(
+        crop=data.crop, scale=data.scale, ratio=data.ratio, aspect=data.aspect, cat_max_ratio=data.cat_max_ratio,
+        flip=data.flip, photometric=data.photometric,
+    )  # fmt: skip
+
+
+def resolve(config: TrainConfig, table: LabelTable) -> TrainConfig:
+    """The configuration with every open choice made: classes, normalisation, device, precision.
+
+    Raises:
+        ValueError: `model.num_classes` or `loss.class_weights` that disagree with the label table, a backbone that does
+            not fit, an unavailable device.
+    """
+    model, weights = config.model, config.loss.class_weights
+    if model.num_classes not in (None, table.num_classes):
+        raise ValueError(f"model.num_classes is {model.num_classes}, but label table {table.name!r} has {table.num_classes} "
+                         "classes; leave it out to follow the table")  # fmt: skip
+    if weights is not None and len(weights) != table.num_classes:
+        raise ValueError(f"loss.class_weights has {len(weights)} entries, but label table {table.name!r} has "
+                         f"{table.num_classes} classes")  # fmt: skip
+    device = resolve_device(config.run.device)
+    with torch.device("meta"):
+        backbone = Backbone(model.backbone, in_channels=model.in_channels)
+    mean, std = model.mean or backbone.mean, model.std or backbone.std
+    for key, value in (("mean", mean), ("std", std)):
+        if len(value) != model.in_channels:
+            raise ValueError(f"model.{key} has {len(value)} entries for {model.in_channels} input channels")
+    model = replace(model, num_classes=table.num_classes, mean=mean, std=std)
+    train = replace(config.train, precision=resolve_precision(config.train.precision, device))
+    return replace(config, model=model, train=train, run=replace(config.run, device=str(device)))
+
+
+def build_task(
+    model: Model, data_scale: tuple[int, int] | None, table: LabelTable, *, loss: Loss | None = None,
+    precision: str = "float32", load: bool = True,
+) -> SemanticTask:  # fmt: skip
+    """The task of a resolved configuration; `load` = False leaves out the backbone's pretrained weights."""
+    assert model.num_classes is not None and model.mean and model.std, "resolve() comes first"
+    backbone = Backbone(
+        model.backbone, in_channels=model.in_channels, drop_path=model.drop_path,
+        pretrained=load and model.pretrained and model.backbone_weights is None,
+    )  # fmt: skip
+    if load and model.backbone_weights is not None:
+        backbone.load(model.backbone_weights.expanduser())
+    speed_up_depthwise(backbone)
+    network = SemanticFPN(
+        backbone, model.num_classes, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
+        head_channels=model.head_channels, norm=model.norm, dropout=model.dropout,
+    )  # fmt: skip
+    preprocess = Preprocess(mean=model.mean, std=model.std, scale=data_scale)
+    return SemanticTask(network, table, preprocess, loss=build_loss(loss or Loss()), precision=_DTYPES[precision])
+
+
+def build_loss(loss: Loss) -> SemanticLoss:
+    """The weighted sum of losses."""
+    names = ("cross_entropy", "ohem", "dice", "lovasz", "focal")
+    return SemanticLoss(
+        weights={name: getattr(loss, name) for name in names}, denominator=loss.denominator,
+        class_weights=None if loss.class_weights is None else torch.tensor(loss.class_weights),
+        label_smoothing=loss.label_smoothing, ohem_threshold=loss.ohem_threshold, ohem_min_kept=loss.ohem_min_kept,
+        focal_gamma=loss.focal_gamma,
+    )  # fmt: skip
+
+
+def write_release(
+    path: Path, weights: Mapping[str, torch.Tensor], config: TrainConfig, table: LabelTable, *,
+    scores: Mapping[str, Any], source: Mapping[str, Any], half: bool = False,
+) -> str:  # fmt: skip
+    """Write a self-describing release file of a resolved configuration; returns its SHA-256.
+
+    `half` stores convolution weights as float16 and keeps norms, biases and statistics in float32.
+    """
+    model = replace(config.model, pretrained=False, backbone_weights=None)
+    header = {
+        "architecture": "SemanticFPN", "model": asdict(model), "scale": config.data.scale, "table": table.to_dict(),
+        "scores": dict(scores), "source": dict(source),
+    }  # fmt: skip
+    tensors = {n: t.half() if half and t.ndim > 1 else t for n, t in weights.items()}
+    return write_checkpoint(path, tensors, header, kind="release")
+
+
+def load_task(path: Path, *, device: str = "auto", precision: str = "auto") -> tuple[SemanticTask, dict[str, Any]]:
+    """The task of a release file, ready to predict, and the file's header.
+
+    `path` may be a run folder: then its `model.safetensors` is meant. ValueError for a damaged or foreign file.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    tensors, header = read_checkpoint(file, kind="release")
+    if header.get("architecture") != "SemanticFPN":
+        raise ValueError(f"{file}: holds a {header.get('architecture')}, but this reads SemanticFPN")
+    try:
+        model = parse(Model, header["model"])
+        scale = tuple(header["scale"]) if header["scale"] else None
+        table = LabelTable.from_dict(header["table"], f"{file}: table")
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{file}: its header does not describe a Semantic FPN ({error})") from error
+    place = resolve_device(device)
+    task = build_task(model, scale, table, precision=resolve_precision(precision, place), load=False)
+    load_weights(task.model, tensors, file)
+    task.to(place, memory_format=torch.channels_last)
+    return task.eval(), header
+
+
+def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Load a whole state dict; ValueError names `source` and the first tensor that is missing, left over or misshapen."""
+    own = model.state_dict()
+    for name in [*own, *tensors]:
+        if name not in tensors or name not in own:
+            what = "misses" if name not in tensors else "has the unknown"
+            raise ValueError(f"{source}: of another architecture; it {what} tensor {name}")
+        if own[name].shape != tensors[name].shape:
+            raise ValueError(f"{source}: of another architecture; tensor {name} has shape {tuple(tensors[name].shape)}, "
+                             f"the model wants {tuple(own[name].shape)}")  # fmt: skip
+    model.load_state_dict(dict(tensors))
+
+
+def default_model() -> Path:
+    """The street-scene model that ships with panfpn (CamVid classes; see docs/camvid_lite0.md)."""
+    return Path(str(resources.files("panfpn") / "weights" / "camvid_lite0.safetensors"))

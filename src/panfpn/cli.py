@@ -1,0 +1,224 @@
+"""The command line: parse, call, print. `panfpn --help` answers without importing torch."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import tyro
+
+from panfpn import __version__, recipes
+from panfpn.config import Data, TrainConfig
+
+if TYPE_CHECKING:
+    from panfpn.engine import RunResult
+    from panfpn.metrics import SemanticScores
+
+T = TypeVar("T")
+
+_HELP = f"""panfpn {__version__}: Semantic FPN on any timm backbone
+
+usage: panfpn VERB [options]        (panfpn VERB --help shows a verb's options)
+
+  demo      train on procedural street scenes, score, draw; then the shipped model on a real photo
+  recipes   list the recipes, or show one
+  train     train a recipe or a YAML file, or go on with a run
+  eval      score a model or a run on a data set
+  predict   label images, folders, globs and videos
+
+--version prints the version; --debug shows the traceback of an error.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code: 0, or 2 after one sentence on stderr."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "demo": _demo, "recipes": _recipes, "train": _train, "eval": _eval, "predict": _predict,
+    }  # fmt: skip
+    if not args or args[0] in ("-h", "--help"):
+        sys.stdout.write(_HELP)
+        return 0 if args else 2
+    if args[0] == "--version":
+        sys.stdout.write(f"{__version__}\n")
+        return 0
+    try:
+        if args[0] not in verbs:
+            raise ValueError(f"{args[0]!r} is not a verb; choose from {', '.join(verbs)}")
+        return verbs[args[0]](args[1:])
+    except (ValueError, FloatingPointError, OSError) as error:
+        if debug:
+            raise
+        sys.stderr.write(f"panfpn: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("panfpn: interrupted\n")
+        return 130
+
+
+def _parse(kind: type[T], verb: str, arguments: list[str], description: str, default: T | None = None) -> T:
+    """Options of one verb into a dataclass; prints help or one error and leaves, as every command does."""
+    config = (tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagConversionOff)
+    return tyro.cli(kind, prog=f"panfpn {verb}", description=description, args=arguments, default=default, config=config)
+
+
+def _recipes(arguments: list[str]) -> int:
+    if arguments and arguments[0] not in ("-h", "--help"):
+        sys.stdout.write(f"{recipes.describe(arguments[0])}\n")
+        return 0
+    sys.stdout.write("usage: panfpn recipes [NAME]      (a recipe's command, hardware, score and settings)\n\n")
+    for name in recipes.NAMES:
+        sys.stdout.write(f"  {name:<14} {recipes.summary(name)}\n")
+    return 0
+
+
+_TRAIN_HELP = """panfpn train RECIPE|FILE.yaml [options], or panfpn train --resume DIR
+
+Train a recipe (see `panfpn recipes`) or a YAML file. Every setting is an option; its default here is the recipe's."""
+
+
+def _train(arguments: list[str]) -> int:
+    from_start = [a for a in arguments[:1] if not a.startswith("-")]
+    if "--resume" in arguments:
+        if len(arguments) != 2 or arguments[0] != "--resume":
+            raise ValueError("--resume DIR stands alone: a run goes on with the settings it began with")
+        from panfpn.engine import train
+
+        return _finished(train(resume=Path(arguments[1])))
+    if not from_start and not {"-h", "--help"} & set(arguments):
+        raise ValueError(f"train needs a recipe ({', '.join(recipes.NAMES)}), a YAML file, or --resume DIR")
+    name = from_start[0] if from_start else None
+    if name is None:
+        start = TrainConfig()
+    elif name.endswith((".yaml", ".yml")):
+        start = TrainConfig.from_yaml(Path(name))
+    else:
+        start = recipes.find(name)()
+    config = _parse(TrainConfig, f"train {name or 'RECIPE'}", arguments[len(from_start) :], _TRAIN_HELP, start)
+    from panfpn.engine import train
+
+    return _finished(train(config))
+
+
+def _finished(result: "RunResult") -> int:
+    if result.scores is not None:
+        _print_scores(result.scores)
+        sys.stdout.write(f"\nbest mIoU {result.miou:.4f}; {result.minutes:.1f} min; model: {result.dir / 'model.safetensors'}, "
+                         f"report: {result.dir / 'report.html'}\n")  # fmt: skip
+    return 0
+
+
+def _print_scores(scores: "SemanticScores") -> None:
+    """The per-class table; a class that never occurs is shown as absent."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("class")
+    for name in ("IoU", "accuracy", "precision", "F-score", "share"):
+        table.add_column(name, justify="right")
+    plain = scores.to_dict()
+    total = max(1, sum(entry["pixels"] for entry in plain["classes"].values()))
+    for name, entry in plain["classes"].items():
+        if entry["iou"] is None:
+            table.add_row(name, "absent", "", "", "", "")
+            continue
+        shares = ("–" if entry[key] is None else f"{entry[key]:.4f}" for key in ("iou", "accuracy", "precision", "fscore"))
+        table.add_row(name, *shares, f"{entry['pixels'] / total:.4f}")
+    console = Console()
+    console.print(table)
+    console.print(f"mIoU {scores.miou:.4f}  mAcc {scores.macc:.4f}  aAcc {scores.aacc:.4f}  fwIoU {scores.fwiou:.4f}  "
+                  f"mF {scores.mfscore:.4f}", highlight=False)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Eval:
+    data: Data = field(default_factory=Data)
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = 1
+    json: Path | None = None
+    """Write the scores to this file."""
+
+
+_EVAL_HELP = """panfpn eval MODEL|RUN_DIR [options]
+
+Score a release file or a run on the validation split (data.val-split). A run brings its own data settings."""
+
+
+def _eval(arguments: list[str]) -> int:
+    from_start = [a for a in arguments[:1] if not a.startswith("-")]
+    if not from_start and not {"-h", "--help"} & set(arguments):
+        raise ValueError("eval needs a release file (model.safetensors) or a run folder")
+    model = Path(from_start[0]) if from_start else Path("MODEL")
+    settings = model / "config.yaml"
+    data = TrainConfig.from_yaml(settings).data if settings.is_file() else Data()
+    options = _parse(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, _Eval(data=data))
+    from panfpn.engine import evaluate
+    from panfpn.files import write_json
+
+    scores = evaluate(model, options.data, device=options.device, precision=options.precision, batch_size=options.batch_size)
+    _print_scores(scores)
+    if options.json:
+        write_json(options.json, scores.to_dict())
+    return 0
+
+
+@dataclass(frozen=True)
+class _Predict:
+    inputs: tyro.conf.Positional[tuple[str, ...]]
+    """Images, folders, patterns, videos."""
+    out: Path
+    """Folder that the results are written to."""
+    model: Path | None = None
+    """Release file or run folder; without it, the street-scene model that ships with panfpn."""
+    save: str = "labels,overlay"
+    """What to write, joined by commas: labels, overlay, confidence."""
+    device: str = "auto"
+    precision: str = "auto"
+
+
+_PREDICT_HELP = """panfpn predict INPUT... --out DIR [options]
+
+Label images: files, folders, patterns ('photos/*.jpg') and videos. Results keep the input's size."""
+
+
+def _predict(arguments: list[str]) -> int:
+    options = _parse(_Predict, "predict", arguments, _PREDICT_HELP)
+    from panfpn.predict import predict_to_folder
+
+    what = tuple(options.save.split(","))
+    failures, done = predict_to_folder(
+        options.inputs, options.out, model=options.model, what=what, device=options.device, precision=options.precision
+    )
+    sys.stdout.write(f"{done} of {done + len(failures)} images labelled; {options.save.replace(',', ', ')} in {options.out}\n")
+    if failures:
+        reasons = "\n  ".join(failure.reason for failure in failures)
+        raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Demo:
+    out: Path = Path("demo")
+    """Folder for the run and the pictures."""
+
+
+_DEMO_HELP = """panfpn demo [--out DIR]
+
+Train a small Semantic FPN on procedural street scenes (about two minutes on two cores), print its per-class table, draw
+held-out scenes, and label a real photo with the street-scene model that ships with panfpn."""
+
+
+def _demo(arguments: list[str]) -> int:
+    options = _parse(_Demo, "demo", arguments, _DEMO_HELP)
+    from panfpn.demo import run_demo
+
+    result, pictures = run_demo(options.out)
+    if not result.interrupted:
+        _finished(result)
+    for picture in pictures:
+        sys.stdout.write(f"{picture}\n")
+    return 0

@@ -1,0 +1,140 @@
+"""Batches as a function of (seed, step). In: a data set. Out: an iterator that can start at any step at once.
+
+Draw d of a run takes sample permutation(seed, d // N)[d % N], augmented by a generator seeded with (seed, d); step s
+of global batch G uses the draws s·G … s·G + G − 1. So neither workers, nor ranks, nor a restart change the data.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from panfpn.data.datasets import Dataset
+from panfpn.data.transforms import TrainTransform, padded
+from panfpn.types import Batch, Sample
+
+T = TypeVar("T")
+
+
+class DrawSampler:
+    """Lists of draws, one list per micro-batch, for one rank, from `start` to the last step."""
+
+    def __init__(self, *, steps: range, batch_size: int, accumulate: int = 1, rank: int = 0, world: int = 1) -> None:
+        self.steps, self.batch_size, self.accumulate, self.rank, self.world = steps, batch_size, accumulate, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        micro = self.batch_size // (self.world * self.accumulate)
+        for step in self.steps:
+            first = step * self.batch_size + self.rank * self.accumulate * micro
+            for part in range(self.accumulate):
+                yield list(range(first + part * micro, first + (part + 1) * micro))
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.accumulate
+
+
+class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
+    """Augmented samples by draw. A sample that cannot be read is returned as its error: see `_raising`."""
+
+    def __init__(self, dataset: Dataset, transform: TrainTransform, seed: int) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __getitem__(self, draw: int) -> Sample | ValueError:
+        epoch, place = divmod(draw, len(self.dataset))
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.dataset))
+        try:
+            sample = self.dataset.read(int(self._order[place]))
+        except ValueError as error:
+            return error
+        image, target = self.transform(sample.image, sample.target, np.random.default_rng((self.seed, 1, draw)))
+        return Sample(image=image, target=target, name=sample.name)
+
+
+class _Whole(torch.utils.data.Dataset[Sample | ValueError]):
+    """Samples as they are, by number."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample | ValueError:
+        try:
+            return self.dataset.read(index)
+        except ValueError as error:
+            return error
+
+
+class _Collate:
+    """Samples -> one Batch of the crop's size, padded right and below."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def __call__(self, samples: Sequence[Sample | ValueError]) -> Batch | ValueError:
+        good = []
+        for sample in samples:
+            if isinstance(sample, ValueError):
+                return sample
+            good.append(sample)
+        pairs = [padded(s.image, s.target, self.size) for s in good]
+        images = torch.from_numpy(np.stack([image for image, _ in pairs]))  # [B, H, W, 3]
+        return Batch(
+            images=images.permute(0, 3, 1, 2),  # [B, 3, H, W], channels_last without a copy
+            targets=torch.from_numpy(np.stack([target for _, target in pairs])),
+            sizes=tuple((s.target.shape[0], s.target.shape[1]) for s in good),
+            names=tuple(s.name for s in good),
+        )
+
+
+def _as_list(samples: list[Sample | ValueError]) -> list[Sample | ValueError]:
+    return samples
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # workers are the parallelism; OpenCV's own threads would fight the network for the cores
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches the whole group, but only the loop decides to stop
+        signal.signal(number, signal.SIG_IGN)
+
+
+def train_loader(
+    dataset: Dataset, transform: TrainTransform, sampler: DrawSampler, *, seed: int, num_workers: int, pin: bool = False
+) -> Iterator[Batch]:
+    """Micro-batches in the sampler's order; ValueError for a sample that cannot be read."""
+    loader = DataLoader(
+        _Drawn(dataset, transform, seed), batch_sampler=sampler, collate_fn=_Collate(transform.crop),
+        num_workers=num_workers, worker_init_fn=_start_worker, pin_memory=pin,
+    )  # fmt: skip
+    return _raising(loader)
+
+
+def evaluation_loader(
+    dataset: Dataset, indices: Sequence[int], *, batch_size: int, num_workers: int
+) -> Iterator[list[Sample]]:
+    """Lists of whole samples, at their own sizes, in the order of `indices`; ValueError for one that cannot be read."""
+    loader: DataLoader[Sample | ValueError] = DataLoader(
+        _Whole(dataset), batch_size=batch_size, sampler=indices, collate_fn=_as_list, num_workers=num_workers,
+        worker_init_fn=_start_worker,
+    )  # fmt: skip
+    for samples in _raising(loader):
+        yield [_checked(sample) for sample in samples]
+
+
+def _raising(loader: "DataLoader[T]") -> Iterator[T]:
+    """Errors travel from workers as values, so that they reach the user as the sentence they are."""
+    for item in loader:
+        yield _checked(item)
+
+
+def _checked(item: T | ValueError) -> T:
+    if isinstance(item, ValueError):
+        raise item
+    return item

@@ -1,0 +1,98 @@
+"""Evaluation. In: a model or its file, and a data set. Out: scores from one confusion matrix, whatever the set's size."""
+
+import heapq
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from panfpn.build import build_dataset, load_task
+from panfpn.config import Data
+from panfpn.data import Dataset, evaluation_loader
+from panfpn.engine.distributed import Ranks
+from panfpn.engine.report import Shown
+from panfpn.metrics import ConfusionMatrix, SemanticScores
+from panfpn.progress import progress_bar
+from panfpn.tasks import SemanticTask
+
+_SHOWN = 6  # best and worst images kept for the report
+
+
+class _Extremes:
+    """The best and the worst images seen so far; holds 2 × `_SHOWN` of them, however many pass by."""
+
+    def __init__(self) -> None:
+        self._best: list[tuple[float, int, Shown]] = []
+        self._worst: list[tuple[float, int, Shown]] = []
+
+    def add(self, number: int, shown: Shown) -> None:
+        if np.isnan(shown.miou):
+            return
+        for heap, key in ((self._best, shown.miou), (self._worst, -shown.miou)):
+            heapq.heappush(heap, (key, -number, shown))
+            if len(heap) > _SHOWN:
+                heapq.heappop(heap)
+
+    def all(self) -> list[Shown]:
+        found = {shown.name: shown for _, _, shown in self._best + self._worst}
+        return sorted(found.values(), key=lambda shown: shown.miou)
+
+
+def score_dataset(
+    task: SemanticTask,
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    num_workers: int = 0,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    progress: Callable[[int], None] | None = None,
+) -> tuple[SemanticScores, list[Shown]]:
+    """Scores of `task` on every image at its own size, and its best and worst images (of this rank).
+
+    `progress` is called with the number of images done. Each image is predicted by itself, so neither `batch_size` nor
+    the order changes a count.
+    """
+    matrix, extremes = ConfusionMatrix(task.table.num_classes), _Extremes()
+    indices = range(ranks.rank, len(dataset), ranks.world)
+    was_training = task.training
+    task.eval()
+    done = 0
+    for samples in evaluation_loader(dataset, indices, batch_size=batch_size, num_workers=num_workers):
+        maps = task.predict([s.image for s in samples], names=[s.name for s in samples])
+        for sample, found in zip(samples, maps, strict=True):
+            miou = matrix.update(found.labels, sample.target)
+            shown = Shown(name=sample.name, image=sample.image, labels=found.labels, target=sample.target, miou=miou)
+            extremes.add(done, shown)
+            done += 1
+        if progress:
+            progress(done)
+    task.train(was_training)
+    if ranks.world > 1:
+        counts = torch.from_numpy(matrix.counts).to(task.get_buffer("mean").device)
+        matrix.counts = ranks.total(counts).cpu().numpy()
+    return matrix.scores(task.table.names), extremes.all()
+
+
+def evaluate(
+    model: "SemanticTask | str | Path",
+    data: "Data | Dataset",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 1,
+    progress: bool = True,
+) -> SemanticScores:
+    """Scores of a model (or the release file or run folder that holds it) on a data set's validation split.
+
+    Raises:
+        ValueError: a file or data set that cannot be used, or label tables that disagree.
+    """
+    task = model if isinstance(model, SemanticTask) else load_task(Path(model), device=device, precision=precision)[0]
+    dataset = build_dataset(data, data.val_split) if isinstance(data, Data) else data
+    if task.table.names != dataset.table.names:
+        raise ValueError(f"the model's label table {task.table.name!r} ({task.table.num_classes} classes) is not that of the "
+                         f"data, {dataset.table.name!r} ({dataset.table.num_classes} classes)")  # fmt: skip
+    workers = data.num_workers if isinstance(data, Data) else 0
+    with progress_bar("evaluating", len(dataset), show=progress) as advance:
+        return score_dataset(task, dataset, batch_size=batch_size, num_workers=workers, progress=advance)[0]

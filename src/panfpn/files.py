@@ -1,0 +1,128 @@
+"""Files in and out: pixels decoded with clear errors, and writes that are whole or not there at all.
+
+In: paths and bytes. Out: RGB images, raw masks, digests. Nothing here knows what a pixel value means.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 1 << 30  # what OpenCV itself accepts; a larger header is an error or an attack
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    The content is on disk (fsync) before the rename, so a crash leaves the old file or the new one, never half of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write plain data as JSON, whole or not at all."""
+    write_text(path, json.dumps(data, indent=1) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_image(path: Path, image: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
+    """Write an RGB [H, W, 3] or single-channel [H, W] image; the suffix chooses the format."""
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    done, data = cv2.imencode(path.suffix, pixels)
+    if not done:
+        raise ValueError(f"{path}: OpenCV cannot write an image with suffix {path.suffix!r}; use .png or .jpg")
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _decode(data: bytes, flags: int, source: object) -> npt.NDArray[np.generic]:
+    image = None
+    if data:
+        # A broken header raises; a truncated body gives None, with a warning on stderr that says less than we do.
+        with contextlib.suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise ValueError(f"{source}: not a readable image (empty, damaged or of an unknown format)")
+    return image
+
+
+def decode_image(data: bytes, source: object = "image bytes") -> npt.NDArray[np.uint8]:
+    """Decode image bytes to RGB uint8 [H, W, 3]; ValueError names `source` if that fails."""
+    image = _decode(data, cv2.IMREAD_COLOR, source)  # [H, W, 3] BGR, EXIF orientation applied
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[no-any-return]
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an image file as RGB uint8 [H, W, 3]."""
+    return decode_image(_read(path), path)
+
+
+def read_mask(path: Path) -> npt.NDArray[np.generic]:
+    """Read a mask file as it was stored: [H, W] of 8, 16 or 32 bits, or RGB uint8 [H, W, 3].
+
+    A palette PNG gives its indices, which OpenCV would expand to colours; Pillow reads that one kind.
+    """
+    data = _read(path)
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[25:26] == b"\x03":  # IHDR colour type 3: palette
+        return _palette_indices(data, path)
+    mask = _decode(data, cv2.IMREAD_UNCHANGED, path)
+    if mask.ndim == 3:
+        if mask.shape[2] == 4:
+            mask = mask[:, :, :3]
+        mask = mask[:, :, 0] if mask.shape[2] == 1 else mask[:, :, ::-1]
+    return np.ascontiguousarray(mask)
+
+
+def _palette_indices(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
+    import io  # noqa: PLC0415 - palette masks are rare: the common path does not pay for Pillow
+
+    from PIL import Image  # noqa: PLC0415
+
+    try:
+        return np.array(Image.open(io.BytesIO(data)), np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: not a readable palette PNG ({error})") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error

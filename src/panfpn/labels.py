@@ -1,0 +1,240 @@
+"""The label contract: what every raw value of a mask means, and back.
+
+In: a raw mask (8, 16 or 32 bits, or RGB) or train ids. Out: train ids (int16, IGNORE where nothing is to be learnt) or
+the raw mask. This is the one place where ids are translated; nothing else knows a raw value.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IGNORE = -1  # in train ids, everywhere
+MAX_CLASSES = 32_000  # train ids are int16
+_UNKNOWN = -2
+_DENSE = 1 << 16  # raw values below this are looked up in an array, larger ones (colours, 32 bits) by search
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelClass:
+    """One class: its name, the colour it is drawn in, thing or stuff, and the raw values that mean it."""
+
+    name: str
+    color: tuple[int, int, int]
+    thing: bool = False
+    values: tuple[int, ...]  # a colour mask's value is R + 256 G + 65536 B
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTable:
+    """Raw value <-> train id <-> name, colour, thing/stuff. A class's train id is its place in `classes`."""
+
+    name: str
+    classes: tuple[LabelClass, ...]
+    ignore: tuple[int, ...] = ()  # raw values that are not learnt; the first is written for IGNORE
+    masks: str = "values"  # "values": one number a pixel; "colors": RGB
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.classes) <= MAX_CLASSES:
+            raise ValueError(f"label table {self.name!r} has {len(self.classes)} classes; 1 to {MAX_CLASSES} are possible")
+        if self.masks not in ("values", "colors"):
+            raise ValueError(f"label table {self.name!r}: masks is {self.masks!r}; use 'values' or 'colors'")
+        seen: dict[int, str] = {}
+        names = [(value, c.name) for c in self.classes for value in c.values] + [(v, "ignore") for v in self.ignore]
+        for value, name in names:
+            if seen.setdefault(value, name) != name or (name == "ignore" and value < 0):
+                raise ValueError(f"label table {self.name!r}: value {value} means both {seen[value]!r} and {name!r}")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that are learnt."""
+        return len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in the order of train ids."""
+        return tuple(c.name for c in self.classes)
+
+    @cached_property
+    def palette(self) -> npt.NDArray[np.uint8]:
+        """Colours, uint8 [K, 3] RGB, in the order of train ids."""
+        return np.array([c.color for c in self.classes], np.uint8)
+
+    @cached_property
+    def _lookup(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]:
+        pairs = [(value, k) for k, c in enumerate(self.classes) for value in c.values]
+        pairs += [(value, IGNORE) for value in self.ignore]
+        pairs.sort()
+        return np.array([p[0] for p in pairs], np.int64), np.array([p[1] for p in pairs], np.int16)
+
+    @cached_property
+    def _dense(self) -> npt.NDArray[np.int16]:
+        values, ids = self._lookup
+        table = np.full(_DENSE, _UNKNOWN, np.int16)
+        small = (values >= 0) & (values < _DENSE)
+        table[values[small]] = ids[small]
+        return table
+
+    def encode(self, mask: npt.NDArray[np.generic], source: object = "mask") -> npt.NDArray[np.int16]:
+        """Train ids, int16 [H, W], of a raw mask [H, W] or RGB [H, W, 3].
+
+        Raises:
+            ValueError: a mask of another form than the table's, or a value the table does not know; it names `source`,
+                the value, how many pixels hold it and what the table knows.
+        """
+        raw = self._raw(mask, source)
+        if raw.dtype in (np.uint8, np.uint16):
+            ids = self._dense[raw]  # [H, W]
+        else:
+            values, known = self._lookup
+            place = np.searchsorted(values, raw).clip(max=len(values) - 1)
+            ids = np.where(values[place] == raw, known[place], np.int16(_UNKNOWN))
+        if ids.min(initial=0) == _UNKNOWN:
+            raise ValueError(f"{source}: {self._describe_unknown(raw[ids == _UNKNOWN])}")
+        return ids
+
+    def _raw(self, mask: npt.NDArray[np.generic], source: object) -> npt.NDArray[np.integer[Any]]:
+        if self.masks == "colors":
+            if mask.ndim != 3 or mask.shape[2] != 3 or mask.dtype != np.uint8:
+                raise ValueError(f"{source}: {mask.dtype} mask of shape {mask.shape}, but label table {self.name!r} "
+                                 "reads RGB colours (8-bit, three channels)")  # fmt: skip
+            channels = mask.astype(np.int64)
+            return channels[:, :, 0] + 256 * channels[:, :, 1] + 65536 * channels[:, :, 2]
+        if mask.ndim == 3 and np.array_equal(mask[:, :, 0], mask[:, :, 1]) and np.array_equal(mask[:, :, 0], mask[:, :, 2]):
+            mask = mask[:, :, 0]  # grey stored as RGB
+        if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
+            raise ValueError(f"{source}: {mask.dtype} mask of shape {mask.shape}, but label table {self.name!r} "
+                             "reads one integer per pixel; for colour masks declare `masks: colors`")  # fmt: skip
+        return mask  # type: ignore[return-value]
+
+    def _describe_unknown(self, raw: npt.NDArray[np.integer[Any]]) -> str:
+        values, counts = np.unique(raw, return_counts=True)
+        shown = ", ".join(f"{self.show(int(v))} ({n} pixels)" for v, n in zip(values[:3], counts[:3], strict=True))
+        more = f" and {len(values) - 3} more values" if len(values) > 3 else ""
+        known = ", ".join(f"{'/'.join(map(self.show, c.values))} {c.name}" for c in self.classes[:12])
+        known += ", …" if self.num_classes > 12 else ""
+        ignored = "/".join(map(self.show, self.ignore)) or "none"
+        return f"value {shown}{more} not in label table {self.name!r} (it knows {known}; ignored: {ignored})"
+
+    def show(self, value: int) -> str:
+        """A raw value as a person writes it: 7, or #804080 for a colour."""
+        if self.masks == "values":
+            return str(value)
+        return f"#{value & 255:02x}{value >> 8 & 255:02x}{value >> 16 & 255:02x}"
+
+    def decode(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.generic]:
+        """The raw mask of train ids [H, W]: each class's first value, `ignore[0]` for IGNORE; inverse of `encode`."""
+        first = np.array([c.values[0] for c in self.classes] + [self.ignore[0] if self.ignore else 0], np.int64)
+        if not self.ignore and (ids < 0).any():
+            raise ValueError(f"label table {self.name!r} declares no ignored value, so ignored pixels cannot be written")
+        raw = first[ids]  # IGNORE is -1: the last entry
+        if self.masks == "colors":
+            return np.stack([raw & 255, raw >> 8 & 255, raw >> 16 & 255], -1).astype(np.uint8)
+        width = first.max()
+        return raw.astype(np.uint8 if width < 256 else np.uint16 if width < 65536 else np.int32)
+
+    def as_train_ids(self, ignore: int = 255) -> "LabelTable":
+        """The same classes for masks that already hold train ids, with `ignore` for the rest."""
+        classes = tuple(replace(c, values=(k,)) for k, c in enumerate(self.classes))
+        return replace(self, classes=classes, ignore=(ignore,), masks="values")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in `labels.yaml` and in release files."""
+        classes = []
+        for c in self.classes:
+            entry: dict[str, Any] = {"name": c.name, "value": list(map(self._plain, c.values))}
+            entry["color"] = "#{:02x}{:02x}{:02x}".format(*c.color)
+            classes.append(entry | ({"thing": True} if c.thing else {}))
+        return {"name": self.name, "masks": self.masks, "ignore": list(map(self._plain, self.ignore)), "classes": classes}
+
+    def _plain(self, value: int) -> int | str:
+        return value if self.masks == "values" else self.show(value)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any], source: object = "label table") -> "LabelTable":
+        """The table of plain data; ValueError names `source` and what is wrong in it."""
+        return _parse(data, source)
+
+    @staticmethod
+    def named(name: str) -> "LabelTable":
+        """A table that ships with panfpn: ade20k, camvid, cityscapes or coco_panoptic."""
+        file = resources.files("panfpn") / "data" / "labels" / f"{name}.json"
+        return _parse(json.loads(file.read_text("utf-8")), f"{name}.json")
+
+    @staticmethod
+    def from_yaml(path: Path) -> "LabelTable":
+        """The table of a `labels.yaml`: `classes` with `name`, `value` (or `color`), `thing`; `ignore`; `masks`."""
+        import yaml  # noqa: PLC0415 - only where text enters
+
+        try:
+            data = yaml.safe_load(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from error
+        if not isinstance(data, dict):
+            raise ValueError(f"{path}: expected a mapping with the key `classes`, found {type(data).__name__}")
+        return _parse({"name": path.parent.name or "labels"} | data, path)
+
+
+def _parse(data: Mapping[str, Any], source: object) -> LabelTable:
+    unknown = set(data) - {"name", "masks", "ignore", "classes"}
+    if unknown:
+        raise ValueError(f"{source}: unknown key {sorted(map(str, unknown))[0]!r}; a label table has name, masks, ignore, classes")
+    masks = data.get("masks", "values")
+    entries = data.get("classes")
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
+        raise ValueError(f"{source}: `classes` must be a list with at least one class")
+    classes = tuple(_parse_class(entry, k, masks, len(entries), source) for k, entry in enumerate(entries))
+    ignore = tuple(_raw_value(v, f"{source}: ignore") for v in _as_list(data.get("ignore", ())))
+    return LabelTable(name=str(data.get("name", "labels")), classes=classes, ignore=ignore, masks=masks)
+
+
+def _parse_class(entry: Any, k: int, masks: str, total: int, source: object) -> LabelClass:
+    where = f"{source}: classes[{k}]"
+    if not isinstance(entry, Mapping) or "name" not in entry:
+        raise ValueError(f"{where} must be a mapping with `name` and `value`, found {entry!r}")
+    unknown = set(entry) - {"name", "value", "color", "thing"}
+    if unknown:
+        raise ValueError(f"{where}: unknown key {sorted(map(str, unknown))[0]!r}; a class has name, value, color, thing")
+    color = entry.get("color", entry.get("value") if masks == "colors" else None)
+    value = entry.get("value", color if masks == "colors" else None)
+    if value is None:
+        raise ValueError(f"{where} ({entry['name']}): `value` is missing; name the raw mask value (or values) of this class")
+    if color is None:
+        rgb = _spread_color(k)
+    else:
+        packed = _raw_value(_as_list(color)[0], f"{where} color")
+        rgb = (packed & 255, packed >> 8 & 255, packed >> 16 & 255)
+    values = tuple(_raw_value(v, f"{where} value") for v in _as_list(value))
+    return LabelClass(name=str(entry["name"]), color=rgb, thing=bool(entry.get("thing", False)), values=values)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def _raw_value(value: Any, where: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = str(value)
+    if len(text) == 7 and text[0] == "#":
+        try:
+            return int(text[5:7] + text[3:5] + text[1:3], 16)
+        except ValueError:
+            pass
+    raise ValueError(f"{where}: {value!r} is neither an integer nor a colour like '#804080'")
+
+
+def _spread_color(k: int) -> tuple[int, int, int]:
+    """The k-th colour of the Pascal VOC scheme (bits of k + 1 spread over the channels): distinct for any k."""
+    rgb, bits = [0, 0, 0], k + 1
+    for shift in range(7, -1, -1):
+        for channel in range(3):
+            rgb[channel] |= (bits >> channel & 1) << shift
+        bits >>= 3
+    return rgb[0], rgb[1], rgb[2]

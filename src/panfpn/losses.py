@@ -1,0 +1,172 @@
+"""Losses of Semantic FPN. In: stride-4 logits [B, K, h, w] and train ids [B, H, W]. Out: one scalar per term.
+
+Every term sees only labelled pixels (gradient exactly zero elsewhere) and is 0 with zero gradients when there are none.
+Full-resolution logits never exist: see `panfpn.ops`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from panfpn.labels import IGNORE
+from panfpn.ops import sum_over_rows, upsample_blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticLoss:
+    """A weighted sum of cross-entropy, OHEM, Dice, Lovász-softmax and focal loss.
+
+    `weights` maps those names to factors; terms with factor 0 are not computed. `denominator` "labelled" divides the
+    pixel-wise terms by the number of labelled pixels, "all" by the number of pixels, as mmsegmentation does.
+    """
+
+    weights: Mapping[str, float]
+    denominator: str = "labelled"
+    class_weights: torch.Tensor | None = None  # [K]
+    label_smoothing: float = 0.0
+    ohem_threshold: float = 0.7
+    ohem_min_kept: float = 0.0625
+    focal_gamma: float = 2.0
+
+    def __call__(
+        self, logits: torch.Tensor, target: torch.Tensor, *, pixels: torch.Tensor | None = None, share: float = 1.0
+    ) -> dict[str, torch.Tensor]:
+        """Weighted terms by name.
+
+        `pixels` replaces the counted denominator of the pixel-wise terms where it spans ranks and micro-batches;
+        `share` scales the terms that are means over this batch (1 / number of micro-batches).
+        """
+        pixels = self.count(target).clamp(min=1) if pixels is None else pixels
+        terms = {
+            "cross_entropy": lambda: self._cross_entropy(logits, target) / pixels,
+            "focal": lambda: self._focal(logits, target) / pixels,
+            "ohem": lambda: self._ohem(logits, target) * share,
+            "dice": lambda: self._dice(logits, target) * share,
+            "lovasz": lambda: self._lovasz(logits, target) * share,
+        }
+        return {name: factor * terms[name]() for name, factor in self.weights.items() if factor}
+
+    def count(self, target: torch.Tensor) -> torch.Tensor:
+        """What this batch adds to the denominator of the pixel-wise terms."""
+        if self.denominator == "all":
+            return torch.tensor(target.numel(), device=target.device)
+        return (target != IGNORE).sum()
+
+    def _weights(self, block: torch.Tensor) -> torch.Tensor | None:
+        return None if self.class_weights is None else self.class_weights.to(block.device)
+
+    def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        def block_sum(block: torch.Tensor, rows: slice) -> torch.Tensor:
+            return F.cross_entropy(
+                block, target[:, rows].long(), self._weights(block), ignore_index=IGNORE, reduction="sum",
+                label_smoothing=self.label_smoothing,
+            )  # fmt: skip
+
+        return sum_over_rows(logits, _size(target), block_sum)
+
+    def _focal(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """(1 − p)^γ × cross-entropy; Lin et al. 2017."""
+
+        def block_sum(block: torch.Tensor, rows: slice) -> torch.Tensor:
+            loss = _pixel_cross_entropy(block, target[:, rows])
+            weight = -torch.expm1(-loss)  # 1 − p
+            weighted = loss * weight.clamp(min=1e-12) ** self.focal_gamma
+            if self.class_weights is not None:
+                weighted = weighted * self.class_weights.to(block.device)[target[:, rows].clamp(min=0).long()]
+            return weighted.sum()
+
+        return sum_over_rows(logits, _size(target), block_sum)
+
+    def _ohem(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of the hard pixels: true class below `ohem_threshold`, at least `ohem_min_kept` of them.
+
+        Its denominator is the number of kept pixels (per rank and micro-batch): which pixels are hard is a local choice.
+        """
+        with torch.no_grad():
+            losses = torch.cat([_pixel_cross_entropy(b, target[:, r]) for r, b in upsample_blocks(logits, _size(target))], 1)
+        labelled = target != IGNORE
+        hard = losses.new_tensor(self.ohem_threshold).log().neg()  # −log p of a pixel at the threshold
+        kept = int(self.ohem_min_kept * int(labelled.sum()))
+        if kept:
+            hard = torch.minimum(hard, losses[labelled].topk(kept).values[-1])
+        chosen = torch.where(labelled & (losses >= hard), target, IGNORE)
+        count = (chosen != IGNORE).sum().clamp(min=1)
+
+        def block_sum(block: torch.Tensor, rows: slice) -> torch.Tensor:
+            truth = chosen[:, rows].long()
+            return F.cross_entropy(block, truth, self._weights(block), ignore_index=IGNORE, reduction="sum")
+
+        return sum_over_rows(logits, _size(target), block_sum) / count
+
+    def _dice(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """1 − mean over the classes present of 2Σpy / (Σp² + Σy), over the batch; Milletari et al. 2016."""
+        classes = logits.shape[1]
+        labelled = target != IGNORE
+        present = torch.bincount(target[labelled].long(), minlength=classes).float()  # [K] Σy
+        seen = present > 0
+
+        def block_sums(block: torch.Tensor, rows: slice) -> torch.Tensor:  # [2, K]: Σpy, Σp²
+            p = block.softmax(1) * labelled[:, None, rows]
+            true = target[:, None, rows].clamp(min=0).long()
+            py = torch.zeros(classes, device=p.device).index_add(0, true.flatten(), p.gather(1, true).flatten())
+            return torch.stack([py, p.square().sum((0, 2, 3))])
+
+        with torch.no_grad():
+            blocks = upsample_blocks(logits, _size(target))
+            sums = sum((block_sums(b, r) for r, b in blocks), torch.zeros(2, classes, device=logits.device))
+        with torch.enable_grad():
+            sums.requires_grad_()
+            dice = 2 * sums[0] / (sums[1] + present).clamp(min=1e-6)
+            loss = torch.where(seen, 1 - dice, 0).sum() / seen.sum().clamp(min=1)
+            (slope,) = torch.autograd.grad(loss, sums)
+        # The loss is a function of sums over all pixels: its gradient is that of the sums weighted by their slopes.
+        linear = sum_over_rows(logits, _size(target), lambda block, rows: (slope * block_sums(block, rows)).sum())
+        return loss.detach() + linear - linear.detach()
+
+    def _lovasz(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Lovász extension of the Jaccard loss, mean over the classes present; Berman et al. 2018.
+
+        The loss is Σ error × weight, where the weights come from sorting and count as constants; so its gradient is
+        that of Σ_k slope_k · logit_k − (Σ_k slope_k) · logsumexp, taken one class at a time.
+        """
+        size, labelled = _size(target), target != IGNORE
+        with torch.no_grad():
+            normaliser = torch.cat([block.logsumexp(1) for _, block in upsample_blocks(logits, size)], 1)  # [B, H, W]
+        total = torch.zeros_like(normaliser)
+        loss = linear = torch.zeros((), device=logits.device)
+        present = torch.unique(target[labelled]).tolist()
+        for k in present:
+            one = logits[:, k : k + 1]
+            with torch.no_grad():
+                p = (torch.cat([block[:, 0] for _, block in upsample_blocks(one, size)], 1) - normaliser).exp()
+                truth = (target == k)[labelled].float()  # [N]
+                error = (truth - p[labelled]).abs()
+                weight = _lovasz_weights(error, truth)
+                loss = loss + (error * weight).sum()
+                slope = torch.zeros_like(total)
+                slope[labelled] = weight * (1 - 2 * truth) * p[labelled]
+                total += slope
+            linear = linear + sum_over_rows(one, size, lambda b, rows, s=slope: (s[:, rows] * b[:, 0]).sum())  # type: ignore[misc]
+        linear = linear - sum_over_rows(logits, size, lambda b, rows: (total[:, rows] * b.logsumexp(1)).sum())
+        return (loss + linear - linear.detach()) / max(1, len(present))
+
+
+def _lovasz_weights(error: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Steps of the Jaccard loss as pixels [N] are taken in order of falling error; Berman et al., algorithm 1."""
+    order = error.argsort(descending=True)
+    truth = truth[order]
+    intersection = truth.sum() - truth.cumsum(0)
+    union = truth.sum() + (1 - truth).cumsum(0)
+    jaccard = 1 - intersection / union
+    steps = torch.diff(jaccard, prepend=jaccard.new_zeros(1))
+    return torch.empty_like(steps).index_copy(0, order, steps)
+
+
+def _size(target: torch.Tensor) -> tuple[int, int]:
+    return int(target.shape[1]), int(target.shape[2])
+
+
+def _pixel_cross_entropy(block: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(block, target.long(), ignore_index=IGNORE, reduction="none")

@@ -1,0 +1,7 @@
+"""Networks: torch only, plain constructor arguments, `forward(images) -> logits`, always."""
+
+from panfpn.models.backbone import Backbone
+from panfpn.models.fpn import FPN
+from panfpn.models.semantic import SemanticFPN, SemanticHead
+
+__all__ = ["FPN", "Backbone", "SemanticFPN", "SemanticHead"]

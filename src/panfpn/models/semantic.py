@@ -1,0 +1,100 @@
+"""Semantic FPN. In: images [B, C, H, W], normalised. Out: logits [B, K, H/4, W/4]. Paper §3.1 and Fig. 3; FACTS B2."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from panfpn.models.backbone import Backbone
+from panfpn.models.fpn import FPN
+
+Norm = Literal["batch", "group"]
+
+
+class ConvNormReLU(nn.Module):
+    """3×3 convolution without bias, batch or group (32) norm, ReLU."""
+
+    def __init__(self, in_channels: int, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(_num_groups(channels), channels)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, C, H, W] -> [B, channels, H, W]."""
+        return F.relu(self.norm(self.conv(x)), inplace=True)
+
+
+def _num_groups(channels: int) -> int:
+    """The paper's 32 groups, or the largest power of two that divides a narrower head."""
+    groups = 32
+    while channels % groups:
+        groups //= 2
+    return groups
+
+
+class SemanticHead(nn.Module):
+    """The paper's semantic branch: each level is convolved and doubled until it reaches stride 4; the sum is classified."""
+
+    def __init__(
+        self, in_channels: int, num_classes: int, *, channels: int = 128, norm: Norm = "batch", dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.ModuleList(ConvNormReLU(in_channels if j == 0 else channels, channels, norm) for j in range(max(1, i)))
+            for i in range(4)
+        )
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
+
+    def forward(self, pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
+        """p2…p5 -> logits [B, K, H/4, W/4]."""
+        size = pyramid[0].shape[2:]
+        total = self.levels[0][0](pyramid[0])  # type: ignore[index]  # [B, channels, H/4, W/4]
+        for units, x in zip(self.levels[1:], pyramid[1:], strict=True):
+            for unit in units:  # type: ignore[union-attr]
+                x = unit(x)
+                x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            if x.shape[2:] != size:  # the input's size does not divide by 32
+                x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+            total = total + x
+        return self.classifier(self.dropout(total))  # type: ignore[no-any-return]
+
+
+class SemanticFPN(nn.Module):
+    """Backbone, FPN and the semantic head.
+
+    Args: `backbone` is a timm name or a `Backbone`; `norm` is the head's normalisation ("group" is the paper's,
+    "batch" the published models'); `dropout` zeroes whole channels before the classifier.
+
+    Raises:
+        ValueError: a backbone that timm does not know or that lacks strides 4, 8, 16, 32.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "resnet50c",
+        num_classes: int = 19,
+        *,
+        in_channels: int = 3,
+        pretrained: bool = False,
+        fpn_channels: int = 256,
+        head_channels: int = 128,
+        norm: Norm = "batch",
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if isinstance(backbone, str):
+            backbone = Backbone(backbone, in_channels=in_channels, pretrained=pretrained)
+        self.num_classes = num_classes
+        self.backbone = backbone
+        self.fpn = FPN(backbone.channels, fpn_channels)
+        self.head = SemanticHead(fpn_channels, num_classes, channels=head_channels, norm=norm, dropout=dropout)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images [B, C, H, W] of any size -> logits [B, K, ceil(H/4), ceil(W/4)]."""
+        return self.head(self.fpn(self.backbone(images)))  # type: ignore[no-any-return]

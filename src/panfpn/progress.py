@@ -1,0 +1,26 @@
+"""A progress bar on stderr, on a terminal and in a notebook. In: a total. Out: a function that takes what is done."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress_bar(what: str, total: int, *, show: bool = True) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` images for the time of the block; silent where nobody watches, or `show` is false."""
+    console = Console(stderr=True)
+    watched = show and (console.is_terminal or console.is_jupyter)
+    columns = (
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]:.1f} images/s"), TimeRemainingColumn(),
+    )  # fmt: skip
+    start = time.monotonic()
+    with Progress(*columns, console=console, disable=not watched, transient=True) as bar:
+        task = bar.add_task("", total=total, speed=0.0)
+
+        def advance(done: int) -> None:
+            bar.update(task, completed=done, speed=done / max(1e-9, time.monotonic() - start))
+
+        yield advance

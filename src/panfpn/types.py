@@ -1,0 +1,101 @@
+"""What flows through panfpn, a shape per field. Read this first.
+
+file -> Sample -> transforms -> Batch -> task(batch) -> {name: loss}, or task.predict(batch) -> SemanticMap -> metric.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from panfpn.draw import overlay
+from panfpn.files import write_image
+from panfpn.labels import LabelTable
+
+SAVED = ("labels", "overlay", "confidence")  # what a SemanticMap can write
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Sample:
+    """One image and what is known about it."""
+
+    image: npt.NDArray[np.uint8]  # [H, W, 3] RGB
+    target: npt.NDArray[np.int16]  # [H, W] train ids, IGNORE where nothing is to be learnt
+    name: str  # unique in its split; also the stem of what is written for it
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Batch:
+    """Samples of one size, padded to the right and below; `sizes` says which part of each is real."""
+
+    images: torch.Tensor  # uint8 [B, 3, H, W], channels_last
+    targets: torch.Tensor  # int16 [B, H, W] train ids, IGNORE
+    sizes: tuple[tuple[int, int], ...]  # (height, width) without padding
+    names: tuple[str, ...]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`; from pinned memory the copy overlaps with computing."""
+        images = self.images.to(device, non_blocking=True)
+        targets = self.targets.to(device, non_blocking=True)
+        return Batch(images=images, targets=targets, sizes=self.sizes, names=self.names)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory (called by the data loader on CUDA machines)."""
+        images, targets = self.images.pin_memory(), self.targets.pin_memory()
+        return Batch(images=images, targets=targets, sizes=self.sizes, names=self.names)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SemanticMap:
+    """What a Semantic FPN says about one image."""
+
+    labels: npt.NDArray[np.integer]  # [H, W] train ids at the input's size: uint8 to 256 classes, int16 above
+    table: LabelTable
+    confidence: npt.NDArray[np.float32] | None = None  # [H, W] softmax probability of the winner, on request
+    image: npt.NDArray[np.uint8] | None = None  # [H, W, 3] RGB, for `overlay`
+    name: str = "image"
+
+    def overlay(self, opacity: float = 0.55) -> npt.NDArray[np.uint8]:
+        """RGB [H, W, 3]: the image tinted by class; ValueError if the map was made without its image."""
+        if self.image is None:
+            raise ValueError(f"{self.name}: this map carries no image to draw on; draw with panfpn.draw.overlay")
+        return overlay(self.image, self.labels, self.table.palette, opacity)
+
+    def shares(self) -> dict[str, float]:
+        """Share of the pixels of each class that occurs, largest first."""
+        counts = np.bincount(self.labels.ravel(), minlength=self.table.num_classes) / self.labels.size
+        order = np.argsort(-counts, kind="stable")
+        return {self.table.names[k]: float(counts[k]) for k in order if counts[k]}
+
+    def save(self, folder: str | Path, *, what: tuple[str, ...] = ("labels", "overlay")) -> list[Path]:
+        """Write `NAME.png` (raw label values, as in the data set's masks), `NAME_overlay.jpg`, `NAME_confidence.png`.
+
+        Confidence is stored in 8 bits: 255 = certain. Returns what was written; ValueError for an unknown `what`.
+        """
+        written = []
+        for kind in what:
+            if kind == "labels":
+                path, picture = Path(folder) / f"{self.name}.png", self.table.decode(self.labels)
+            elif kind == "overlay":
+                path, picture = Path(folder) / f"{self.name}_overlay.jpg", self.overlay()
+            elif kind == "confidence" and self.confidence is not None:
+                path = Path(folder) / f"{self.name}_confidence.png"
+                picture = np.rint(self.confidence * 255).astype(np.uint8)
+            elif kind == "confidence":
+                raise ValueError(f"{self.name}: this map was predicted without confidence; ask the predictor for it")
+            else:
+                raise ValueError(f"cannot save {kind!r}; choose from {', '.join(SAVED)}")
+            write_image(path, picture)  # type: ignore[arg-type]
+            written.append(path)
+        return written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """What happens to an image before the network sees it; travels with the weights in a release file."""
+
+    mean: tuple[float, ...]  # per channel, of the input in 0..255
+    std: tuple[float, ...]
+    scale: tuple[int, int] | None = None  # longer and shorter side the image is fitted into; None: its own size

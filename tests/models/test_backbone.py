@@ -1,0 +1,273 @@
+"""Backbones of every family at awkward sizes, what is refused and how, and weights from a file."""
+
+import re
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch import nn
+
+import panfpn.models.backbone as backbone_module
+from panfpn.models import Backbone, SemanticFPN
+from panfpn.models.backbone import STRIDES
+
+LITE0 = Path(__file__).parents[3] / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
+
+# One small network a family; docs/backbones.md holds the long list. Beside it: what the image is padded to.
+FAMILIES = {
+    "resnet18": 1,
+    "seresnext26d_32x4d": 1,
+    "regnetx_002": 1,
+    "convnext_atto": 1,
+    "tf_efficientnet_lite0": 1,
+    "mobilenetv3_small_050": 1,
+    "mobilenetv4_conv_small_035": 1,
+    "ghostnet_050": 1,
+    "repvgg_a0": 1,
+    "densenet121": 1,
+    "cs3darknet_s": 1,
+    "legacy_xception": 1,
+    "pvt_v2_b0": 1,
+    "poolformer_s12": 1,
+    "edgenext_xx_small": 1,
+    "mobilevitv2_050": 1,
+    "fastvit_t8": 1,
+    "twins_pcpvt_small": 1,
+    "mambaout_femto": 1,
+    "swin_tiny_patch4_window7_224": 4,
+    "dla46_c": 32,
+    "hrnet_w18_small": 32,
+    "test_maxvit": 160,
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_trains_at_an_odd_size(name: str) -> None:
+    backbone = Backbone(name)
+    assert backbone.training
+    assert backbone.multiple == FAMILIES[name]
+    maps = backbone(torch.randn(2, 3, 97, 131))
+    assert tuple(m.shape[1] for m in maps) == backbone.channels
+    for m, stride in zip(maps, STRIDES, strict=True):
+        for got, side in zip(m.shape[2:], (97, 131), strict=True):
+            assert abs(got - side / stride) < (2 if backbone.multiple == 1 else 1)
+    sum(m.square().mean() for m in maps).backward()
+    assert [n for n, p in backbone.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "dla46_c", "test_maxvit"])
+def test_padded_maps_are_those_of_the_padded_image(name: str) -> None:
+    backbone = Backbone(name).eval()
+    images = torch.randn(1, 3, 65, 90)
+    bottom, right = -65 % backbone.multiple, -90 % backbone.multiple
+    with torch.no_grad():
+        maps = backbone(images)
+        whole = backbone(nn.functional.pad(images, (0, right, 0, bottom)))
+    assert [tuple(m.shape[2:]) for m in maps] == [(17, 23), (9, 12), (5, 6), (3, 3)]
+    for m, w in zip(maps, whole, strict=True):
+        assert torch.equal(m, w[:, :, : m.shape[2], : m.shape[3]])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mambaout_femto"])
+def test_unpadded_maps_are_timms_to_the_bit(name: str) -> None:
+    backbone = Backbone(name).eval()
+    peer = timm.create_model(name, features_only=True).eval()
+    peer.load_state_dict(backbone.body.state_dict())
+    images = torch.randn(1, 3, 97, 131)
+    with torch.no_grad():
+        maps, theirs = backbone(images), peer(images)[-4:]
+    if name == "mambaout_femto":  # timm gives [B, H, W, C]
+        theirs = [m.permute(0, 3, 1, 2) for m in theirs]
+    assert all(torch.equal(m, t) for m, t in zip(maps, theirs, strict=True))
+
+
+def test_channels_last_network_comes_out_channels_first() -> None:
+    # As many rows as channels: a guess from the shape would leave these maps as they are.
+    backbone = Backbone("mambaout_femto").eval()
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, 4 * backbone.channels[0], 64))
+    assert [m.shape[1] for m in maps] == list(backbone.channels)
+    assert tuple(maps[0].shape[2:]) == (backbone.channels[0], 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "in_channels"),
+    [("resnet18", 1), ("resnet18", 4), ("tf_efficientnet_lite0", 6), ("swin_tiny_patch4_window7_224", 4)],
+)
+def test_in_channels(name: str, in_channels: int) -> None:
+    backbone = Backbone(name, in_channels=in_channels).eval()
+    with torch.no_grad():
+        assert backbone(torch.randn(1, in_channels, 64, 96))[0].shape[2:] == (16, 24)
+    assert len(backbone.mean) == len(backbone.std) == in_channels
+
+
+def test_mean_and_std_are_the_pretraining_ones() -> None:
+    assert Backbone("resnet18").mean == pytest.approx((123.675, 116.28, 103.53))
+    assert Backbone("tf_efficientnet_lite0").std == pytest.approx((127.5, 127.5, 127.5))
+
+
+def test_the_plan_without_shapes_alone_is_the_same_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = backbone_module._tried
+
+    def needs_numbers(name: str, device: str) -> backbone_module._Plan:  # as timm < 1.0.24 does
+        if device == "meta":
+            raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+        return tried(name, device)
+
+    plan = backbone_module._plan("resnet18")
+    monkeypatch.setattr(backbone_module, "_tried", needs_numbers)
+    before = torch.get_rng_state()
+    assert backbone_module._plan.__wrapped__("resnet18") == plan
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("vit_tiny_patch16_224", r"no feature maps at strides \[4, 8, 32\], only at \[16\].*resnet50c"),
+        ("xcit_nano_12_p8_224", r"no feature maps at strides \[4, 16, 32\], only at \[8\]"),
+        ("hiera_tiny_224", "timm builds it for 224x224 and no other.*resnet50c"),
+        ("efficientformerv2_s0", "timm builds it for 224x224 and no other"),
+        ("mvitv2_tiny", "at 448x32 index .* out of bounds"),
+        ("inception_v4", r"at 97x131 its map of stride 4 is \(160,"),
+    ],
+)
+def test_refusals_say_why(name: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"backbone '{name}'.*{why}"):
+        Backbone(name)
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("resnte50", "resnet50"), ("swin_tny", "swin_tiny_patch4_window7_224"), ("convnxt_tiny", "convnext_tiny")],
+)
+def test_unknown_name_gets_the_nearest(typo: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"no backbone '{typo}'; nearest: {meant}, "):
+        SemanticFPN(typo)
+
+
+def test_unknown_weights_tag() -> None:
+    with pytest.raises(ValueError, match=r"no weights 'a9' for 'resnet50'; it has: resnet50\.a1_in1k"):
+        Backbone("resnet50.a9")
+
+
+def test_no_pretrained_weights() -> None:
+    with pytest.raises(ValueError, match="no pretrained weights for 'vovnet39a'"):
+        Backbone("vovnet39a", pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "densenet121"])
+def test_drop_path_is_not_ignored(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' has no stochastic depth; drop_path must be 0, not 0.1"):
+        Backbone(name, drop_path=0.1)
+    assert any("DropPath" in type(m).__name__ for m in Backbone("resnet18", drop_path=0.1).modules())
+
+
+def _classifier(name: str, seed: int) -> nn.Module:
+    """A whole timm classifier with every tensor drawn anew, so that none can be missed without a difference."""
+    torch.manual_seed(seed)
+    options = {"strict_img_size": False} if name.startswith("swin") else {}
+    network = timm.create_model(name, pretrained=False, **options).eval()
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point() and tensor.ndim == 1:  # scales, shifts, statistics, layer scales
+            tensor.uniform_(0.5, 1.0)
+    return network
+
+
+def _maps_by_hooks(classifier: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """The maps seen in the classifier's own forward, with none of timm's feature code; empty where it names none."""
+    names = {f["reduction"]: f["module"] for f in classifier.feature_info}
+    modules = dict(classifier.named_modules())
+    seen: list[torch.Tensor] = []
+    if any(names[stride] not in modules for stride in STRIDES):
+        return seen
+    for stride in STRIDES:
+        modules[names[stride]].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    classifier(images)
+    return seen
+
+
+# timm takes networks apart (joined names: convnext, swin), rebuilds (efficientnet), wraps (twins) or hooks into them.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet50c",
+        "convnext_atto",
+        "tf_efficientnet_lite0",
+        "mobilenetv4_conv_small_035",
+        "swin_tiny_patch4_window7_224",
+        "pvt_v2_b0",
+        "twins_pcpvt_small",
+        "legacy_xception",
+    ],
+)
+def test_a_classifiers_file_gives_its_maps(name: str, tmp_path: Path) -> None:
+    classifier = _classifier(name, seed=1)
+    safetensors.torch.save_model(classifier, str(tmp_path / "w.safetensors"))
+    backbone = Backbone(name).eval()
+    backbone.load(tmp_path / "w.safetensors")
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        maps = backbone(images)
+        theirs = _maps_by_hooks(classifier, images) or classifier.forward_intermediates(
+            images, intermediates_only=True, output_fmt="NCHW"
+        )
+    for m, t in zip(maps, theirs[-4:], strict=True):
+        if name.startswith("swin"):  # timm gives [B, H, W, C]
+            t = t.permute(0, 3, 1, 2)
+        assert t.isfinite().all()
+        torch.testing.assert_close(m, t, rtol=1e-4, atol=1e-4 * float(t.abs().max()))
+
+
+def test_a_pth_file_with_its_wrapping(tmp_path: Path) -> None:
+    source, target = Backbone("resnet18"), Backbone("resnet18")
+    torch.save({"state_dict": source.body.state_dict(), "epoch": 3}, tmp_path / "w.pth")
+    target.load(tmp_path / "w.pth")
+    loaded = target.body.state_dict()
+    assert all(torch.equal(loaded[n], t) for n, t in source.body.state_dict().items())
+
+
+@pytest.mark.skipif(not LITE0.exists(), reason="../shared/weights/tf_efficientnet_lite0.safetensors is not here")
+def test_the_real_weights_load_whole() -> None:
+    backbone = Backbone("tf_efficientnet_lite0")
+    backbone.load(LITE0)
+    weights = safetensors.torch.load_file(LITE0)
+    own = backbone.body.state_dict()
+    assert [n for n in own if n not in weights and not n.endswith("num_batches_tracked")] == []
+    assert all(torch.equal(own[n], weights[n]) for n in own if n in weights)
+
+
+def _file(path: Path, weights: dict[str, torch.Tensor]) -> Path:
+    safetensors.torch.save_file({n: t.contiguous() for n, t in weights.items()}, path)
+    return path
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    weights = Backbone("resnet18").body.state_dict()
+    backbone = Backbone("resnet18", in_channels=4)
+    before = {n: t.clone() for n, t in backbone.state_dict().items()}
+    path = _file(tmp_path / "three.safetensors", weights)
+    shapes = re.escape("conv1.weight is (64, 3, 7, 7) instead of (64, 4, 7, 7)")
+    with pytest.raises(ValueError, match=rf"three\.safetensors: .*{shapes}.*another number of input channels"):
+        backbone.load(path)
+    path = _file(tmp_path / "less.safetensors", {n: t for n, t in weights.items() if "layer3" not in n})
+    with pytest.raises(ValueError, match=r"less\.safetensors: .*tensors are missing, such as layer3\.0\.conv1\.weight"):
+        backbone.load(path)
+    path = _file(tmp_path / "other.safetensors", Backbone("convnext_atto").body.state_dict())
+    with pytest.raises(ValueError, match=r"other\.safetensors: not weights of backbone 'resnet18' in timm's names"):
+        backbone.load(path)
+    assert all(torch.equal(before[n], t) for n, t in backbone.state_dict().items())  # nothing half loaded
+
+
+@pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth", "empty.pth"])
+def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"\x10\x00\x00\x00not weights at all")
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}: cannot be read as backbone weights"):
+        Backbone("resnet18").load(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere\.safetensors: cannot be read"):
+        Backbone("resnet18").load(tmp_path / "nowhere.safetensors")
