@@ -1,4 +1,4 @@
-"""Semantic FPN and Panoptic FPN (Kirillov et al., CVPR 2019) on any timm backbone: train, evaluate, predict.
+"""Semantic FPN (Kirillov et al., CVPR 2019) on any timm backbone: train, evaluate, predict.
 
 The public names; each is imported when it is first used, so `import panfpn` does no work.
 """
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from panfpn.config import TrainConfig
-    from panfpn.engine import RunResult, evaluate, train
+    from panfpn.engine.evaluate import evaluate
+    from panfpn.engine.train import RunResult, train
     from panfpn.labels import LabelTable
     from panfpn.metrics import SemanticScores
     from panfpn.models import SemanticFPN
@@ -19,7 +20,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "LabelTable": "labels", "Predictor": "predict", "RunResult": "engine", "SemanticFPN": "models",
-    "SemanticMap": "types", "SemanticScores": "metrics", "TrainConfig": "config", "evaluate": "engine", "train": "engine",
+    "SemanticMap": "types", "SemanticScores": "metrics", "TrainConfig": "config", "evaluate": "engine",
+    "train": "engine",
 }  # fmt: skip
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""From settings to objects: the only file that knows both. In: a configuration or a release file. Out: data sets, tasks."""
+"""From settings to objects: the only file that knows both. In: a configuration or a file. Out: data sets, tasks."""
 
 import platform
 from collections.abc import Mapping
@@ -80,8 +80,8 @@ def resolve(config: TrainConfig, table: LabelTable) -> TrainConfig:
     """
     model, weights = config.model, config.loss.class_weights
     if model.num_classes not in (None, table.num_classes):
-        raise ValueError(f"model.num_classes is {model.num_classes}, but label table {table.name!r} has {table.num_classes} "
-                         "classes; leave it out to follow the table")  # fmt: skip
+        raise ValueError(f"model.num_classes is {model.num_classes}, but label table {table.name!r} has "
+                         f"{table.num_classes} classes; leave it out to follow the table")  # fmt: skip
     if weights is not None and len(weights) != table.num_classes:
         raise ValueError(f"loss.class_weights has {len(weights)} entries, but label table {table.name!r} has "
                          f"{table.num_classes} classes")  # fmt: skip
@@ -93,8 +93,8 @@ def resolve(config: TrainConfig, table: LabelTable) -> TrainConfig:
         if len(value) != model.in_channels:
             raise ValueError(f"model.{key} has {len(value)} entries for {model.in_channels} input channels")
     model = replace(model, num_classes=table.num_classes, mean=mean, std=std)
-    train = replace(config.train, precision=resolve_precision(config.train.precision, device))
-    return replace(config, model=model, train=train, run=replace(config.run, device=str(device)))
+    precision = resolve_precision(config.train.precision, device)
+    return replace(config, model=model).changed(**{"train.precision": precision, "run.device": str(device)})
 
 
 def build_task(
@@ -164,20 +164,20 @@ def load_task(path: Path, *, device: str = "auto", precision: str = "auto") -> t
     place = resolve_device(device)
     task = build_task(model, scale, table, precision=resolve_precision(precision, place), load=False)
     load_weights(task.model, tensors, file)
-    task.to(place, memory_format=torch.channels_last)
+    task.to(place).to(memory_format=torch.channels_last)
     return task.eval(), header
 
 
 def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Load a whole state dict; ValueError names `source` and the first tensor that is missing, left over or misshapen."""
+    """Load a whole state dict; ValueError names `source` and the first tensor that does not fit."""
     own = model.state_dict()
     for name in [*own, *tensors]:
         if name not in tensors or name not in own:
             what = "misses" if name not in tensors else "has the unknown"
             raise ValueError(f"{source}: of another architecture; it {what} tensor {name}")
         if own[name].shape != tensors[name].shape:
-            raise ValueError(f"{source}: of another architecture; tensor {name} has shape {tuple(tensors[name].shape)}, "
-                             f"the model wants {tuple(own[name].shape)}")  # fmt: skip
+            raise ValueError(f"{source}: of another architecture; tensor {name} has shape "
+                             f"{tuple(tensors[name].shape)}, the model wants {tuple(own[name].shape)}")  # fmt: skip
     model.load_state_dict(dict(tensors))
 
 

@@ -23,7 +23,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any], *, kind: str) -> str:
-    """Write tensors and header atomically; returns the SHA-256 that the file vouches for (of all tensors and the header)."""
+    """Write tensors and header atomically; returns the SHA-256 of both, which the file vouches for."""
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps({"kind": kind, "format": _FORMAT, **header}, sort_keys=True)
     digest = _digest(text, plain)
@@ -51,7 +51,9 @@ def read_checkpoint(path: Path, *, kind: str) -> tuple[Tensors, dict[str, Any]]:
             raise ValueError(f"{path}: is a {header['kind']} file, but a {kind} file is wanted here")
         tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     if _digest(text, tensors) != digest:
-        raise ValueError(f"{path}: its content does not match the SHA-256 in it; the file was changed or damaged, get it again")
+        raise ValueError(
+            f"{path}: its content does not match the SHA-256 in it; the file was changed or damaged, get it again"
+        )
     return tensors, header
 
 
@@ -65,7 +67,7 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 
@@ -74,8 +76,10 @@ def _opened(path: Path) -> Any:
         raise ValueError(f"{path}: no such file")
     try:
         return safetensors.safe_open(path, framework="pt")
-    except (safetensors.SafetensorError, OSError) as error:  # type: ignore[attr-defined]
-        raise ValueError(f"{path}: not a whole safetensors file, it is truncated or of another format ({error})") from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: not a whole safetensors file, it is truncated or of another format ({error})"
+        ) from error
 
 
 def _header(file: Any, path: Path) -> tuple[dict[str, Any], str, str]:

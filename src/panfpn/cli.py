@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
@@ -59,10 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parse(kind: type[T], verb: str, arguments: list[str], description: str, default: T | None = None) -> T:
+def _parse(kind: type[T], verb: str, arguments: list[str], description: str, default: Any = None) -> T:
     """Options of one verb into a dataclass; prints help or one error and leaves, as every command does."""
     config = (tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagConversionOff)
-    return tyro.cli(kind, prog=f"panfpn {verb}", description=description, args=arguments, default=default, config=config)
+    prog = f"panfpn {verb}"
+    parsed: T = tyro.cli(kind, prog=prog, description=description, args=arguments, default=default, config=config)
+    return parsed
 
 
 def _recipes(arguments: list[str]) -> int:
@@ -106,8 +108,8 @@ def _train(arguments: list[str]) -> int:
 def _finished(result: "RunResult") -> int:
     if result.scores is not None:
         _print_scores(result.scores)
-        sys.stdout.write(f"\nbest mIoU {result.miou:.4f}; {result.minutes:.1f} min; model: {result.dir / 'model.safetensors'}, "
-                         f"report: {result.dir / 'report.html'}\n")  # fmt: skip
+        files = f"model: {result.dir / 'model.safetensors'}, report: {result.dir / 'report.html'}"
+        sys.stdout.write(f"\nbest mIoU {result.miou:.4f}; {result.minutes:.1f} min; {files}\n")
     return 0
 
 
@@ -125,7 +127,9 @@ def _print_scores(scores: "SemanticScores") -> None:
         if entry["iou"] is None:
             table.add_row(name, "absent", "", "", "", "")
             continue
-        shares = ("–" if entry[key] is None else f"{entry[key]:.4f}" for key in ("iou", "accuracy", "precision", "fscore"))
+        shares = (
+            "–" if entry[key] is None else f"{entry[key]:.4f}" for key in ("iou", "accuracy", "precision", "fscore")
+        )
         table.add_row(name, *shares, f"{entry['pixels'] / total:.4f}")
     console = Console()
     console.print(table)
@@ -159,7 +163,9 @@ def _eval(arguments: list[str]) -> int:
     from panfpn.engine import evaluate
     from panfpn.files import write_json
 
-    scores = evaluate(model, options.data, device=options.device, precision=options.precision, batch_size=options.batch_size)
+    scores = evaluate(
+        model, options.data, device=options.device, precision=options.precision, batch_size=options.batch_size
+    )
     _print_scores(scores)
     if options.json:
         write_json(options.json, scores.to_dict())
@@ -193,7 +199,9 @@ def _predict(arguments: list[str]) -> int:
     failures, done = predict_to_folder(
         options.inputs, options.out, model=options.model, what=what, device=options.device, precision=options.precision
     )
-    sys.stdout.write(f"{done} of {done + len(failures)} images labelled; {options.save.replace(',', ', ')} in {options.out}\n")
+    sys.stdout.write(
+        f"{done} of {done + len(failures)} images labelled; {options.save.replace(',', ', ')} in {options.out}\n"
+    )
     if failures:
         reasons = "\n  ".join(failure.reason for failure in failures)
         raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")

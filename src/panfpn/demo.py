@@ -15,7 +15,7 @@ from panfpn.predict import Predictor
 
 
 def run_demo(folder: Path, *, pictures: int = 4) -> tuple[RunResult, list[Path]]:
-    """Run the demonstration in `folder`; returns how the training ended and the pictures: image | truth | prediction."""
+    """Run the demonstration in `folder`; returns how the training ended and the pictures (image, truth, prediction)."""
     config = recipes.scenes(**{"run.dir": folder / "run"})
     result = train(config)
     if result.interrupted:

@@ -7,13 +7,14 @@ import numpy.typing as npt
 
 def colorize(labels: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """RGB uint8 [H, W, 3] of train ids [H, W]; IGNORE is black."""
-    return np.concatenate([palette, np.zeros((1, 3), np.uint8)])[labels]  # IGNORE = -1 reaches the last row
+    colors = np.concatenate([palette, np.zeros((1, 3), np.uint8)])  # IGNORE = -1 reaches the last row
+    return np.asarray(colors[labels], np.uint8)
 
 
 def overlay(
     image: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8], opacity: float = 0.55
 ) -> npt.NDArray[np.uint8]:
-    """The image [H, W, 3] tinted by class, with a light line where two classes meet; ignored pixels stay as they are."""
+    """The image [H, W, 3] tinted by class, a light line where two classes meet; ignored pixels stay as they are."""
     tinted = cv2.addWeighted(image, 1 - opacity, colorize(labels, palette), opacity, 0)
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]

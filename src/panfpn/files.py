@@ -80,7 +80,7 @@ def _decode(data: bytes, flags: int, source: object) -> npt.NDArray[np.generic]:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise ValueError(f"{source}: not a readable image (empty, damaged or of an unknown format)")
-    return image
+    return np.asarray(image)
 
 
 def decode_image(data: bytes, source: object = "image bytes") -> npt.NDArray[np.uint8]:

@@ -42,7 +42,9 @@ class LabelTable:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= MAX_CLASSES:
-            raise ValueError(f"label table {self.name!r} has {len(self.classes)} classes; 1 to {MAX_CLASSES} are possible")
+            raise ValueError(
+                f"label table {self.name!r} has {len(self.classes)} classes; 1 to {MAX_CLASSES} are possible"
+            )
         if self.masks not in ("values", "colors"):
             raise ValueError(f"label table {self.name!r}: masks is {self.masks!r}; use 'values' or 'colors'")
         seen: dict[int, str] = {}
@@ -90,7 +92,7 @@ class LabelTable:
         """
         raw = self._raw(mask, source)
         if raw.dtype in (np.uint8, np.uint16):
-            ids = self._dense[raw]  # [H, W]
+            ids: npt.NDArray[np.int16] = self._dense[raw]  # [H, W]
         else:
             values, known = self._lookup
             place = np.searchsorted(values, raw).clip(max=len(values) - 1)
@@ -106,12 +108,12 @@ class LabelTable:
                                  "reads RGB colours (8-bit, three channels)")  # fmt: skip
             channels = mask.astype(np.int64)
             return channels[:, :, 0] + 256 * channels[:, :, 1] + 65536 * channels[:, :, 2]
-        if mask.ndim == 3 and np.array_equal(mask[:, :, 0], mask[:, :, 1]) and np.array_equal(mask[:, :, 0], mask[:, :, 2]):
+        if mask.ndim == 3 and (mask == mask[:, :, :1]).all():
             mask = mask[:, :, 0]  # grey stored as RGB
         if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
             raise ValueError(f"{source}: {mask.dtype} mask of shape {mask.shape}, but label table {self.name!r} "
                              "reads one integer per pixel; for colour masks declare `masks: colors`")  # fmt: skip
-        return mask  # type: ignore[return-value]
+        return np.asarray(mask, mask.dtype)
 
     def _describe_unknown(self, raw: npt.NDArray[np.integer[Any]]) -> str:
         values, counts = np.unique(raw, return_counts=True)
@@ -132,12 +134,14 @@ class LabelTable:
         """The raw mask of train ids [H, W]: each class's first value, `ignore[0]` for IGNORE; inverse of `encode`."""
         first = np.array([c.values[0] for c in self.classes] + [self.ignore[0] if self.ignore else 0], np.int64)
         if not self.ignore and (ids < 0).any():
-            raise ValueError(f"label table {self.name!r} declares no ignored value, so ignored pixels cannot be written")
+            raise ValueError(
+                f"label table {self.name!r} declares no ignored value, so ignored pixels cannot be written"
+            )
         raw = first[ids]  # IGNORE is -1: the last entry
         if self.masks == "colors":
             return np.stack([raw & 255, raw >> 8 & 255, raw >> 16 & 255], -1).astype(np.uint8)
-        width = first.max()
-        return raw.astype(np.uint8 if width < 256 else np.uint16 if width < 65536 else np.int32)
+        largest = first.max()
+        return np.asarray(raw, np.uint8 if largest < 256 else np.uint16 if largest < 65536 else np.int32)
 
     def as_train_ids(self, ignore: int = 255) -> "LabelTable":
         """The same classes for masks that already hold train ids, with `ignore` for the rest."""
@@ -151,7 +155,12 @@ class LabelTable:
             entry: dict[str, Any] = {"name": c.name, "value": list(map(self._plain, c.values))}
             entry["color"] = "#{:02x}{:02x}{:02x}".format(*c.color)
             classes.append(entry | ({"thing": True} if c.thing else {}))
-        return {"name": self.name, "masks": self.masks, "ignore": list(map(self._plain, self.ignore)), "classes": classes}
+        return {
+            "name": self.name,
+            "masks": self.masks,
+            "ignore": list(map(self._plain, self.ignore)),
+            "classes": classes,
+        }
 
     def _plain(self, value: int) -> int | str:
         return value if self.masks == "values" else self.show(value)
@@ -184,7 +193,9 @@ class LabelTable:
 def _parse(data: Mapping[str, Any], source: object) -> LabelTable:
     unknown = set(data) - {"name", "masks", "ignore", "classes"}
     if unknown:
-        raise ValueError(f"{source}: unknown key {sorted(map(str, unknown))[0]!r}; a label table has name, masks, ignore, classes")
+        raise ValueError(
+            f"{source}: unknown key {sorted(map(str, unknown))[0]!r}; a label table has name, masks, ignore, classes"
+        )
     masks = data.get("masks", "values")
     entries = data.get("classes")
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
@@ -200,11 +211,15 @@ def _parse_class(entry: Any, k: int, masks: str, total: int, source: object) -> 
         raise ValueError(f"{where} must be a mapping with `name` and `value`, found {entry!r}")
     unknown = set(entry) - {"name", "value", "color", "thing"}
     if unknown:
-        raise ValueError(f"{where}: unknown key {sorted(map(str, unknown))[0]!r}; a class has name, value, color, thing")
+        raise ValueError(
+            f"{where}: unknown key {sorted(map(str, unknown))[0]!r}; a class has name, value, color, thing"
+        )
     color = entry.get("color", entry.get("value") if masks == "colors" else None)
     value = entry.get("value", color if masks == "colors" else None)
     if value is None:
-        raise ValueError(f"{where} ({entry['name']}): `value` is missing; name the raw mask value (or values) of this class")
+        raise ValueError(
+            f"{where} ({entry['name']}): `value` is missing; name the raw mask value (or values) of this class"
+        )
     if color is None:
         rgb = _spread_color(k)
     else:

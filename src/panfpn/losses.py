@@ -82,10 +82,12 @@ class SemanticLoss:
     def _ohem(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of the hard pixels: true class below `ohem_threshold`, at least `ohem_min_kept` of them.
 
-        Its denominator is the number of kept pixels (per rank and micro-batch): which pixels are hard is a local choice.
+        Its denominator is the number of kept pixels of this rank and micro-batch: which pixels are hard is local.
         """
         with torch.no_grad():
-            losses = torch.cat([_pixel_cross_entropy(b, target[:, r]) for r, b in upsample_blocks(logits, _size(target))], 1)
+            losses = torch.cat(
+                [_pixel_cross_entropy(b, target[:, r]) for r, b in upsample_blocks(logits, _size(target))], 1
+            )
         labelled = target != IGNORE
         hard = losses.new_tensor(self.ohem_threshold).log().neg()  # −log p of a pixel at the threshold
         kept = int(self.ohem_min_kept * int(labelled.sum()))

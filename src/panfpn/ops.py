@@ -5,6 +5,7 @@ decision 5): blocks of rows are upsampled, used and dropped, so memory is bounde
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +67,8 @@ class _SumOverRows(torch.autograd.Function):
     """Sum of a per-block function of upsampled logits; its gradient is taken block by block in the forward pass."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: torch.autograd.function.FunctionCtx,
+    def forward(
+        ctx: Any,
         logits: torch.Tensor,
         size: tuple[int, int],
         function: Callable[[torch.Tensor, slice], torch.Tensor],
@@ -78,15 +79,15 @@ class _SumOverRows(torch.autograd.Function):
             for rows, block in upsample_blocks(leaf, size):
                 part = function(block, rows)
                 if logits.requires_grad:
-                    part.backward()  # type: ignore[no-untyped-call]
+                    torch.autograd.backward(part)
                 total = total + part.detach()
         grad = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
         ctx.save_for_backward(grad.to(logits.dtype))
         return total
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        return ctx.saved_tensors[0] * grad, None, None  # type: ignore[attr-defined]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return ctx.saved_tensors[0] * grad, None, None
 
 
 def sum_over_rows(
@@ -96,7 +97,7 @@ def sum_over_rows(
 
     `function` gets [B, K, rows, W] and the slice of rows and returns a scalar. Only one block's graph is alive.
     """
-    return _SumOverRows.apply(logits, size, function)  # type: ignore[no-any-return, no-untyped-call]
+    return _SumOverRows.apply(logits, size, function)  # type: ignore[no-any-return]
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
@@ -107,20 +108,18 @@ class _DepthwiseConv2d(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: torch.autograd.function.FunctionCtx, x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding  # type: ignore[attr-defined]
+        ctx.stride, ctx.padding = stride, padding
         return F.conv2d(x, weight, None, stride, padding, 1, weight.shape[0])
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
-        stride, padding = ctx.stride, ctx.padding  # type: ignore[attr-defined]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, padding = ctx.stride, ctx.padding
         channels, _, k, _ = weight.shape
         grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
+        if ctx.needs_input_grad[0]:
             height, width = x.shape[2:]
             spread = grad
             if stride > 1:
@@ -128,7 +127,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
                 spread = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last).zero_()
                 spread[:, :, ::stride, ::stride] = grad
             grad_x = F.conv2d(spread, weight.flip(2, 3), None, 1, k - 1 - padding, 1, channels)
-        if ctx.needs_input_grad[1]:  # type: ignore[attr-defined]
+        if ctx.needs_input_grad[1]:
             kind = torch.float32 if k > 3 else weight.dtype
             _, grad_weight, _ = torch.ops.aten.convolution_backward(
                 grad.to(kind), x.to(kind), weight.to(kind), None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
@@ -143,5 +142,5 @@ def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, stride: int, padding
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         x, weight = (t.to(torch.get_autocast_dtype("cpu")) for t in (x, weight))
     if x.device.type == "cpu" and x.dtype == torch.bfloat16 and padding < weight.shape[2]:
-        return _DepthwiseConv2d.apply(x, weight, stride, padding)  # type: ignore[no-any-return, no-untyped-call]
+        return _DepthwiseConv2d.apply(x, weight, stride, padding)  # type: ignore[no-any-return]
     return F.conv2d(x, weight, None, stride, padding, 1, weight.shape[0])

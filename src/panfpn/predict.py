@@ -16,8 +16,8 @@ from panfpn.build import default_model, load_task
 from panfpn.files import IMAGE_SUFFIXES, decode_image, read_image
 from panfpn.labels import LabelTable
 from panfpn.models import SemanticFPN
-from panfpn.tasks import SemanticTask
 from panfpn.progress import progress_bar
+from panfpn.tasks import SemanticTask
 from panfpn.types import SAVED, SemanticMap
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
@@ -82,7 +82,9 @@ class Predictor:
         """
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             decoded = _ahead(reader, ((source.name, source.read) for source in inputs))
-            yield from _ahead(writer, (self._predicted(name, image, confidence, then) for name, image in decoded), unpack=True)
+            yield from _ahead(
+                writer, (self._predicted(name, image, confidence, then) for name, image in decoded), unpack=True
+            )
 
     def _predicted(
         self, name: str, image: "Image | Failure", confidence: bool, then: Callable[[SemanticMap], Any] | None
@@ -132,7 +134,9 @@ def as_image(image: Any) -> Image:
         from PIL import ImageOps  # noqa: PLC0415
 
         if not isinstance(image, Pillow.Image):
-            raise ValueError(f"cannot predict a {type(image).__name__}; give a path, bytes, a PIL image or an RGB array")
+            raise ValueError(
+                f"cannot predict a {type(image).__name__}; give a path, bytes, a PIL image or an RGB array"
+            )
         image = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     if image.dtype != np.uint8:
         raise ValueError(f"an image array must be uint8 (0 to 255), this one is {image.dtype}")
@@ -140,7 +144,7 @@ def as_image(image: Any) -> Image:
         image = np.repeat(image[:, :, None], 3, axis=2)
     if image.ndim != 3 or image.shape[2] not in (3, 4) or not image.size:
         raise ValueError(f"an image array must have shape [H, W, 3], this one has {list(image.shape)}")
-    return image[:, :, :3]
+    return np.asarray(image[:, :, :3])
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +187,8 @@ class Inputs:
 
 
 def predict_to_folder(
-    arguments: Sequence[str | Path], folder: Path, *, model: Path | None = None, what: tuple[str, ...] = ("labels", "overlay"),
-    device: str = "auto", precision: str = "auto", progress: bool = True,
+    arguments: Sequence[str | Path], folder: Path, *, model: Path | None = None,
+    what: tuple[str, ...] = ("labels", "overlay"), device: str = "auto", precision: str = "auto", progress: bool = True,
 ) -> tuple[list[Failure], int]:  # fmt: skip
     """Label everything behind `arguments` and save it in `folder`; returns what failed, and how many did not.
 
@@ -214,7 +218,9 @@ def _save(folder: Path, what: tuple[str, ...], result: SemanticMap) -> None:
 def _expand(argument: str) -> list[tuple[str, Path]]:
     path = Path(argument).expanduser()
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file())
+        files = sorted(
+            p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file()
+        )
         if not files:
             raise ValueError(f"{path}: holds no images or videos")
         return [(p.relative_to(path).with_suffix("").as_posix(), p) for p in files]

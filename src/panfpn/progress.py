@@ -13,9 +13,8 @@ def progress_bar(what: str, total: int, *, show: bool = True) -> Iterator[Callab
     """A bar over `total` images for the time of the block; silent where nobody watches, or `show` is false."""
     console = Console(stderr=True)
     watched = show and (console.is_terminal or console.is_jupyter)
-    columns = (
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]:.1f} images/s"), TimeRemainingColumn(),
-    )  # fmt: skip
+    speed = TextColumn("{task.fields[speed]:.1f} images/s")
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
     start = time.monotonic()
     with Progress(*columns, console=console, disable=not watched, transient=True) as bar:
         task = bar.add_task("", total=total, speed=0.0)

@@ -1,4 +1,4 @@
-"""Recipes: named functions that return a whole TrainConfig. `changes` are dotted keys: `camvid_lite0(**{"optim.lr": 1e-3})`.
+"""Recipes: named functions that return a whole TrainConfig. `changes` are keys: `camvid_lite0(optim__lr=1e-3)`.
 
 Each docstring holds the command, the hardware and hours, and the expected score.
 """
@@ -17,9 +17,13 @@ def scenes(**changes: Any) -> TrainConfig:
     Command: panfpn train scenes
     """
     config = TrainConfig(
-        data=Data(dataset="scenes", crop=(192, 256), ratio=(1.0, 1.0), cat_max_ratio=1.0, photometric=0.5, num_workers=1),
+        data=Data(
+            dataset="scenes", crop=(192, 256), ratio=(1.0, 1.0), cat_max_ratio=1.0, photometric=0.5, num_workers=1
+        ),
         model=Model(backbone="resnet18", fpn_channels=64, head_channels=64, dropout=0.0),
-        optim=Optim(name="adamw", lr=2e-3, weight_decay=0.01, decay_norm_bias=False, min_lr=0.0, warmup_steps=20, clip_norm=5.0),
+        optim=Optim(
+            name="adamw", lr=2e-3, weight_decay=0.01, decay_norm_bias=False, min_lr=0.0, warmup_steps=20, clip_norm=5.0
+        ),
         train=Train(steps=400, batch_size=8),
         run=Run(name="scenes", log_every=20, val_every=200, checkpoint_every=200),
     )

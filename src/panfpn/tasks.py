@@ -32,14 +32,18 @@ class SemanticTask(nn.Module):
     ) -> None:
         super().__init__()
         if model.num_classes != table.num_classes:
-            raise ValueError(f"the model has {model.num_classes} classes but label table {table.name!r} {table.num_classes}")
+            raise ValueError(
+                f"the model has {model.num_classes} classes but label table {table.name!r} {table.num_classes}"
+            )
         self.model, self.table, self.preprocess, self.precision = model, table, preprocess, precision
         self.loss = loss or SemanticLoss(weights={"cross_entropy": 1.0})
         self.dense: nn.Module = model  # the part that may be compiled; shares its weights with `model`
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocess.std).view(-1, 1, 1), persistent=False)
 
-    def forward(self, batch: Batch, *, pixels: torch.Tensor | None = None, share: float = 1.0) -> dict[str, torch.Tensor]:
+    def forward(
+        self, batch: Batch, *, pixels: torch.Tensor | None = None, share: float = 1.0
+    ) -> dict[str, torch.Tensor]:
         """Loss terms by name; `pixels` and `share` as in `SemanticLoss`."""
         images = self._normalised(batch.images)
         for i, (height, width) in enumerate(batch.sizes):

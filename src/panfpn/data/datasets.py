@@ -18,9 +18,11 @@ from panfpn.types import Sample
 
 
 class Dataset(Protocol):
-    """Samples by number. `table` is how labels are named and written; order is fixed by name."""
+    """Samples by number, in an order fixed by their names."""
 
-    table: LabelTable
+    @property
+    def table(self) -> LabelTable:
+        """How labels are named and written."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -34,7 +36,7 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FileDataset:
-    """Images and masks on disk, paired by name. `mask_table` reads the masks if they hold other values than `table`'s."""
+    """Images and masks on disk, paired by name. `mask_table` reads masks that hold other values than `table`'s."""
 
     table: LabelTable
     items: tuple[tuple[str, Path, Path], ...]  # (name, image, mask)
@@ -52,7 +54,9 @@ class FileDataset:
         name, image_path, mask_path = self.items[index]
         image, mask = read_image(image_path), read_mask(mask_path)
         if image.shape[:2] != mask.shape[:2]:
-            raise ValueError(f"{image_path} is {_size(image)} but its mask {mask_path} is {_size(mask)}; they must agree")
+            raise ValueError(
+                f"{image_path} is {_size(image)} but its mask {mask_path} is {_size(mask)}; they must agree"
+            )
         target = (self.mask_table or self.table).encode(mask, mask_path)
         return Sample(image=image, target=target, name=name)
 
@@ -90,7 +94,8 @@ def scenes_table() -> LabelTable:
               (220, 20, 60), (220, 220, 0))  # fmt: skip
     things = {"car", "bus", "person", "traffic sign"}
     classes = (
-        LabelClass(name=n, color=c, thing=n in things, values=(k,)) for k, (n, c) in enumerate(zip(CLASSES, colors, strict=True))
+        LabelClass(name=n, color=c, thing=n in things, values=(k,))
+        for k, (n, c) in enumerate(zip(CLASSES, colors, strict=True))
     )
     return LabelTable(name="scenes", classes=tuple(classes), ignore=(255,))
 
@@ -138,7 +143,9 @@ def _camvid(root: Path, split: str) -> FileDataset:
 
 def _folder(root: Path, split: str) -> FileDataset:
     if not (root / "labels.yaml").is_file():
-        raise ValueError(f"{root / 'labels.yaml'}: no such file; it must name each raw mask value, its class or `ignore`")
+        raise ValueError(
+            f"{root / 'labels.yaml'}: no such file; it must name each raw mask value, its class or `ignore`"
+        )
     table = LabelTable.from_yaml(root / "labels.yaml")
     images, masks = _listed(root / "images" / split), _listed(root / "masks" / split)
     return FileDataset(table, _paired(images, masks, root, split))
@@ -160,8 +167,13 @@ def _listed(folder: Path, wanted: Callable[[Path], bool] = lambda _: True) -> di
     return found
 
 
-def _paired(images: dict[str, Path], masks: dict[str, Path], root: Path, split: str) -> tuple[tuple[str, Path, Path], ...]:
-    for kind, lonely, other in (("image", images.keys() - masks.keys(), "mask"), ("mask", masks.keys() - images.keys(), "image")):
+def _paired(
+    images: dict[str, Path], masks: dict[str, Path], root: Path, split: str
+) -> tuple[tuple[str, Path, Path], ...]:
+    for kind, lonely, other in (
+        ("image", images.keys() - masks.keys(), "mask"),
+        ("mask", masks.keys() - images.keys(), "image"),
+    ):
         if lonely:
             names = ", ".join(sorted(lonely)[:5]) + (", …" if len(lonely) > 5 else "")
             verb = "has" if len(lonely) == 1 else "have"

@@ -5,8 +5,8 @@ of global batch G uses the draws s·G … s·G + G − 1. So neither workers, no
 """
 
 import signal
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -109,7 +109,7 @@ def train_loader(
     dataset: Dataset, transform: TrainTransform, sampler: DrawSampler, *, seed: int, num_workers: int, pin: bool = False
 ) -> Iterator[Batch]:
     """Micro-batches in the sampler's order; ValueError for a sample that cannot be read."""
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Drawn(dataset, transform, seed), batch_sampler=sampler, collate_fn=_Collate(transform.crop),
         num_workers=num_workers, worker_init_fn=_start_worker, pin_memory=pin,
     )  # fmt: skip
@@ -120,7 +120,7 @@ def evaluation_loader(
     dataset: Dataset, indices: Sequence[int], *, batch_size: int, num_workers: int
 ) -> Iterator[list[Sample]]:
     """Lists of whole samples, at their own sizes, in the order of `indices`; ValueError for one that cannot be read."""
-    loader: DataLoader[Sample | ValueError] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Whole(dataset), batch_size=batch_size, sampler=indices, collate_fn=_as_list, num_workers=num_workers,
         worker_init_fn=_start_worker,
     )  # fmt: skip
@@ -128,7 +128,7 @@ def evaluation_loader(
         yield [_checked(sample) for sample in samples]
 
 
-def _raising(loader: "DataLoader[T]") -> Iterator[T]:
+def _raising(loader: Iterable[T | ValueError]) -> Iterator[T]:
     """Errors travel from workers as values, so that they reach the user as the sentence they are."""
     for item in loader:
         yield _checked(item)

@@ -107,7 +107,7 @@ def _resized_window(
 
 
 def distort_colors(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:
-    """PhotoMetricDistortion on RGB [H, W, 3]: brightness ±32, contrast and saturation 0.5–1.5, hue ±18, each with p = ½.
+    """PhotoMetricDistortion of RGB [H, W, 3]: brightness ±32, contrast, saturation 0.5–1.5, hue ±18, each with p = ½.
 
     `strength` scales the ranges. Every step rounds to uint8 as mmsegmentation's does.
     """

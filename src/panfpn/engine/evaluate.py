@@ -1,4 +1,4 @@
-"""Evaluation. In: a model or its file, and a data set. Out: scores from one confusion matrix, whatever the set's size."""
+"""Evaluation. In: a model or its file, and a data set. Out: scores from one confusion matrix."""
 
 import heapq
 from collections.abc import Callable
@@ -91,8 +91,8 @@ def evaluate(
     task = model if isinstance(model, SemanticTask) else load_task(Path(model), device=device, precision=precision)[0]
     dataset = build_dataset(data, data.val_split) if isinstance(data, Data) else data
     if task.table.names != dataset.table.names:
-        raise ValueError(f"the model's label table {task.table.name!r} ({task.table.num_classes} classes) is not that of the "
-                         f"data, {dataset.table.name!r} ({dataset.table.num_classes} classes)")  # fmt: skip
+        model_table, data_table = (f"{t.name!r} ({t.num_classes} classes)" for t in (task.table, dataset.table))
+        raise ValueError(f"the model's label table {model_table} is not that of the data, {data_table}")
     workers = data.num_workers if isinstance(data, Data) else 0
     with progress_bar("evaluating", len(dataset), show=progress) as advance:
         return score_dataset(task, dataset, batch_size=batch_size, num_workers=workers, progress=advance)[0]

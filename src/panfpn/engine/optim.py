@@ -1,4 +1,4 @@
-"""Optimiser, learning rate and weight average. The learning rate is a pure function of the step (DESIGN, decision 2)."""
+"""Optimiser, learning rate and weight average; the rate is a pure function of the step (DESIGN, decision 2)."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def lr_at(step: int, steps: int, optim: Optim) -> float:
     share = step / max(1, steps - 1)
     floor = min(optim.min_lr, optim.lr)
     if optim.schedule == "poly":
-        lr = (optim.lr - floor) * (1 - share) ** optim.power + floor
+        lr = (optim.lr - floor) * math.pow(1 - share, optim.power) + floor
     elif optim.schedule == "cosine":
         lr = (optim.lr - floor) * (1 + math.cos(math.pi * share)) / 2 + floor
     else:

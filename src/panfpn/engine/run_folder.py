@@ -7,7 +7,7 @@ import itertools
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -70,7 +70,9 @@ def prepare_folder(config: TrainConfig, folder: Path) -> None:
     """
     for name in ("config.yaml", _LAST, "model.safetensors", "metrics.jsonl"):
         if (folder / name).exists():
-            raise ValueError(f"{folder}: already holds a run ({name}); choose another run.dir, or go on with --resume {folder}")
+            raise ValueError(
+                f"{folder}: already holds a run ({name}); choose another run.dir, or go on with --resume {folder}"
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from panfpn import build
 from panfpn.checkpoint import tensors_digest
 from panfpn.config import TrainConfig
-from panfpn.data import train_loader
+from panfpn.data import Dataset, train_loader
 from panfpn.data.loader import DrawSampler
 from panfpn.engine.distributed import Ranks, joined_ranks
 from panfpn.engine.evaluate import score_dataset
@@ -80,10 +81,16 @@ class _Trainer:
     """One run in progress."""
 
     def __init__(
-        self, config: TrainConfig, folder: Path, ranks: Ranks, train_data: build.Dataset, val_data: build.Dataset,
+        self, config: TrainConfig, folder: Path, ranks: Ranks, train_data: Dataset, val_data: Dataset,
         state: RunState | None,
     ) -> None:  # fmt: skip
-        self.config, self.folder, self.ranks, self.train_data, self.val_data = config, folder, ranks, train_data, val_data
+        self.config, self.folder, self.ranks, self.train_data, self.val_data = (
+            config,
+            folder,
+            ranks,
+            train_data,
+            val_data,
+        )
         self.device = torch.device(config.run.device)
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
         self.task = build.build_task(
@@ -104,7 +111,8 @@ class _Trainer:
             self.log = RunLog(folder, steps=config.train.steps, start=self.state.step,
                               images_per_step=config.train.batch_size, device=self.device)  # fmt: skip
             if state is None:
-                self.log.say(f"{config.to_yaml()}\n{len(train_data)} training and {len(val_data)} validation images; run folder {folder}")
+                counts = f"{len(train_data)} training and {len(val_data)} validation images"
+                self.log.say(f"{config.to_yaml()}\n{counts}; run folder {folder}")
         self.pending: list[tuple[tuple[str, ...], dict[str, torch.Tensor]]] = []  # losses still on the device
 
     def _place_model(self) -> None:
@@ -116,7 +124,7 @@ class _Trainer:
 
             self.task.model = convert_sync_batchnorm(self.task.model)
         layout = torch.channels_last if train.channels_last else torch.contiguous_format
-        self.task.to(self.device, memory_format=layout)
+        self.task.to(self.device).to(memory_format=layout)
         self.task.dense = torch.compile(self.task.model) if train.compile else self.task.model  # type: ignore[assignment]
 
     def run(self) -> RunResult:
@@ -137,7 +145,15 @@ class _Trainer:
                     if check:
                         scores = self._validate()
                     if save and self.ranks.first:
-                        save_run(self.folder, self.config, self.state, self.task.model, self.optimizer, self.average, self.scaler)
+                        save_run(
+                            self.folder,
+                            self.config,
+                            self.state,
+                            self.task.model,
+                            self.optimizer,
+                            self.average,
+                            self.scaler,
+                        )
                     if stop and done < steps:
                         return self._interrupted()
                     if run.patience and self.state.bad_validations >= run.patience:
@@ -161,7 +177,7 @@ class _Trainer:
     def _step(self, batches: Iterator[Batch]) -> None:
         config, step = self.config, self.state.step
         set_lr(self.optimizer, lr_at(step, config.train.steps, config.optim))
-        torch.manual_seed(hash((config.train.seed, step, self.ranks.rank)))  # of ints: the same in every process
+        torch.manual_seed(step_seed(config.train.seed, step, self.ranks.rank))
         self.task.train()
         if config.train.frozen_bn:
             freeze_batch_norm(self.task.model.backbone)
@@ -193,7 +209,9 @@ class _Trainer:
         if not self.pending:
             return
         names = list(self.pending[0][1])
-        table = torch.stack([torch.stack([sums[n].float() for n in names]) for _, sums in self.pending])  # [steps, terms]
+        table = torch.stack(
+            [torch.stack([sums[n].float() for n in names]) for _, sums in self.pending]
+        )  # [steps, terms]
         finite = table.isfinite().all(1)
         table = self.ranks.total(table) / self.ranks.world
         if not table.isfinite().all():
@@ -238,7 +256,11 @@ class _Trainer:
         run = self.config.run
         with self._evaluated() as task:
             scores, shown = score_dataset(
-                task, self.val_data, batch_size=run.val_batch_size, num_workers=self.config.data.num_workers, ranks=self.ranks
+                task,
+                self.val_data,
+                batch_size=run.val_batch_size,
+                num_workers=self.config.data.num_workers,
+                ranks=self.ranks,
             )
         better = self.state.best_miou is None or scores.miou > self.state.best_miou
         self.state.bad_validations = 0 if better else self.state.bad_validations + 1
@@ -261,8 +283,8 @@ class _Trainer:
 
     def _write_report(self, scores: SemanticScores, shown: list[Shown]) -> None:
         write_report(
-            self.folder / "report.html", title=self.folder.name, config=self.config.to_yaml(), scores=scores, shown=shown,
-            history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table,
+            self.folder / "report.html", title=self.folder.name, config=self.config.to_yaml(), scores=scores,
+            history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table, shown=shown,
         )  # fmt: skip
 
     def _interrupted(self) -> RunResult:
@@ -278,6 +300,11 @@ class _Trainer:
                          interrupted=interrupted, minutes=self.log.minutes)  # fmt: skip
 
 
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of torch's generators (dropout, stochastic depth) at one step of one rank."""
+    return int(np.random.SeedSequence((seed, 2, step, rank)).generate_state(1, np.uint64)[0])
+
+
 def freeze_batch_norm(module: nn.Module) -> None:
     """Keep batch norm as a fixed affine: statistics and weights stay as they are (paper §3.1)."""
     for child in module.modules():
@@ -289,7 +316,7 @@ def freeze_batch_norm(module: nn.Module) -> None:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Any]:
-    """SIGTERM and SIGINT ask for a stop after the current step, for the time of the block; a second SIGINT is heard at once."""
+    """SIGTERM and SIGINT ask for a stop after the current step; a second SIGINT is heard at once."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag.is_set

@@ -1,4 +1,4 @@
-"""Semantic scores from one running confusion matrix. In: label maps. Out: IoU, accuracy and F-score, per class and mean.
+"""Semantic scores from one running confusion matrix. In: label maps. Out: IoU, accuracy, F-score, per class and mean.
 
 mIoU, mAcc and aAcc are mmsegmentation's (FACTS B5): counts over the whole set, absent classes left out of the mean.
 """
@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class ConfusionMatrix:
-    """Counts of (true class, predicted class) over labelled pixels, int64 [K, K]; its size is all the memory it takes."""
+    """Counts of (true class, predicted class) over labelled pixels, int64 [K, K]: all the memory it takes."""
 
     def __init__(self, num_classes: int) -> None:
         self.counts = np.zeros((num_classes, num_classes), np.int64)
@@ -113,14 +113,14 @@ def _plain(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _share(part: Any, whole: Any) -> Any:
+def _share(part: Any, whole: Any) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(np.asarray(whole) > 0, np.true_divide(part, whole), np.nan)
+        return np.asarray(np.where(np.asarray(whole) > 0, np.true_divide(part, whole), np.nan), np.float64)
 
 
 def _iou(counts: npt.NDArray[np.int64]) -> Floats:
     hits = np.diag(counts)
-    return _share(hits, counts.sum(0) + counts.sum(1) - hits)  # type: ignore[no-any-return]
+    return _share(hits, counts.sum(0) + counts.sum(1) - hits)
 
 
 def _mean(values: Floats) -> float:

@@ -12,7 +12,7 @@ from panfpn.ops import depthwise_conv2d
 
 
 class DepthwiseConv2d(nn.Module):
-    """A depthwise `nn.Conv2d` (square kernel, no dilation) or timm `Conv2dSame`, holding that layer's own parameters."""
+    """A depthwise `nn.Conv2d` (square kernel, no dilation) or timm `Conv2dSame`, with that layer's own parameters."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -37,20 +37,22 @@ def speed_up_depthwise(module: nn.Module) -> nn.Module:
     """Replace every depthwise convolution in `module`, in place; state-dict keys stay as they are."""
     for name, child in module.named_children():
         if _is_depthwise(child):
-            setattr(module, name, DepthwiseConv2d(child))  # type: ignore[arg-type]
+            assert isinstance(child, nn.Conv2d)
+            setattr(module, name, DepthwiseConv2d(child))
         else:
             speed_up_depthwise(child)
     return module
 
 
 def _is_depthwise(module: nn.Module) -> bool:
+    if type(module) not in (nn.Conv2d, Conv2dSame):
+        return False
+    assert isinstance(module, nn.Conv2d)
     return (
-        type(module) in (nn.Conv2d, Conv2dSame)
-        and module.groups == module.in_channels == module.out_channels > 1  # type: ignore[union-attr]
-        and len(set(module.kernel_size)) == len(set(module.stride)) == 1  # type: ignore[arg-type, union-attr]
-        and tuple(module.dilation) == (1, 1)  # type: ignore[arg-type, union-attr]
+        module.groups == module.in_channels == module.out_channels > 1
+        and len(set(module.kernel_size)) == len(set(module.stride)) == 1
+        and module.kernel_size[0] % 2 == 1
+        and tuple(module.dilation) == (1, 1)
         and module.padding_mode == "zeros"
-        and (isinstance(module, Conv2dSame) or (isinstance(module.padding, tuple) and len(set(module.padding)) == 1))
-        and module.kernel_size[0] % 2 == 1  # type: ignore[index, union-attr]
+        and (isinstance(module, Conv2dSame) or (not isinstance(module.padding, str) and len(set(module.padding)) == 1))
     )
-

@@ -36,7 +36,7 @@ def _num_groups(channels: int) -> int:
 
 
 class SemanticHead(nn.Module):
-    """The paper's semantic branch: each level is convolved and doubled until it reaches stride 4; the sum is classified."""
+    """The paper's semantic branch: each level is convolved and doubled up to stride 4; the sum is classified."""
 
     def __init__(
         self, in_channels: int, num_classes: int, *, channels: int = 128, norm: Norm = "batch", dropout: float = 0.1
@@ -54,9 +54,9 @@ class SemanticHead(nn.Module):
     def forward(self, pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
         """p2…p5 -> logits [B, K, H/4, W/4]."""
         size = pyramid[0].shape[2:]
-        total = self.levels[0][0](pyramid[0])  # type: ignore[index]  # [B, channels, H/4, W/4]
-        for units, x in zip(self.levels[1:], pyramid[1:], strict=True):
-            for unit in units:  # type: ignore[union-attr]
+        total = next(self.levels[0].children())(pyramid[0])  # [B, channels, H/4, W/4]
+        for units, x in zip(list(self.levels)[1:], pyramid[1:], strict=True):
+            for unit in units.children():
                 x = unit(x)
                 x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             if x.shape[2:] != size:  # the input's size does not divide by 32
