@@ -1,5 +1,6 @@
 """The command line: parse, call, print. `panfpn --help` answers without importing torch."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -106,7 +107,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _finished(result: "RunResult") -> int:
-    if result.scores is not None:
+    if result.scores is not None and os.environ.get("RANK", "0") == "0":
         _print_scores(result.scores)
         files = f"model: {result.dir / 'model.safetensors'}, report: {result.dir / 'report.html'}"
         sys.stdout.write(f"\nbest mIoU {result.miou:.4f}; {result.minutes:.1f} min; {files}\n")

@@ -64,9 +64,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
     for key, value in tensors.items():
         name, _, state = key.rpartition("/")
         parameter = parameters[name]
-        if state != "step":  # moments lie in memory as their parameter does
-            value = torch.empty_like(parameter).copy_(value)
-        optimizer.state[parameter][state] = value
+        # Moments lie in memory as their parameter does; AdamW's step count is a number on the CPU.
+        own = torch.empty_like(value if state == "step" else parameter)
+        optimizer.state[parameter][state] = own.copy_(value)
 
 
 class WeightAverage:

@@ -1,0 +1,7 @@
+"""`python -m panfpn`, and `torchrun … -m panfpn train …`."""
+
+import sys
+
+from panfpn.cli import main
+
+sys.exit(main())

@@ -1,0 +1,78 @@
+"""Drawing: colours as the palette says, ignored pixels as the image says."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from panfpn.draw import colorize, overlay, side_by_side
+from panfpn.labels import IGNORE
+
+PALETTE = np.array([[200, 0, 0], [0, 150, 0], [0, 0, 100]], np.uint8)
+
+
+def make_image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
+def test_colors_are_the_palettes(dtype: type) -> None:
+    assert colorize(np.array([[2, 0], [1, 1]], dtype), PALETTE).tolist() == [
+        [[0, 0, 100], [200, 0, 0]],
+        [[0, 150, 0], [0, 150, 0]],
+    ]
+
+
+def test_ignored_pixels_are_black() -> None:
+    picture = colorize(np.array([[IGNORE, 0]], np.int16), PALETTE)
+    assert picture.dtype == np.uint8
+    assert picture.tolist() == [[[0, 0, 0], [200, 0, 0]]]
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.25, 0.55, 1.0])
+def test_inside_of_a_region_is_mixed_by_opacity(opacity: float) -> None:
+    image = make_image(5, 7)
+    wanted = (1 - opacity) * image + opacity * PALETTE[1].astype(float)
+    found = overlay(image, np.ones((5, 7), np.uint8), PALETTE, opacity)
+    assert found.dtype == np.uint8
+    assert np.abs(found - wanted).max() <= 0.5 + 1e-3  # rounded once
+
+
+def test_line_stands_where_two_classes_meet_and_nowhere_else() -> None:
+    image = np.full((4, 6, 3), 100, np.uint8)
+    labels = np.zeros((4, 6), np.uint8)
+    labels[:, 3:] = 1
+    found = overlay(image, labels, PALETTE, 0.5)
+    light = (found == 224).all(2)  # 0.2 × 100 + 0.8 × 255
+    assert light.any(0).tolist() == [False, False, False, True, False, False]
+    assert light[:, 3].all()
+    np.testing.assert_array_equal(found[0, 0], [150, 50, 50])
+    np.testing.assert_array_equal(found[0, 5], [50, 125, 50])
+
+
+def test_line_between_rows() -> None:
+    labels = np.repeat(np.array([0, 0, 2, 2], np.uint8)[:, None], 3, 1)
+    found = overlay(np.full((4, 3, 3), 100, np.uint8), labels, PALETTE)
+    assert (found == 224).all(2).all(1).tolist() == [False, False, True, False]
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 8), width=st.integers(1, 8), opacity=st.floats(0, 1))
+def test_ignored_pixels_stay_as_they_are(seed: int, height: int, width: int, opacity: float) -> None:
+    image = make_image(height, width, seed)
+    labels = np.random.default_rng(seed).integers(IGNORE, 3, (height, width)).astype(np.int16)
+    before = image.copy()
+    found = overlay(image, labels, PALETTE, opacity)
+    np.testing.assert_array_equal(image, before)  # drawn on a copy
+    assert found.shape == image.shape
+    np.testing.assert_array_equal(found[labels < 0], image[labels < 0])
+
+
+def test_side_by_side_keeps_the_pictures_apart() -> None:
+    left, right = make_image(3, 5), make_image(3, 2, seed=1)
+    row = side_by_side(left, right, gap=4)
+    assert row.shape == (3, 5 + 4 + 2, 3)
+    np.testing.assert_array_equal(row[:, :5], left)
+    assert (row[:, 5:9] == 255).all()
+    np.testing.assert_array_equal(row[:, 9:], right)
+    np.testing.assert_array_equal(side_by_side(left), left)

@@ -1,0 +1,236 @@
+"""Files in and out: what is written is what is read, damage is named, and a write is whole or not there at all."""
+
+import io
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from panfpn.files import decode_image, read_image, read_mask, replacing, sha256, write_image, write_json, write_text
+
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+def pixels(*shape: int, dtype: type = np.uint8, largest: int | None = None) -> np.ndarray:
+    high = int(np.iinfo(dtype).max if largest is None else largest) + 1
+    return np.random.default_rng(0).integers(0, high, shape, dtype=np.int64).astype(dtype)
+
+
+def palette_image(indices: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(indices).copy()
+    picture.putpalette([(37 * k + 11) % 256 for k in range(768)])
+    assert picture.mode == "P"
+    return picture
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    image=st.sampled_from([np.uint8, np.uint16]).flatmap(
+        lambda dtype: hnp.arrays(dtype, st.tuples(st.integers(1, 9), st.integers(1, 9)) | st.just((3, 5, 3)))
+    )
+)
+def test_png_round_trip(tmp_path_factory: pytest.TempPathFactory, image: np.ndarray) -> None:
+    path = tmp_path_factory.mktemp("png") / "m.png"
+    write_image(path, image)
+    found = read_mask(path)
+    assert found.dtype == image.dtype
+    np.testing.assert_array_equal(found, image)
+
+
+def test_rgb_keeps_its_channel_order(tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    write_image(path, np.full((2, 3, 3), (200, 30, 4), np.uint8))
+    assert np.asarray(Image.open(path))[0, 0].tolist() == [200, 30, 4]
+    assert read_image(path)[1, 2].tolist() == [200, 30, 4]
+    assert read_mask(path)[1, 2].tolist() == [200, 30, 4]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"])
+def test_every_image_suffix_is_written_and_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_image(path, np.full((8, 16, 3), (200, 30, 40), np.uint8))
+    found = read_image(path)
+    assert (found.shape, found.dtype) == ((8, 16, 3), np.uint8)
+    assert np.abs(found.astype(int) - (200, 30, 40)).max() <= 8  # the lossy ones
+
+
+def test_tiff_of_32_bits_round_trip(tmp_path: Path) -> None:
+    mask = np.array([[0, 70_000], [2**31 - 1, 5]], np.int32)
+    Image.fromarray(mask).save(tmp_path / "pillow.tif")
+    write_image(tmp_path / "ours.tif", mask)
+    for name in ("pillow.tif", "ours.tif"):
+        np.testing.assert_array_equal(read_mask(tmp_path / name), mask)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float64])
+def test_png_cannot_hold_more_than_16_bits_and_says_so(tmp_path: Path, dtype: type) -> None:
+    path = tmp_path / "wide.png"
+    with pytest.raises(ValueError, match=r"wide\.png"):  # or else the values are clipped to 255
+        write_image(path, np.array([[0, 70_000]], dtype))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_palette_png_gives_its_indices(tmp_path: Path, bits: int) -> None:
+    indices = pixels(5, 7, largest=2**bits - 1)
+    palette_image(indices).save(tmp_path / "p.png", bits=bits)
+    assert (tmp_path / "p.png").read_bytes()[24:26] == bytes([bits, 3])  # bit depth, colour type palette
+    found = read_mask(tmp_path / "p.png")
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, indices)
+    assert read_image(tmp_path / "p.png").shape == (5, 7, 3)
+
+
+def test_one_bit_png_gives_zeros_and_ones(tmp_path: Path) -> None:
+    bits = pixels(5, 9, largest=1)
+    Image.fromarray(bits.astype(bool)).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "bits.png"), bits)  # as stored, not stretched to 255
+
+
+def test_alpha_of_a_mask_is_dropped(tmp_path: Path) -> None:
+    rgba = pixels(4, 5, 4)
+    Image.fromarray(rgba).save(tmp_path / "rgba.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "rgba.png"), rgba[:, :, :3])
+    grey = pixels(4, 5, 2)
+    Image.fromarray(grey, mode="LA").save(tmp_path / "la.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "la.png"), np.stack([grey[:, :, 0]] * 3, -1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_of_a_jpeg_is_applied(tmp_path: Path, orientation: int) -> None:
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:8, :16] = (250, 0, 0)  # one red quarter shows where the corner went
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(stored).save(tmp_path / "e.jpg", exif=exif, quality=95)
+    upright = {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
+        5: stored.transpose(1, 0, 2), 6: np.rot90(stored, -1), 7: stored[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(stored),
+    }[orientation]  # fmt: skip
+    found = read_image(tmp_path / "e.jpg")
+    assert found.shape == upright.shape
+    np.testing.assert_array_equal(found[:, :, 0] > 125, upright[:, :, 0] > 125)
+
+
+def encoded(suffix: str) -> bytes:
+    file = io.BytesIO()
+    picture = palette_image(pixels(40, 40)) if suffix == ".palette.png" else Image.fromarray(pixels(40, 40, 3))
+    picture.save(file, format="JPEG" if suffix == ".jpg" else "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+@pytest.mark.parametrize("suffix", [".png", ".palette.png", ".jpg"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.9])
+def test_truncated_file_is_named(tmp_path: Path, read: object, suffix: str, share: float) -> None:
+    whole = encoded(suffix)
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ValueError) as error:
+        read(path)  # type: ignore[operator]
+    assert str(error.value).startswith(f"{path}: not a readable")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".palette.png"])
+def test_damaged_mask_is_never_read_as_another(tmp_path: Path, suffix: str) -> None:
+    whole = encoded(suffix)
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(whole)
+    wanted = read_mask(path)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for place in rng.integers(0, len(whole), 40):
+        broken = bytearray(whole)
+        broken[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(broken)
+        try:
+            np.testing.assert_array_equal(read_mask(path), wanted)
+        except ValueError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 30
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_file_that_is_no_image_missing_or_a_folder_is_named(tmp_path: Path, read: object) -> None:
+    text = tmp_path / "notes.png"
+    text.write_text("not an image")
+    for path, message in (
+        (text, "not a readable image"),
+        (tmp_path / "gone.png", "No such file"),
+        (tmp_path, "folder|Is a"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            read(path)  # type: ignore[operator]
+        assert str(error.value).startswith(f"{path}: ")
+
+
+def test_bytes_that_are_no_image_name_their_source() -> None:
+    with pytest.raises(ValueError, match=r"^upload 7: not a readable image"):
+        decode_image(b"GIF89a", "upload 7")
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a"])
+def test_suffix_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}: OpenCV cannot write an image with suffix"):
+        write_image(tmp_path / name, pixels(2, 2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replacing_makes_folders_and_leaves_only_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "a.txt"
+    write_text(path, "grüße")
+    assert path.read_bytes() == "grüße".encode()
+    assert list(path.parent.iterdir()) == [path]
+    write_text(path, "second")
+    assert path.read_text() == "second"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_replacing_keeps_the_old_file_when_the_block_raises(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), replacing(path) as temporary:
+        assert temporary.parent == path.parent  # else the rename could cross file systems
+        temporary.write_text("half of the n")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_shows_no_half_written_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_replacing_gives_the_permissions_of_an_ordinary_file(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").write_text("")
+    write_text(tmp_path / "ours", "")
+    ordinary, ours = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ordinary", "ours"))
+    assert ours == ordinary
+
+
+def test_json_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": [1, None]})
+    assert json.loads(path.read_text()) == {"a": [1, None]}
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": [1, None]}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sha256_of_a_known_text(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,96 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from panfpn import ops
+
+SIZES = [(92, 124), (97, 131), (23, 31), (20, 30), (1, 1), (23, 200)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("block", [1, 5_000, 1 << 22])
+def test_upsample_blocks_equal_interpolate(size: tuple[int, int], block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "BLOCK_ELEMENTS", block)
+    logits = torch.randn(2, 5, 23, 31, generator=torch.Generator().manual_seed(0))
+    parts = list(ops.upsample_blocks(logits, size))
+    assert [rows.start for rows, _ in parts] == [0, *(rows.stop for rows, _ in parts[:-1])]
+    result = torch.cat([part for _, part in parts], 2)
+    expected = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(result, expected, rtol=0, atol=5e-6)
+
+
+def test_a_block_is_bounded_however_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "BLOCK_ELEMENTS", 40_000)
+    largest = [
+        max(block.numel() for _, block in ops.upsample_blocks(torch.zeros(1, classes, 16, 16), (64, 64)))
+        for classes in (3, 100, 600)
+    ]
+    assert max(largest) <= 40_000
+
+
+@given(classes=st.integers(1, 9), height=st.integers(1, 9), width=st.integers(1, 9), factor=st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_upsample_argmax_is_the_argmax(classes: int, height: int, width: int, factor: int) -> None:
+    logits = torch.randn(1, classes, height, width, generator=torch.Generator().manual_seed(classes * 100 + height))
+    size = (height * factor + 1, width * factor)
+    labels, winner = ops.upsample_argmax(logits, size, confidence=True)
+    full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    best, second = (full.topk(2, 1).values.unbind(1)) if classes > 1 else (full[:, 0], full[:, 0] - 1)
+    clear = best - second > 1e-4  # rounding may decide a tie
+    assert torch.equal(labels.long()[clear], full.argmax(1)[clear])
+    assert winner is not None
+    torch.testing.assert_close(winner, full.softmax(1).max(1).values, rtol=1e-4, atol=1e-5)
+
+
+def test_labels_are_int16_above_256_classes() -> None:
+    logits = torch.zeros(1, 300, 2, 2)
+    logits[:, 299] = 1
+    labels, winner = ops.upsample_argmax(logits, (8, 8))
+    assert labels.dtype == torch.int16 and (labels == 299).all() and winner is None
+    assert ops.upsample_argmax(logits[:, :256], (8, 8))[0].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("block", [200, 1 << 22])
+def test_sum_over_rows_has_exact_gradients(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "BLOCK_ELEMENTS", block)
+    logits = torch.randn(2, 3, 6, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weight = torch.randn(2, 3, 25, 29, generator=torch.Generator().manual_seed(1))
+    total = ops.sum_over_rows(logits, (25, 29), lambda b, rows: (b.sin() * weight[:, :, rows]).sum())
+    (2.5 * total).backward()
+    twin = logits.detach().clone().requires_grad_()
+    full = F.interpolate(twin, size=(25, 29), mode="bilinear", align_corners=False)
+    expected = (full.sin() * weight).sum()
+    (2.5 * expected).backward()
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
+    assert logits.grad is not None and twin.grad is not None
+    assert (logits.grad - twin.grad).abs().max() <= 1e-6 * twin.grad.abs().max()
+
+
+def test_sum_over_rows_without_gradients() -> None:
+    total = ops.sum_over_rows(torch.ones(1, 2, 3, 3), (6, 6), lambda block, _: block.sum())
+    assert total.item() == pytest.approx(72) and not total.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (3, 2, 0), (5, 1, 2), (5, 2, 2), (5, 2, 0), (7, 1, 3)]
+)
+@pytest.mark.parametrize("size", [(16, 16), (17, 22)])
+def test_depthwise_gradients(kernel: int, stride: int, padding: int, size: tuple[int, int]) -> None:
+    draw = torch.Generator().manual_seed(kernel)
+    x = torch.randn(2, 6, *size, generator=draw).bfloat16().contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(6, 1, kernel, kernel, generator=draw).bfloat16()
+    results = []
+    for function in (
+        lambda a, b: ops.depthwise_conv2d(a, b, stride, padding),
+        lambda a, b: F.conv2d(a.float(), b.float(), None, stride, padding, 1, 6),
+    ):
+        a, b = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        y = function(a, b)
+        y.float().square().sum().backward()
+        results.append((y.float(), a.grad, b.grad))
+    for ours, reference in zip(*results, strict=True):
+        assert ours.shape == reference.shape
+        scale = reference.float().abs().max()
+        assert (ours.float() - reference.float()).abs().max() <= 0.02 * scale  # bfloat16 holds 8 bits
