@@ -60,12 +60,10 @@ def test_every_image_suffix_is_written_and_read(tmp_path: Path, suffix: str) -> 
     assert np.abs(found.astype(int) - (200, 30, 40)).max() <= 8  # the lossy ones
 
 
-def test_tiff_of_32_bits_round_trip(tmp_path: Path) -> None:
+def test_tiff_of_32_bits_is_read(tmp_path: Path) -> None:
     mask = np.array([[0, 70_000], [2**31 - 1, 5]], np.int32)
-    Image.fromarray(mask).save(tmp_path / "pillow.tif")
-    write_image(tmp_path / "ours.tif", mask)
-    for name in ("pillow.tif", "ours.tif"):
-        np.testing.assert_array_equal(read_mask(tmp_path / name), mask)
+    Image.fromarray(mask).save(tmp_path / "wide.tif")
+    np.testing.assert_array_equal(read_mask(tmp_path / "wide.tif"), mask)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float64])

@@ -321,6 +321,8 @@ def test_classes_without_color_get_distinct_ones(tmp_path: Path) -> None:
         ('classes: [{name: a, value: 1, color: "#gg4080"}]', r"classes\[0\] color: '#gg4080' is neither"),
         ('classes: [{name: a, value: 1, color: "#12_345"}]', r"classes\[0\] color: '#12_345' is neither"),
         ("classes: [{name: a, value: 1, color: []}]", r"classes\[0\] color"),
+        ("classes: [{name: a, value: 1, color: [128, 64]}]", r"classes\[0\] color"),
+        ("classes: [{name: a, value: 1, color: [128, 64, 300]}]", r"classes\[0\] color"),
         ("classes:\n- name: a\n  value: 1\n  color: #804080\n", "color"),  # unquoted: a comment for YAML
         ("classes: [{name: a, value: 1}]\nmasks: greys", "masks is 'greys'; use 'values' or 'colors'"),
         ("classes: [{name: a, value: 1}]\nignore: none", "ignore: 'none' is neither an integer nor a colour"),
@@ -337,13 +339,14 @@ def test_bad_yaml_names_file_and_fault(tmp_path: Path, text: str, message: str) 
     assert str(error.value).startswith(str(path))
 
 
-def test_color_as_three_numbers_is_that_color_or_refused(tmp_path: Path) -> None:
-    path = write_yaml(tmp_path, "classes: [{name: a, value: 1, color: [128, 64, 32]}]")
-    try:
-        color = LabelTable.from_yaml(path).classes[0].color
-    except ValueError:
-        return
-    assert color == (128, 64, 32)
+@pytest.mark.parametrize("entry", ["masks: values\nclasses: [{name: a, value: 1, color: [128, 64, 32]}]",
+                                   "masks: colors\nclasses: [{name: a, color: [128, 64, 32]}]",
+                                   "masks: colors\nclasses: [{name: a, value: [128, 64, 32]}]"])  # fmt: skip
+def test_color_may_be_three_numbers(tmp_path: Path, entry: str) -> None:
+    table = LabelTable.from_yaml(write_yaml(tmp_path, entry))
+    assert table.classes[0].color == (128, 64, 32)
+    if table.masks == "colors":
+        assert table.classes[0].values == (128 + 256 * 64 + 65536 * 32,)
 
 
 def test_missing_yaml_names_the_file(tmp_path: Path) -> None:

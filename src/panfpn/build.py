@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from panfpn.checkpoint import read_checkpoint, write_checkpoint
-from panfpn.config import Data, Loss, Model, TrainConfig, parse
+from panfpn.config import TERMS, Data, Loss, Model, TrainConfig, parse
 from panfpn.data import Dataset, TrainTransform, open_dataset
 from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
@@ -79,6 +79,8 @@ def resolve(config: TrainConfig, table: LabelTable) -> TrainConfig:
             not fit, an unavailable device.
     """
     model, weights = config.model, config.loss.class_weights
+    if model.in_channels != 3:
+        raise ValueError(f"model.in_channels is {model.in_channels}, but the data sets give RGB images (3 channels)")
     if model.num_classes not in (None, table.num_classes):
         raise ValueError(f"model.num_classes is {model.num_classes}, but label table {table.name!r} has "
                          f"{table.num_classes} classes; leave it out to follow the table")  # fmt: skip
@@ -120,9 +122,8 @@ def build_task(
 
 def build_loss(loss: Loss) -> SemanticLoss:
     """The weighted sum of losses."""
-    names = ("cross_entropy", "ohem", "dice", "lovasz", "focal")
     return SemanticLoss(
-        weights={name: getattr(loss, name) for name in names}, denominator=loss.denominator,
+        weights={name: getattr(loss, name) for name in TERMS}, denominator=loss.denominator,
         class_weights=None if loss.class_weights is None else torch.tensor(loss.class_weights),
         label_smoothing=loss.label_smoothing, ohem_threshold=loss.ohem_threshold, ohem_min_kept=loss.ohem_min_kept,
         focal_gamma=loss.focal_gamma,

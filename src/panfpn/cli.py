@@ -1,6 +1,9 @@
 """The command line: parse, call, print. `panfpn --help` answers without importing torch."""
 
+import contextlib
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -58,14 +61,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("panfpn: interrupted\n")
         return 130
+    except Exception as error:  # not a mistake of the user's that we know
+        if debug:
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        sys.stderr.write(f"panfpn: {type(error).__name__}: {first} (--debug shows where)\n")
+        return 2
 
 
 def _parse(kind: type[T], verb: str, arguments: list[str], description: str, default: Any = None) -> T:
-    """Options of one verb into a dataclass; prints help or one error and leaves, as every command does."""
+    """Options of one verb into a dataclass; ValueError for one that is unknown, missing or of the wrong type."""
     config = (tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagConversionOff)
     prog = f"panfpn {verb}"
-    parsed: T = tyro.cli(kind, prog=prog, description=description, args=arguments, default=default, config=config)
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            parsed: T = tyro.cli(
+                kind, prog=prog, description=description, args=arguments, default=default, config=config
+            )
+    except SystemExit as leaving:
+        if leaving.code:
+            raise ValueError(f"{_sentence(box.getvalue())} (see {prog} --help)") from None
+        raise
     return parsed
+
+
+def _sentence(framed: str) -> str:
+    """What stands in tyro's framed message, without frame, title and pointer to the help text."""
+    lines = [line.strip("\u2500\u2502\u256d\u256e\u2570\u256f ") for line in framed.splitlines()]
+    text = " ".join(line for line in lines[1:] if line).partition("For full helptext")[0]
+    return re.sub(r"Error parsing \w*Config: |Argument helptext: ", "", text).strip()
 
 
 def _recipes(arguments: list[str]) -> int:
@@ -84,6 +109,7 @@ Train a recipe (see `panfpn recipes`) or a YAML file. Every setting is an option
 
 
 def _train(arguments: list[str]) -> int:
+    arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--resume=") else [a])]
     from_start = [a for a in arguments[:1] if not a.startswith("-")]
     if "--resume" in arguments:
         if len(arguments) != 2 or arguments[0] != "--resume":

@@ -4,6 +4,7 @@ In: keyword arguments or a YAML file. Out: a TrainConfig, checked once here; not
 """
 
 import difflib
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
@@ -11,6 +12,9 @@ from typing import Any, Literal, TypeVar, get_type_hints
 DatasetName = Literal["cityscapes", "ade20k", "camvid", "folder", "scenes"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 T = TypeVar("T")
+
+
+TERMS = ("cross_entropy", "ohem", "dice", "lovasz", "focal")  # of the loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,8 +265,16 @@ def _rules(c: TrainConfig) -> list[tuple[str, bool, str]]:
         ("model.head_channels", m.head_channels > 0, "positive"),
         ("model.dropout", 0 <= m.dropout < 1, "from 0 to below 1"),
         ("model.drop_path", 0 <= m.drop_path < 1, "from 0 to below 1"),
+        *((f"loss.{name}", getattr(c.loss, name) >= 0, "0 or more") for name in TERMS),
+        (
+            "loss.cross_entropy",
+            any(getattr(c.loss, name) > 0 for name in TERMS),
+            "positive, or another term of the loss",
+        ),
+        ("loss.ohem_threshold", 0 < c.loss.ohem_threshold <= 1, "above 0, at most 1"),
+        ("loss.ohem_min_kept", 0 <= c.loss.ohem_min_kept <= 1, "a share from 0 to 1"),
         ("loss.label_smoothing", 0 <= c.loss.label_smoothing < 1, "from 0 to below 1"),
-        ("optim.lr", o.lr > 0, "positive"),
+        ("optim.lr", 0 < o.lr < math.inf, "positive"),
         ("optim.warmup_steps", 0 <= o.warmup_steps < max(t.steps, 1), "from 0 to below train.steps"),
         ("optim.clip_norm", o.clip_norm is None or o.clip_norm > 0, "positive, or none"),
         ("optim.ema_decay", o.ema_decay is None or 0 < o.ema_decay < 1, "between 0 and 1, or none"),

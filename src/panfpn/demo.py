@@ -10,13 +10,14 @@ from panfpn import recipes
 from panfpn.build import build_dataset
 from panfpn.draw import overlay, side_by_side
 from panfpn.engine import RunResult, train
+from panfpn.engine.run_folder import free_folder
 from panfpn.files import write_image
 from panfpn.predict import Predictor
 
 
 def run_demo(folder: Path, *, pictures: int = 4) -> tuple[RunResult, list[Path]]:
     """Run the demonstration in `folder`; returns how the training ended and the pictures (image, truth, prediction)."""
-    config = recipes.scenes(**{"run.dir": folder / "run"})
+    config = recipes.scenes(**{"run.dir": free_folder(folder / "run")})
     result = train(config)
     if result.interrupted:
         return result, []

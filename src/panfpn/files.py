@@ -63,7 +63,9 @@ def sha256(path: Path) -> str:
 
 
 def write_image(path: Path, image: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
-    """Write an RGB [H, W, 3] or single-channel [H, W] image; the suffix chooses the format."""
+    """Write an RGB [H, W, 3] or single-channel [H, W] image of 8 or 16 bits; the suffix chooses the format."""
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{path}: {image.dtype} pixels cannot be written; image files hold 8 or 16 bits")
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     done, data = cv2.imencode(path.suffix, pixels)
     if not done:
@@ -97,12 +99,16 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
 def read_mask(path: Path) -> npt.NDArray[np.generic]:
     """Read a mask file as it was stored: [H, W] of 8, 16 or 32 bits, or RGB uint8 [H, W, 3].
 
-    A palette PNG gives its indices, which OpenCV would expand to colours; Pillow reads that one kind.
+    A palette PNG gives its indices, which OpenCV would expand to colours; Pillow reads that one kind. A grey PNG of
+    1, 2 or 4 bits gives its own values, which OpenCV stretches to 0..255.
     """
     data = _read(path)
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[25:26] == b"\x03":  # IHDR colour type 3: palette
+    depth, color_type = data[24:26] if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 26 else (8, 0)  # in IHDR
+    if color_type == 3:
         return _palette_indices(data, path)
     mask = _decode(data, cv2.IMREAD_UNCHANGED, path)
+    if color_type == 0 and depth < 8:
+        mask = np.asarray(mask, np.uint8) // (255 // (2**depth - 1))
     if mask.ndim == 3:
         if mask.shape[2] == 4:
             mask = mask[:, :, :3]
@@ -119,6 +125,11 @@ def _palette_indices(data: bytes, path: Path) -> npt.NDArray[np.uint8]:
         return np.array(Image.open(io.BytesIO(data)), np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable palette PNG ({error})") from error
+
+
+def is_hidden(path: Path, root: Path) -> bool:
+    """Whether a part of `path` below `root` begins with a dot: editors' and systems' own files, not data."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def _read(path: Path) -> bytes:

@@ -47,6 +47,9 @@ class LabelTable:
             )
         if self.masks not in ("values", "colors"):
             raise ValueError(f"label table {self.name!r}: masks is {self.masks!r}; use 'values' or 'colors'")
+        if len(set(self.names)) != len(self.names):
+            twice = next(n for n in self.names if self.names.count(n) > 1)
+            raise ValueError(f"label table {self.name!r} names two classes {twice!r}")
         seen: dict[int, str] = {}
         names = [(value, c.name) for c in self.classes for value in c.values] + [(v, "ignore") for v in self.ignore]
         for value, name in names:
@@ -201,7 +204,9 @@ def _parse(data: Mapping[str, Any], source: object) -> LabelTable:
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
         raise ValueError(f"{source}: `classes` must be a list with at least one class")
     classes = tuple(_parse_class(entry, k, masks, len(entries), source) for k, entry in enumerate(entries))
-    ignore = tuple(_raw_value(v, f"{source}: ignore") for v in _as_list(data.get("ignore", ())))
+    ignore = tuple(
+        _raw_value(v, f"{source}: ignore") for v in _as_list(data.get("ignore", ()), colors=masks == "colors")
+    )
     return LabelTable(name=str(data.get("name", "labels")), classes=classes, ignore=ignore, masks=masks)
 
 
@@ -216,26 +221,30 @@ def _parse_class(entry: Any, k: int, masks: str, total: int, source: object) -> 
         )
     color = entry.get("color", entry.get("value") if masks == "colors" else None)
     value = entry.get("value", color if masks == "colors" else None)
-    if value is None:
+    if value is None or value == []:
         raise ValueError(
             f"{where} ({entry['name']}): `value` is missing; name the raw mask value (or values) of this class"
         )
     if color is None:
         rgb = _spread_color(k)
     else:
-        packed = _raw_value(_as_list(color)[0], f"{where} color")
+        packed = _raw_value(_as_list(color, colors=True)[0], f"{where} color")
         rgb = (packed & 255, packed >> 8 & 255, packed >> 16 & 255)
-    values = tuple(_raw_value(v, f"{where} value") for v in _as_list(value))
+    values = tuple(_raw_value(v, f"{where} value") for v in _as_list(value, colors=masks == "colors"))
     return LabelClass(name=str(entry["name"]), color=rgb, thing=bool(entry.get("thing", False)), values=values)
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_list(value: Any, *, colors: bool = False) -> list[Any]:
+    if colors and isinstance(value, Sequence) and len(value) == 3 and all(type(v) is int for v in value):
+        return [value]  # one colour written as [R, G, B]
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def _raw_value(value: Any, where: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
+    if isinstance(value, Sequence) and len(value) == 3 and all(type(v) is int and 0 <= v < 256 for v in value):
+        return int(value[0] + 256 * value[1] + 65536 * value[2])
     text = str(value)
     if len(text) == 7 and text[0] == "#":
         try:

@@ -54,13 +54,15 @@ class SemanticLoss:
             return torch.tensor(target.numel(), device=target.device)
         return (target != IGNORE).sum()
 
-    def _weights(self, block: torch.Tensor) -> torch.Tensor | None:
-        return None if self.class_weights is None else self.class_weights.to(block.device)
+    def _weights(self, logits: torch.Tensor) -> torch.Tensor | None:
+        return None if self.class_weights is None else self.class_weights.to(logits.device)
 
     def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        weights = self._weights(logits)
+
         def block_sum(block: torch.Tensor, rows: slice) -> torch.Tensor:
             return F.cross_entropy(
-                block, target[:, rows].long(), self._weights(block), ignore_index=IGNORE, reduction="sum",
+                block, target[:, rows].long(), weights, ignore_index=IGNORE, reduction="sum",
                 label_smoothing=self.label_smoothing,
             )  # fmt: skip
 
@@ -68,13 +70,14 @@ class SemanticLoss:
 
     def _focal(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(1 − p)^γ × cross-entropy; Lin et al. 2017."""
+        weights = self._weights(logits)
 
         def block_sum(block: torch.Tensor, rows: slice) -> torch.Tensor:
             loss = _pixel_cross_entropy(block, target[:, rows])
             weight = -torch.expm1(-loss)  # 1 − p
             weighted = loss * weight.clamp(min=1e-12) ** self.focal_gamma
-            if self.class_weights is not None:
-                weighted = weighted * self.class_weights.to(block.device)[target[:, rows].clamp(min=0).long()]
+            if weights is not None:
+                weighted = weighted * weights[target[:, rows].clamp(min=0).long()]
             return weighted.sum()
 
         return sum_over_rows(logits, _size(target), block_sum)
@@ -95,10 +98,11 @@ class SemanticLoss:
             hard = torch.minimum(hard, losses[labelled].topk(kept).values[-1])
         chosen = torch.where(labelled & (losses >= hard), target, IGNORE)
         count = (chosen != IGNORE).sum().clamp(min=1)
+        weights = self._weights(logits)
 
         def block_sum(block: torch.Tensor, rows: slice) -> torch.Tensor:
             truth = chosen[:, rows].long()
-            return F.cross_entropy(block, truth, self._weights(block), ignore_index=IGNORE, reduction="sum")
+            return F.cross_entropy(block, truth, weights, ignore_index=IGNORE, reduction="sum")
 
         return sum_over_rows(logits, _size(target), block_sum) / count
 

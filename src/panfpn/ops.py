@@ -21,18 +21,20 @@ def upsample_blocks(logits: torch.Tensor, size: tuple[int, int]) -> Iterator[tup
     batch, classes, height_in, _ = logits.shape
     height, width = size
     rows = max(1, min(height, BLOCK_ELEMENTS // (batch * classes * width)))
-    weights = _row_weights(height_in, height).to(logits.device)  # [H, h]
-    touched = weights > 0
+    above, below, weights = _row_weights(height_in, height)
+    weights = weights.to(logits.device)  # [H, h]
     for start in range(0, height, rows):
         taken = slice(start, min(start + rows, height))
-        sources = touched[taken].any(0).nonzero()
-        first, last = int(sources[0]), int(sources[-1]) + 1
+        first, last = above[taken][0], below[taken][-1] + 1  # on the host: no block waits for the device
         block = weights[taken, first:last] @ logits[:, :, first:last].float()  # [B, K, rows, w]
         yield taken, F.interpolate(block, size=(block.shape[2], width), mode="bilinear", align_corners=False)
 
 
-def _row_weights(size_in: int, size_out: int) -> torch.Tensor:
-    """Bilinear weights of the input rows in each output row, [size_out, size_in]: a product is fast both ways."""
+def _row_weights(size_in: int, size_out: int) -> tuple[list[int], list[int], torch.Tensor]:
+    """The input rows above and below each output row, and their bilinear weights [size_out, size_in].
+
+    A product with the weights is fast forward and backward, where gathering rows is not.
+    """
     position = ((torch.arange(size_out, dtype=torch.float32) + 0.5) * (size_in / size_out) - 0.5).clamp(min=0)
     above = position.long().clamp(max=size_in - 1)
     below = (above + 1).clamp(max=size_in - 1)
@@ -41,7 +43,7 @@ def _row_weights(size_in: int, size_out: int) -> torch.Tensor:
     row = torch.arange(size_out)
     weights[row, above] = 1 - share
     weights[row, below] += share
-    return weights
+    return above.tolist(), below.tolist(), weights
 
 
 def upsample_argmax(

@@ -1,6 +1,7 @@
 """Prediction. In: a path, bytes, PIL image, array, folder, glob or video. Out: SemanticMaps at the input's size."""
 
 import glob
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.build import default_model, load_task
-from panfpn.files import IMAGE_SUFFIXES, decode_image, read_image
+from panfpn.files import IMAGE_SUFFIXES, decode_image, is_hidden, read_image
 from panfpn.labels import LabelTable
 from panfpn.models import SemanticFPN
 from panfpn.progress import progress_bar
@@ -77,50 +78,50 @@ class Predictor:
     ) -> Iterator[SemanticMap | Failure]:
         """Maps of many inputs, in their order and in bounded memory; a bad one gives a `Failure` and the rest go on.
 
-        Decoding runs ahead of the network in a thread. `then` (saving, say) runs behind it in another; its ValueError
-        or OSError makes that input a `Failure`.
+        Decoding runs ahead of the network in one thread, `then` (saving, say) behind it in another; an error in either
+        makes that input a `Failure`.
         """
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            decoded = _ahead(reader, ((source.name, source.read) for source in inputs))
-            yield from _ahead(
-                writer, (self._predicted(name, image, confidence, then) for name, image in decoded), unpack=True
-            )
 
-    def _predicted(
-        self, name: str, image: "Image | Failure", confidence: bool, then: Callable[[SemanticMap], Any] | None
-    ) -> tuple[str, Callable[[], "SemanticMap | Failure"]]:
-        if isinstance(image, Failure):
-            return name, lambda: image
-        result = self(image, confidence=confidence, name=name)
+        def label(name: str, image: Image) -> SemanticMap:
+            return self(image, confidence=confidence, name=name)
 
-        def finish() -> SemanticMap:
+        def finish(_: str, result: SemanticMap) -> SemanticMap:
             if then:
                 then(result)
             return result
 
-        return name, finish
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            decoded = _ahead(reader, lambda _, source: source.read(), ((source.name, source) for source in inputs))
+            labelled = ((name, _guarded(label, name, image)) for name, image in decoded)
+            for _, result in _ahead(writer, finish, labelled):
+                yield result
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, jobs: Iterable[tuple[str, Callable[[], T]]], *, unpack: bool = False
-) -> Iterator[Any]:
-    """Results of jobs in order, `_AHEAD` of them under way; an expected error becomes a Failure."""
-    waiting: list[tuple[str, Future[T | Failure]]] = []
-    source = iter(jobs)
-    for name, job in source:
-        waiting.append((name, pool.submit(_guarded, name, job)))
+    pool: ThreadPoolExecutor, work: Callable[[str, Any], T], items: Iterable[tuple[str, Any]]
+) -> Iterator[tuple[str, "T | Failure"]]:
+    """`work` on named items in a thread, results in order, `_AHEAD` of them under way."""
+    waiting: deque[tuple[str, Future[T | Failure]]] = deque()
+    for name, item in items:
+        waiting.append((name, pool.submit(_guarded, work, name, item)))
         if len(waiting) > _AHEAD:
-            first, future = waiting.pop(0)
-            yield future.result() if unpack else (first, future.result())
+            first, future = waiting.popleft()
+            yield first, future.result()
     for name, future in waiting:
-        yield future.result() if unpack else (name, future.result())
+        yield name, future.result()
 
 
-def _guarded(name: str, job: Callable[[], T]) -> T | Failure:
+def _guarded(work: Callable[[str, Any], T], name: str, item: Any) -> "T | Failure":
+    """`work(name, item)`, or why it failed: one bad input (of whatever kind) must not cost the others."""
+    if isinstance(item, Failure):
+        return item
     try:
-        return job()
+        return work(name, item)
     except (ValueError, OSError) as error:
         return Failure(name, str(error))
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        return Failure(name, f"{name}: {type(error).__name__}: {first}")
 
 
 def as_image(image: Any) -> Image:
@@ -158,32 +159,38 @@ class Source:
 class Inputs:
     """All images behind paths, folders, globs and videos, as `Source`s; nothing is decoded before its turn.
 
-    Names are unique: the path below a folder argument without suffix, with the suffix where two would clash.
-    ValueError for an argument behind which there is nothing.
+    Names are unique: the path below a folder argument without suffix, with the suffix where two would clash; a video's
+    frames lie in a folder of its name. What lies in the folder `out` is not taken as input. ValueError for an argument
+    behind which there is nothing.
     """
 
-    def __init__(self, arguments: Sequence[str | Path]) -> None:
+    def __init__(self, arguments: Sequence[str | Path], *, out: Path | None = None) -> None:
         found: list[tuple[str, Path]] = []
         for argument in arguments:
-            found += _expand(str(argument))
-        stems = [name for name, _ in found]
-        self._files: list[tuple[str, Path]] = []
+            found += _expand(str(argument), out)
+        stems = Counter(name for name, _ in found)
+        self.files: list[tuple[str, Path]] = []
         taken: set[str] = set()
         for stem, path in found:
-            name = stem if stems.count(stem) == 1 else f"{stem}_{path.suffix[1:]}"
-            unique, k = name, 2
-            while unique in taken:
-                unique, k = f"{name}_{k}", k + 1
-            taken.add(unique)
-            self._files.append((unique, path))
-        self.count = sum(_num_frames(path) if _is_video(path) else 1 for _, path in self._files)
+            name = base = stem if stems[stem] == 1 else f"{stem}_{path.suffix[1:]}"
+            k = 2
+            while not taken.isdisjoint(_written(name)):
+                name, k = f"{base}_{k}", k + 1
+            taken.update(_written(name))
+            self.files.append((name, path))
+        self.count = sum(_num_frames(path) if _is_video(path) else 1 for _, path in self.files)
 
     def __iter__(self) -> Iterator[Source]:
-        for name, path in self._files:
+        for name, path in self.files:
             if _is_video(path):
                 yield from _frames(name, path)
             else:
                 yield Source(name, partial(read_image, path))
+
+
+def _written(name: str) -> tuple[str, ...]:
+    """Stems of the files that may be written for an image: two images must not share one."""
+    return name, f"{name}_overlay", f"{name}_confidence"
 
 
 def predict_to_folder(
@@ -197,7 +204,13 @@ def predict_to_folder(
     unknown = set(what) - set(SAVED)
     if unknown or not what:
         raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(SAVED)}")
-    inputs = Inputs(arguments)
+    inputs = Inputs(arguments, out=folder)
+    sources = {path.resolve() for _, path in inputs.files}
+    for name, path in inputs.files:
+        if not sources.isdisjoint(
+            (folder / f"{stem}{end}").resolve() for stem in _written(name) for end in (".png", ".jpg")
+        ):
+            raise ValueError(f"{folder}: the results would overwrite {path}; choose another folder for them")
     predictor = Predictor.from_file(model, device, precision)
     folder.mkdir(parents=True, exist_ok=True)
     failures, done = [], 0
@@ -215,21 +228,26 @@ def _save(folder: Path, what: tuple[str, ...], result: SemanticMap) -> None:
     result.save(folder, what=what)
 
 
-def _expand(argument: str) -> list[tuple[str, Path]]:
+def _expand(argument: str, out: Path | None) -> list[tuple[str, Path]]:
     path = Path(argument).expanduser()
     if path.is_dir():
-        files = sorted(
-            p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file()
-        )
+        wanted = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+        files = [p for p in wanted if p.is_file() and not is_hidden(p, path) and not _below(p, out, path)]
         if not files:
             raise ValueError(f"{path}: holds no images or videos")
         return [(p.relative_to(path).with_suffix("").as_posix(), p) for p in files]
     if path.is_file():
         return [(path.stem, path)]
-    matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207 - absolute patterns too
+    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    matches = [p for p in map(Path, found) if p.is_file()]
     if not matches:
         raise ValueError(f"{argument}: no such file or folder, and no file matches it as a pattern")
     return [(p.stem, p) for p in matches]
+
+
+def _below(path: Path, out: Path | None, root: Path) -> bool:
+    """Whether `path` is a result of an earlier run: in `out`, where that lies inside the input folder `root`."""
+    return out is not None and out.resolve() != root.resolve() and path.resolve().is_relative_to(out.resolve())
 
 
 def _is_video(path: Path) -> bool:
@@ -253,7 +271,7 @@ def _frames(name: str, path: Path) -> Iterator[Source]:
             more, frame = capture.read()
             if not more:
                 break
-            yield Source(f"{name}_{number:06d}", partial(cv2.cvtColor, frame, cv2.COLOR_BGR2RGB))
+            yield Source(f"{name}/{number:06d}", partial(cv2.cvtColor, frame, cv2.COLOR_BGR2RGB))
             number += 1
         if number == 0:
             yield Source(name, partial(_no_frames, path))

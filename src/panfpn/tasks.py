@@ -49,16 +49,16 @@ class SemanticTask(nn.Module):
         for i, (height, width) in enumerate(batch.sizes):
             images[i, :, height:] = 0  # padding is the mean colour, exactly
             images[i, :, :, width:] = 0
-        return self.loss(self._logits(images).float(), batch.targets, pixels=pixels, share=share)
+        return self.loss(self._logits(self.dense, images).float(), batch.targets, pixels=pixels, share=share)
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [B, C, H, W] -> float32, channels_last."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
-    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+    def _logits(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
-            return self.dense(images)  # type: ignore[no-any-return]  # [B, K, H/4, W/4]
+            return network(images)  # type: ignore[no-any-return]  # [B, K, H/4, W/4]
 
     @torch.inference_mode()
     def predict(
@@ -74,7 +74,7 @@ class SemanticTask(nn.Module):
             size = (image.shape[0], image.shape[1])
             pixels = resized_image(image, fit_size(*size, self.preprocess.scale))  # [h, w, 3]
             batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(2, 0, 1)[None]
-            logits = self._logits(self._normalised(batch))
+            logits = self._logits(self.model, self._normalised(batch))  # never the compiled one: sizes vary
             labels, winner = upsample_argmax(logits, size, confidence=confidence)
             maps.append(SemanticMap(
                 labels=labels[0].cpu().numpy(), table=self.table, image=image, name=name,

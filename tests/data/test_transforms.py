@@ -20,7 +20,8 @@ def picture(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
 @pytest.mark.parametrize(
     ("size", "scale", "expected"),
     [((512, 683), (2048, 512), (512, 683)), ((1200, 1600), (2048, 512), (512, 683)),
-     ((1024, 2048), (2048, 1024), (1024, 2048)), ((100, 3000), (2048, 512), (68, 2048)), ((360, 480), None, (360, 480))],
+     ((1024, 2048), (2048, 1024), (1024, 2048)), ((100, 3000), (2048, 512), (68, 2048)),
+     ((360, 480), None, (360, 480))],
 )  # fmt: skip
 def test_fit_size_as_published(size: tuple[int, int], scale: tuple[int, int] | None, expected: tuple[int, int]) -> None:
     assert fit_size(*size, scale) == expected

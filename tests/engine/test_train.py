@@ -13,7 +13,7 @@ import panfpn
 from panfpn import TrainConfig, recipes
 from panfpn.checkpoint import read_checkpoint
 from panfpn.config import Data, Model
-from panfpn.engine.train import _Trainer
+from panfpn.engine.trainer import Trainer
 
 
 def toy(root: Path, folder: Path | None, **changes: Any) -> TrainConfig:
@@ -21,8 +21,9 @@ def toy(root: Path, folder: Path | None, **changes: Any) -> TrainConfig:
         "data": Data(dataset="folder", root=root, crop=(32, 48), num_workers=0),
         "model": Model(backbone="resnet18", fpn_channels=16, head_channels=16, dropout=0.2),
         "optim.name": "adamw", "optim.lr": 1e-3, "optim.ema_decay": 0.9, "optim.warmup_steps": 0,
-        "optim.clip_norm": 1.0, "train.steps": 6, "train.batch_size": 4, "train.accumulate": 2, "train.precision": "float32",
-        "run.val_every": 4, "run.checkpoint_every": 1, "run.log_every": 1, "run.dir": folder,
+        "optim.clip_norm": 1.0, "train.steps": 6, "train.batch_size": 4, "train.accumulate": 2,
+        "train.precision": "float32", "run.val_every": 4, "run.checkpoint_every": 1, "run.log_every": 1,
+        "run.dir": folder,
     }  # fmt: skip
     return recipes.scenes(**{**settings, **changes})
 
@@ -63,17 +64,17 @@ def test_a_crashed_run_resumes_bit_equal(
 ) -> None:
     config = toy(folder_data, tmp_path / "whole", **{"data.num_workers": workers, "model.norm": "group"})
     panfpn.train(config)
-    step = _Trainer._step
+    step = Trainer._step
 
-    def crash(self: _Trainer, batches: Any) -> None:
+    def crash(self: Trainer, batches: Any) -> None:
         if self.state.step == 3:
             raise RuntimeError("power cut")
         step(self, batches)
 
-    monkeypatch.setattr(_Trainer, "_step", crash)
+    monkeypatch.setattr(Trainer, "_step", crash)
     with pytest.raises(RuntimeError, match="power cut"):
         panfpn.train(config.changed(**{"run.dir": tmp_path / "cut"}))
-    monkeypatch.setattr(_Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "_step", step)
     assert panfpn.train(resume=tmp_path / "cut").step == 6
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == cut.keys() and len([n for n in whole if n.startswith("average/")]) > 50
@@ -85,14 +86,14 @@ def test_a_crashed_run_resumes_bit_equal(
 def test_sigterm_saves_and_says_how_to_go_on(
     folder_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    step = _Trainer._step
+    step = Trainer._step
 
-    def asked(self: _Trainer, batches: Any) -> None:
+    def asked(self: Trainer, batches: Any) -> None:
         if self.state.step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         step(self, batches)
 
-    monkeypatch.setattr(_Trainer, "_step", asked)
+    monkeypatch.setattr(Trainer, "_step", asked)
     result = panfpn.train(toy(folder_data, tmp_path / "run", **{"run.checkpoint_every": 100}))
     assert result.interrupted and result.step == 2 and result.scores is None
     assert f"panfpn train --resume {tmp_path / 'run'}" in capfd.readouterr().err

@@ -3,6 +3,7 @@
 Layouts: Cityscapes (FACTS E3), ADE20K SceneParsing (E4), CamVid, a folder of one's own, and procedural scenes.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.data.scenes import CLASSES, draw_scene
-from panfpn.files import IMAGE_SUFFIXES, read_image, read_mask
+from panfpn.files import IMAGE_SUFFIXES, is_hidden, read_image, read_mask
 from panfpn.labels import LabelClass, LabelTable
 from panfpn.types import Sample
 
@@ -83,8 +84,7 @@ class SceneDataset:
 
     def read(self, index: int) -> Sample:
         """Draw one scene."""
-        seed = int.from_bytes(self.split.encode()[:4], "big")
-        scene = draw_scene(seed, index, height=self.size[0], width=self.size[1])
+        scene = draw_scene(zlib.crc32(self.split.encode()), index, height=self.size[0], width=self.size[1])
         return Sample(image=scene.image, target=scene.labels, name=self.name(index))
 
 
@@ -157,7 +157,7 @@ def _listed(folder: Path, wanted: Callable[[Path], bool] = lambda _: True) -> di
         raise ValueError(f"{folder}: no such folder, so the split is empty")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and wanted(path):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path, folder) and wanted(path):
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in found:
                 raise ValueError(f"{found[name]} and {path}: two files of one name; rename one of them")

@@ -1,7 +1,7 @@
 """The ranks of a `torchrun` job. Alone, every call is free and does nothing."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -40,6 +40,20 @@ class Ranks:
         if self.world > 1:
             dist.broadcast_object_list(box)
         return box[0]
+
+    def least(self, number: int, device: torch.device) -> int:
+        """The smallest `number` of all ranks."""
+        if self.world == 1:
+            return number
+        box = torch.tensor(number, device=device)
+        dist.all_reduce(box, dist.ReduceOp.MIN)
+        return int(box.item())
+
+    def share(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Copy the first rank's tensors over all others', in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
         """Until every rank is here."""

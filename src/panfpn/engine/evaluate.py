@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def score_dataset(
 
 
 def evaluate(
-    model: "SemanticTask | str | Path",
+    model: Any,
     data: "Data | Dataset",
     *,
     device: str = "auto",
@@ -83,12 +84,20 @@ def evaluate(
     batch_size: int = 1,
     progress: bool = True,
 ) -> SemanticScores:
-    """Scores of a model (or the release file or run folder that holds it) on a data set's validation split.
+    """Scores of a release file, run folder, Predictor or task on a data set's validation split.
 
     Raises:
         ValueError: a file or data set that cannot be used, or label tables that disagree.
     """
-    task = model if isinstance(model, SemanticTask) else load_task(Path(model), device=device, precision=precision)[0]
+    if isinstance(model, str | Path):
+        model = load_task(Path(model), device=device, precision=precision)[0]
+    task = getattr(model, "task", model)  # a Predictor holds one
+    if not isinstance(task, SemanticTask):
+        raise ValueError(f"evaluate takes a file, a run folder, a Predictor or a task, not a {type(model).__name__}")
+    if isinstance(data, Data) and data.scale not in (None, task.preprocess.scale):
+        raise ValueError(
+            f"data.scale is {data.scale}, but the model's own is {task.preprocess.scale}, which it is scored at"
+        )
     dataset = build_dataset(data, data.val_split) if isinstance(data, Data) else data
     if task.table.names != dataset.table.names:
         model_table, data_table = (f"{t.name!r} ({t.num_classes} classes)" for t in (task.table, dataset.table))

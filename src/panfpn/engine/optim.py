@@ -64,8 +64,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
     for key, value in tensors.items():
         name, _, state = key.rpartition("/")
         parameter = parameters[name]
-        # Moments lie in memory as their parameter does; AdamW's step count is a number on the CPU.
-        own = torch.empty_like(value if state == "step" else parameter)
+        # Moments lie in memory as their parameter does; the step count is one number, on the same device.
+        own = torch.empty_like(value if state == "step" else parameter, device=parameter.device)
         optimizer.state[parameter][state] = own.copy_(value)
 
 

@@ -4,7 +4,6 @@ In: numbers at log steps. Out: files in the run folder, text on stderr. Only the
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -26,6 +25,10 @@ def peak_memory_gb(device: torch.device) -> float:
     """Peak memory in GB (10⁹ bytes): of the GPU's allocator, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource  # noqa: PLC0415 - Windows has none
+    except ImportError:
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
 
@@ -81,7 +84,9 @@ class RunLog:
         self._bar.update(self._task, completed=step, text=text)
         if self._bar.disable:
             left = (now - self._start) / max(1, step - self._first_step) * (self._steps - step)
-            self._console.print(f"step {step}/{self._steps}  {text}  {left / 60:.0f} min left", highlight=False)
+            self._console.print(
+                f"step {step}/{self._steps}  {text}  {left / 60:.0f} min left", highlight=False, soft_wrap=True
+            )
         self._logged, self._logged_step = now, step
 
     def validation(self, step: int, scores: Mapping[str, Any], shown: list[Shown], table: LabelTable) -> None:
@@ -97,7 +102,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line for the person who watches."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Flush and close the files."""

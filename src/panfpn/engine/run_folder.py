@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from panfpn.build import load_weights
-from panfpn.checkpoint import read_checkpoint, write_checkpoint
+from panfpn.checkpoint import read_checkpoint, read_header, write_checkpoint
 from panfpn.config import TrainConfig, parse
 from panfpn.engine.optim import WeightAverage, load_optimizer, optimizer_tensors
 from panfpn.files import write_text
+from panfpn.metrics import SemanticScores
 
-_LAST = "last.safetensors"
-_NEEDED_BYTES = 500 << 20  # a run writes its state twice over (the old stays until the new is whole)
+_LAST, _BEST = "last.safetensors", "model.safetensors"
 
 
 @dataclass(kw_only=True)
@@ -58,17 +59,22 @@ def choose_folder(config: TrainConfig) -> Path:
     """`run.dir`, or the first of runs/NAME, runs/NAME-2, … that is not there yet."""
     if config.run.dir is not None:
         return config.run.dir.expanduser()
-    numbered = (Path("runs") / (config.run.name + (f"-{k}" if k > 1 else "")) for k in itertools.count(1))
-    return next(folder for folder in numbered if not folder.exists())
+    return free_folder(Path("runs") / config.run.name)
 
 
-def prepare_folder(config: TrainConfig, folder: Path) -> None:
+def free_folder(folder: Path) -> Path:
+    """`folder`, or the first of folder-2, folder-3, … that is not there yet."""
+    numbered = (folder.with_name(f"{folder.name}-{k}") for k in itertools.count(2))
+    return folder if not folder.exists() else next(other for other in numbered if not other.exists())
+
+
+def prepare_folder(config: TrainConfig, folder: Path, *, needed_bytes: int) -> None:
     """Make the run folder and write `config.yaml`, which trains again as it stands (into a folder of its own).
 
     Raises:
         ValueError: a folder that already holds a run, cannot be written, or lies on a full disk.
     """
-    for name in ("config.yaml", _LAST, "model.safetensors", "metrics.jsonl"):
+    for name in ("config.yaml", _LAST, _BEST, "metrics.jsonl"):
         if (folder / name).exists():
             raise ValueError(
                 f"{folder}: already holds a run ({name}); choose another run.dir, or go on with --resume {folder}"
@@ -76,8 +82,10 @@ def prepare_folder(config: TrainConfig, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
-        if free < _NEEDED_BYTES:
-            raise ValueError(f"{folder}: only {free >> 20} MiB free on its disk; a run needs {_NEEDED_BYTES >> 20} MiB")
+        if free < needed_bytes:
+            raise ValueError(
+                f"{folder}: only {free >> 20} MiB free on its disk; this run needs {needed_bytes >> 20} MiB"
+            )
         write_text(folder / "config.yaml", config.changed(**{"run.dir": None}).to_yaml())
     except OSError as error:
         raise ValueError(f"{folder}: the run folder cannot be written ({error.strerror or error})") from error
@@ -100,12 +108,25 @@ def save_run(
 
 
 def load_run(folder: Path) -> tuple[TrainConfig, RunState]:
-    """Configuration and state of the run in `folder`; one that was stopped before its first checkpoint starts anew."""
+    """Configuration and state of the run in `folder`; one that was stopped before its first checkpoint starts anew.
+
+    What a kill left half-written is cleared away.
+    """
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"{folder}: holds no run to resume (no config.yaml)")
+    for name in (_LAST, _BEST):
+        for leftover in folder.glob(f".{name}.*"):
+            leftover.unlink()
     if not (folder / _LAST).is_file():
         return TrainConfig.from_yaml(folder / "config.yaml"), RunState()
     tensors, header = read_checkpoint(folder / _LAST, kind="run")
     config = parse(TrainConfig, header["config"])
     keys = ("step", "best_miou", "best_step", "bad_validations", "scaler")
     return config, RunState(**{key: header[key] for key in keys}, tensors=tensors, source=folder / _LAST)
+
+
+def released_scores(folder: Path) -> SemanticScores:
+    """The validation scores of the run's `model.safetensors`, as its header holds them."""
+    header = read_header(folder / _BEST)
+    names = tuple(entry["name"] for entry in header["table"]["classes"])
+    return SemanticScores(names=names, counts=np.array(header["scores"]["confusion"], np.int64))

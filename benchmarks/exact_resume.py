@@ -1,0 +1,81 @@
+"""Kill a training (SIGKILL) at random moments, resume it each time, and compare its weights with a run left alone.
+
+usage: python benchmarks/exact_resume.py [--kills 5] [--steps 40] [--seed 0]
+
+Every run is `panfpn train` in a process of its own, once with 0 and once with 2 loader workers. Printed: the steps at
+which it was killed, and the SHA-256 of weights, optimiser state and weight average of both. Exit code 1 if they differ.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from panfpn.checkpoint import read_checkpoint, tensors_digest
+from panfpn.engine.progress import read_history
+
+
+def command(folder: Path, workers: int, steps: int) -> list[str]:
+    options = {
+        "run.dir": folder, "data.num-workers": workers, "train.steps": steps, "train.batch-size": 4,
+        "optim.ema-decay": 0.99, "optim.warmup-steps": 5, "model.dropout": 0.1, "run.log-every": 1,
+        "run.checkpoint-every": 4, "run.val-every": 15, "data.scenes": "32 4", "data.scene-size": "96 128",
+        "data.crop": "64 96", "data.cat-max-ratio": 0.75,
+    }  # fmt: skip
+    words = [word for key, value in options.items() for word in (f"--{key}", *str(value).split())]
+    return [sys.executable, "-m", "panfpn", "train", "scenes", *words]
+
+
+def last_step(folder: Path) -> int:
+    rows = read_history(folder / "metrics.jsonl")
+    return rows[-1]["step"] if rows else 0
+
+
+def digest(folder: Path) -> str:
+    return tensors_digest(read_checkpoint(folder / "last.safetensors", kind="run")[0])
+
+
+def run_and_kill(folder: Path, workers: int, steps: int, kills: int, draw: random.Random) -> list[int]:
+    killed: list[int] = []
+    moments = sorted(draw.sample(range(2, steps - 2), kills))
+    start = command(folder, workers, steps)
+    for moment in moments:
+        process = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while last_step(folder) < moment and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 0.3))  # somewhere within a step, a validation or a save
+        process.kill()
+        process.wait()
+        killed.append(last_step(folder))
+        start = [sys.executable, "-m", "panfpn", "train", "--resume", str(folder)]
+    subprocess.run(start, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return killed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    differ = False
+    with tempfile.TemporaryDirectory() as temporary:
+        for workers in (0, 2):
+            whole, cut = Path(temporary) / f"whole_{workers}", Path(temporary) / f"cut_{workers}"
+            subprocess.run(command(whole, workers, options.steps), check=True, capture_output=True)
+            killed = run_and_kill(cut, workers, options.steps, options.kills, random.Random(options.seed + workers))
+            first, second = digest(whole), digest(cut)
+            differ |= first != second
+            print(f"{workers} workers: killed after steps {killed}, resumed {len(killed)} times")
+            print(
+                f"  uninterrupted {first}\n  killed        {second}\n  {'EQUAL' if first == second else 'DIFFERENT'}",
+                flush=True,
+            )
+    return int(differ)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
