@@ -41,14 +41,9 @@ class Shuffled:
 def measure(images: int, batch_size: int, shuffled: bool) -> None:
     torch.manual_seed(0)
     table = scenes_table()
-    model = Model(
-        backbone="tf_efficientnet_lite0",
-        fpn_channels=64,
-        num_classes=table.num_classes,
-        mean=(127.5,) * 3,
-        std=(127.5,) * 3,
-    )
-    task = build_task(model, None, table)
+    grey = (127.5,) * 3
+    model = Model(backbone="resnet18", fpn_channels=64, num_classes=table.num_classes, mean=grey, std=grey)
+    task = build_task(model, table)
     data = SceneDataset(table, "val", images, (192, 256))
     scores, _ = score_dataset(task, Shuffled(data) if shuffled else data, batch_size=batch_size)
     print(peak_memory_gb(torch.device("cpu")), hashlib.sha256(scores.counts.tobytes()).hexdigest()[:16])
@@ -57,9 +52,9 @@ def measure(images: int, batch_size: int, shuffled: bool) -> None:
 def run(images: int, batch_size: int, shuffled: bool) -> tuple[float, str]:
     words = [sys.executable, __file__, str(images), str(batch_size), str(int(shuffled))]
     peak, counts = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-2:]
+    order = ", shuffled" if shuffled else ""
     print(
-        f"{images:4d} images, batch {batch_size}{', shuffled' if shuffled else ''}: peak {float(peak) * 1000:.0f} MB, counts {counts}",
-        flush=True,
+        f"{images:4d} images, batch {batch_size}{order}: peak {float(peak) * 1000:.0f} MB, counts {counts}", flush=True
     )
     return float(peak), counts
 
@@ -69,9 +64,8 @@ def main() -> int:
     _, four = run(50, 4, False)
     _, mixed = run(50, 4, True)
     large, _ = run(400, 1, False)
-    print(
-        f"400 against 50 images: {large / small:.3f} × the memory; counts {'EQUAL' if one == four == mixed else 'DIFFERENT'}"
-    )
+    verdict = "EQUAL" if one == four == mixed else "DIFFERENT"
+    print(f"400 against 50 images: {large / small:.3f} × the memory; counts {verdict}")
     return int(abs(large / small - 1) > 0.05 or not one == four == mixed)
 
 

@@ -100,8 +100,8 @@ def resolve(config: TrainConfig, table: LabelTable) -> TrainConfig:
 
 
 def build_task(
-    model: Model, data_scale: tuple[int, int] | None, table: LabelTable, *, loss: Loss | None = None,
-    precision: str = "float32", load: bool = True,
+    model: Model, table: LabelTable, *, scale: tuple[int, int] | None = None, size_divisor: int = 1,
+    loss: Loss | None = None, precision: str = "float32", load: bool = True,
 ) -> SemanticTask:  # fmt: skip
     """The task of a resolved configuration; `load` = False leaves out the backbone's pretrained weights."""
     assert model.num_classes is not None and model.mean and model.std, "resolve() comes first"
@@ -116,7 +116,7 @@ def build_task(
         backbone, model.num_classes, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
         head_channels=model.head_channels, norm=model.norm, dropout=model.dropout,
     )  # fmt: skip
-    preprocess = Preprocess(mean=model.mean, std=model.std, scale=data_scale)
+    preprocess = Preprocess(mean=model.mean, std=model.std, scale=scale, size_divisor=size_divisor)
     return SemanticTask(network, table, preprocess, loss=build_loss(loss or Loss()), precision=_DTYPES[precision])
 
 
@@ -140,7 +140,8 @@ def write_release(
     """
     model = replace(config.model, pretrained=False, backbone_weights=None)
     header = {
-        "architecture": "SemanticFPN", "model": asdict(model), "scale": config.data.scale, "table": table.to_dict(),
+        "architecture": "SemanticFPN", "model": asdict(model), "scale": config.data.scale,
+        "size_divisor": config.data.size_divisor, "table": table.to_dict(),
         "scores": dict(scores), "source": dict(source),
     }  # fmt: skip
     tensors = {n: t.half() if half and t.ndim > 1 else t for n, t in weights.items()}
@@ -159,11 +160,14 @@ def load_task(path: Path, *, device: str = "auto", precision: str = "auto") -> t
     try:
         model = parse(Model, header["model"])
         scale = tuple(header["scale"]) if header["scale"] else None
+        divisor = int(header["size_divisor"])
         table = LabelTable.from_dict(header["table"], f"{file}: table")
     except (KeyError, ValueError) as error:
         raise ValueError(f"{file}: its header does not describe a Semantic FPN ({error})") from error
     place = resolve_device(device)
-    task = build_task(model, scale, table, precision=resolve_precision(precision, place), load=False)
+    task = build_task(
+        model, table, scale=scale, size_divisor=divisor, precision=resolve_precision(precision, place), load=False
+    )
     load_weights(task.model, tensors, file)
     task.to(place).to(memory_format=torch.channels_last)
     return task.eval(), header

@@ -25,7 +25,10 @@ Tensors = dict[str, torch.Tensor]
 def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any], *, kind: str) -> str:
     """Write tensors and header atomically; returns the SHA-256 of both, which the file vouches for."""
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    text = json.dumps({"kind": kind, "format": _FORMAT, **header}, sort_keys=True)
+    # safetensors takes no tensors that share memory (tied weights, views): each is written on its own
+    first = {t.untyped_storage().data_ptr(): name for name, t in reversed(plain.items())}
+    plain = {n: t if first[t.untyped_storage().data_ptr()] == n else t.clone() for n, t in plain.items()}
+    text = json.dumps({**header, "kind": kind, "format": _FORMAT}, sort_keys=True)
     digest = _digest(text, plain)
     with replacing(path) as temporary:
         save_file(plain, temporary, metadata={_KEY: text, "sha256": digest})

@@ -31,6 +31,9 @@ class Data:
     scale: tuple[int, int] | None = None
     """Longer and shorter side that images are fitted into (ratio kept) before anything else, in training and
     prediction; None: the image's own size."""
+    size_divisor: int = 32
+    """The network sees images padded on the right and below to a multiple of this. 32 keeps all levels of the pyramid
+    aligned; 1 is what mmsegmentation's published models do."""
     ratio: tuple[float, float] = (0.5, 2.0)
     """Range of the random scale around `scale`."""
     aspect: float = 1.0
@@ -201,7 +204,7 @@ class TrainConfig:
 
         try:
             data = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise ValueError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from error
         try:
             return parse(TrainConfig, {} if data is None else data)
@@ -214,7 +217,7 @@ def parse(kind: type[T], data: Any, prefix: str = "") -> T:
     import pydantic  # noqa: PLC0415 - only where text enters
 
     if not isinstance(data, dict):
-        raise ValueError(f"{prefix or 'the file'} holds {data!r}; a mapping of settings was wanted")
+        raise ValueError(f"{prefix.rstrip('.') or 'the file'} holds {data!r}; a mapping of settings was wanted")
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in data.items():
@@ -233,9 +236,14 @@ def parse(kind: type[T], data: Any, prefix: str = "") -> T:
 def _check_key(key: str, known: Any, prefix: str) -> None:
     names = [f.name for f in known]
     if key not in names:
-        near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
-        hint = f"did you mean {prefix}{near[0]!s}?" if near else f"known here: {', '.join(names)}"
+        inside = [f"{f.name}.{key}" for f in known if any(g.name == key for g in _fields_of(f.default_factory))]
+        near = inside or difflib.get_close_matches(key, names, n=1, cutoff=0.4)
+        hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(names)}"
         raise ValueError(f"unknown key {prefix}{key}; {hint}")
+
+
+def _fields_of(kind: Any) -> tuple[Any, ...]:
+    return fields(kind) if is_dataclass(kind) else ()
 
 
 def _plain(value: Any) -> Any:
@@ -252,6 +260,7 @@ def _rules(c: TrainConfig) -> list[tuple[str, bool, str]]:
     return [
         ("data.crop", min(d.crop) > 0, "two positive sizes in pixels"),
         ("data.scale", d.scale is None or min(d.scale) > 0, "two positive sizes in pixels, or none"),
+        ("data.size_divisor", d.size_divisor > 0, "positive"),
         ("data.ratio", 0 < d.ratio[0] <= d.ratio[1], "two positive factors, the smaller first"),
         ("data.aspect", d.aspect >= 1, "a factor of at least 1"),
         ("data.cat_max_ratio", 0 < d.cat_max_ratio <= 1, "a share above 0, at most 1"),
@@ -260,12 +269,13 @@ def _rules(c: TrainConfig) -> list[tuple[str, bool, str]]:
         ("data.num_workers", d.num_workers >= 0, "0 or more"),
         ("data.scenes", min(d.scenes) > 0, "two positive counts"),
         ("data.scene_size", min(d.scene_size) >= 64, "two sizes of at least 64 pixels"),
+        ("model.num_classes", m.num_classes is None or m.num_classes > 0, "positive, or none"),
         ("model.in_channels", m.in_channels > 0, "positive"),
         ("model.fpn_channels", m.fpn_channels > 0, "positive"),
         ("model.head_channels", m.head_channels > 0, "positive"),
         ("model.dropout", 0 <= m.dropout < 1, "from 0 to below 1"),
         ("model.drop_path", 0 <= m.drop_path < 1, "from 0 to below 1"),
-        *((f"loss.{name}", getattr(c.loss, name) >= 0, "0 or more") for name in TERMS),
+        *((f"loss.{name}", 0 <= getattr(c.loss, name) < math.inf, "0 or more") for name in (*TERMS, "focal_gamma")),
         (
             "loss.cross_entropy",
             any(getattr(c.loss, name) > 0 for name in TERMS),
@@ -275,6 +285,9 @@ def _rules(c: TrainConfig) -> list[tuple[str, bool, str]]:
         ("loss.ohem_min_kept", 0 <= c.loss.ohem_min_kept <= 1, "a share from 0 to 1"),
         ("loss.label_smoothing", 0 <= c.loss.label_smoothing < 1, "from 0 to below 1"),
         ("optim.lr", 0 < o.lr < math.inf, "positive"),
+        ("optim.momentum", 0 <= o.momentum < 1, "from 0 to below 1"),
+        ("optim.betas", all(0 <= beta < 1 for beta in o.betas), "two numbers from 0 to below 1"),
+        ("optim.weight_decay", 0 <= o.weight_decay < math.inf, "0 or more"),
         ("optim.warmup_steps", 0 <= o.warmup_steps < max(t.steps, 1), "from 0 to below train.steps"),
         ("optim.clip_norm", o.clip_norm is None or o.clip_norm > 0, "positive, or none"),
         ("optim.ema_decay", o.ema_decay is None or 0 < o.ema_decay < 1, "between 0 and 1, or none"),

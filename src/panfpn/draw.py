@@ -19,8 +19,8 @@ def overlay(
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
-    tinted[labels < 0] = image[labels < 0]
     tinted[edge] = cv2.addWeighted(image, 0.2, np.full_like(image, 255), 0.8, 0)[edge]
+    tinted[labels < 0] = image[labels < 0]
     return tinted  # type: ignore[no-any-return]
 
 

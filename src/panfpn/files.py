@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 1 << 30  # what OpenCV itself accepts; a larger header is an error or an attack
 
 
 @contextlib.contextmanager
@@ -67,7 +66,9 @@ def write_image(path: Path, image: npt.NDArray[np.uint8] | npt.NDArray[np.uint16
     if image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"{path}: {image.dtype} pixels cannot be written; image files hold 8 or 16 bits")
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    done, data = cv2.imencode(path.suffix, pixels)
+    done = False
+    with contextlib.suppress(cv2.error):  # no encoder for this suffix
+        done, data = cv2.imencode(path.suffix, pixels)
     if not done:
         raise ValueError(f"{path}: OpenCV cannot write an image with suffix {path.suffix!r}; use .png or .jpg")
     with replacing(path) as temporary:

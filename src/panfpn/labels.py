@@ -5,6 +5,7 @@ the raw mask. This is the one place where ids are translated; nothing else knows
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 IGNORE = -1  # in train ids, everywhere
 MAX_CLASSES = 32_000  # train ids are int16
+MAX_VALUE = 2**31 - 1  # of a raw mask
 _UNKNOWN = -2
 _DENSE = 1 << 16  # raw values below this are looked up in an array, larger ones (colours, 32 bits) by search
 
@@ -50,11 +52,14 @@ class LabelTable:
         if len(set(self.names)) != len(self.names):
             twice = next(n for n in self.names if self.names.count(n) > 1)
             raise ValueError(f"label table {self.name!r} names two classes {twice!r}")
-        seen: dict[int, str] = {}
-        names = [(value, c.name) for c in self.classes for value in c.values] + [(v, "ignore") for v in self.ignore]
-        for value, name in names:
-            if seen.setdefault(value, name) != name or (name == "ignore" and value < 0):
-                raise ValueError(f"label table {self.name!r}: value {value} means both {seen[value]!r} and {name!r}")
+        seen: dict[int, int] = {}
+        for k, values in [*enumerate(c.values for c in self.classes), (IGNORE, self.ignore)]:
+            for value in values:
+                if not 0 <= value <= MAX_VALUE:
+                    raise ValueError(f"label table {self.name!r}: value {value} is not from 0 to {MAX_VALUE}")
+                if seen.setdefault(value, k) != k:
+                    first, second = (self.classes[i].name if i >= 0 else "ignore" for i in (seen[value], k))
+                    raise ValueError(f"label table {self.name!r}: value {value} means both {first!r} and {second!r}")
 
     @property
     def num_classes(self) -> int:
@@ -136,6 +141,9 @@ class LabelTable:
     def decode(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.generic]:
         """The raw mask of train ids [H, W]: each class's first value, `ignore[0]` for IGNORE; inverse of `encode`."""
         first = np.array([c.values[0] for c in self.classes] + [self.ignore[0] if self.ignore else 0], np.int64)
+        if ids.size and (ids.max() >= self.num_classes or ids.min() < IGNORE):
+            raise ValueError(f"train ids reach from {ids.min()} to {ids.max()}, but label table {self.name!r} has "
+                             f"{self.num_classes} classes")  # fmt: skip
         if not self.ignore and (ids < 0).any():
             raise ValueError(
                 f"label table {self.name!r} declares no ignored value, so ignored pixels cannot be written"
@@ -176,7 +184,11 @@ class LabelTable:
     @staticmethod
     def named(name: str) -> "LabelTable":
         """A table that ships with panfpn: ade20k, camvid, cityscapes or coco_panoptic."""
-        file = resources.files("panfpn") / "data" / "labels" / f"{name}.json"
+        folder = resources.files("panfpn") / "data" / "labels"
+        known = sorted(entry.name.removesuffix(".json") for entry in folder.iterdir())
+        if name not in known:
+            raise ValueError(f"no label table {name!r} ships with panfpn; there are {', '.join(known)}")
+        file = folder / f"{name}.json"
         return _parse(json.loads(file.read_text("utf-8")), f"{name}.json")
 
     @staticmethod
@@ -186,7 +198,7 @@ class LabelTable:
 
         try:
             data = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise ValueError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from error
         if not isinstance(data, dict):
             raise ValueError(f"{path}: expected a mapping with the key `classes`, found {type(data).__name__}")
@@ -207,7 +219,10 @@ def _parse(data: Mapping[str, Any], source: object) -> LabelTable:
     ignore = tuple(
         _raw_value(v, f"{source}: ignore") for v in _as_list(data.get("ignore", ()), colors=masks == "colors")
     )
-    return LabelTable(name=str(data.get("name", "labels")), classes=classes, ignore=ignore, masks=masks)
+    try:
+        return LabelTable(name=str(data.get("name", "labels")), classes=classes, ignore=ignore, masks=masks)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _parse_class(entry: Any, k: int, masks: str, total: int, source: object) -> LabelClass:
@@ -219,6 +234,11 @@ def _parse_class(entry: Any, k: int, masks: str, total: int, source: object) -> 
         raise ValueError(
             f"{where}: unknown key {sorted(map(str, unknown))[0]!r}; a class has name, value, color, thing"
         )
+    if "color" in entry and not entry["color"]:
+        raise ValueError(f"{where} color: {entry['color']!r} is not a colour like '#804080' (with its quotes: a bare # "
+                         "begins a comment)")  # fmt: skip
+    if not isinstance(entry.get("thing", False), bool):
+        raise ValueError(f"{where} thing: {entry['thing']!r} is neither true nor false")
     color = entry.get("color", entry.get("value") if masks == "colors" else None)
     value = entry.get("value", color if masks == "colors" else None)
     if value is None or value == []:
@@ -228,7 +248,7 @@ def _parse_class(entry: Any, k: int, masks: str, total: int, source: object) -> 
     if color is None:
         rgb = _spread_color(k)
     else:
-        packed = _raw_value(_as_list(color, colors=True)[0], f"{where} color")
+        packed = _raw_value(color if masks == "values" else _as_list(color, colors=True)[0], f"{where} color")
         rgb = (packed & 255, packed >> 8 & 255, packed >> 16 & 255)
     values = tuple(_raw_value(v, f"{where} value") for v in _as_list(value, colors=masks == "colors"))
     return LabelClass(name=str(entry["name"]), color=rgb, thing=bool(entry.get("thing", False)), values=values)
@@ -246,11 +266,8 @@ def _raw_value(value: Any, where: str) -> int:
     if isinstance(value, Sequence) and len(value) == 3 and all(type(v) is int and 0 <= v < 256 for v in value):
         return int(value[0] + 256 * value[1] + 65536 * value[2])
     text = str(value)
-    if len(text) == 7 and text[0] == "#":
-        try:
-            return int(text[5:7] + text[3:5] + text[1:3], 16)
-        except ValueError:
-            pass
+    if re.fullmatch("#[0-9a-fA-F]{6}", text):
+        return int(text[5:7] + text[3:5] + text[1:3], 16)
     raise ValueError(f"{where}: {value!r} is neither an integer nor a colour like '#804080'")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from panfpn.data.transforms import fit_size, resized_image
@@ -58,7 +59,10 @@ class SemanticTask(nn.Module):
 
     def _logits(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
-            return network(images)  # type: ignore[no-any-return]  # [B, K, H/4, W/4]
+            divisor, (height, width) = self.preprocess.size_divisor, images.shape[2:]
+            images = F.pad(images, (0, -width % divisor, 0, -height % divisor))
+            logits: torch.Tensor = network(images)  # [B, K, padded H/4, padded W/4]
+        return logits if divisor == 1 else logits[:, :, : -(-height // 4), : -(-width // 4)]  # without the padding
 
     @torch.inference_mode()
     def predict(

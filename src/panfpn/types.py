@@ -74,19 +74,20 @@ class SemanticMap:
 
         Confidence is stored in 8 bits: 255 = certain. Returns what was written; ValueError for an unknown `what`.
         """
+        unknown = [kind for kind in what if kind not in SAVED]
+        if unknown:
+            raise ValueError(f"cannot save {unknown[0]!r}; choose from {', '.join(SAVED)}")
         written = []
         for kind in what:
             if kind == "labels":
                 path, picture = Path(folder) / f"{self.name}.png", self.table.decode(self.labels)
             elif kind == "overlay":
                 path, picture = Path(folder) / f"{self.name}_overlay.jpg", self.overlay()
-            elif kind == "confidence" and self.confidence is not None:
+            elif self.confidence is not None:
                 path = Path(folder) / f"{self.name}_confidence.png"
                 picture = np.rint(self.confidence * 255).astype(np.uint8)
-            elif kind == "confidence":
-                raise ValueError(f"{self.name}: this map was predicted without confidence; ask the predictor for it")
             else:
-                raise ValueError(f"cannot save {kind!r}; choose from {', '.join(SAVED)}")
+                raise ValueError(f"{self.name}: this map was predicted without confidence; ask the predictor for it")
             write_image(path, picture)  # type: ignore[arg-type]
             written.append(path)
         return written
@@ -99,3 +100,4 @@ class Preprocess:
     mean: tuple[float, ...]  # per channel, of the input in 0..255
     std: tuple[float, ...]
     scale: tuple[int, int] | None = None  # longer and shorter side the image is fitted into; None: its own size
+    size_divisor: int = 1  # the network sees it padded with the mean colour, right and below, to a multiple of this

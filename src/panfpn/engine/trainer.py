@@ -46,8 +46,8 @@ class Trainer:
         self.state = state or RunState()
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
         self.task = build.build_task(
-            config.model, config.data.scale, train_data.table, loss=config.loss, precision=config.train.precision,
-            load=not self.state.tensors,
+            config.model, train_data.table, scale=config.data.scale, size_divisor=config.data.size_divisor,
+            loss=config.loss, precision=config.train.precision, load=not self.state.tensors,
         )  # fmt: skip
         self._place_model()
         self.optimizer = build_optimizer(self.task.model, config.optim)
@@ -205,8 +205,8 @@ class Trainer:
         for name, tensor in self.task.model.state_dict().items():
             if not tensor.isfinite().all():
                 raise FloatingPointError(
-                    f"{name} is not finite after step {self.state.step}, so nothing was saved over the last checkpoint; "
-                    "lower optim.lr or set optim.clip_norm"
+                    f"{name} is not finite after step {self.state.step}, so nothing was saved over the last "
+                    "checkpoint; lower optim.lr or set optim.clip_norm"
                 )
 
     def _released(self) -> Mapping[str, torch.Tensor]:

@@ -28,11 +28,10 @@ class ConfusionMatrix:
             raise ValueError(f"prediction {labels.shape} and truth {target.shape} have different sizes")
         classes = len(self.counts)
         seen = target >= 0
-        pairs = target[seen].astype(np.int32) * classes + labels[seen]
-        counts = np.bincount(pairs, minlength=classes * classes)
-        if len(counts) > classes * classes:
-            raise ValueError(f"a predicted or true class is above {classes - 1}, the last of {classes} classes")
-        counts = counts.reshape(classes, classes)
+        true, found = target[seen].astype(np.int32), labels[seen]
+        if true.size and (found.min() < 0 or max(true.max(), found.max()) >= classes):
+            raise ValueError(f"a predicted or true class is not from 0 to {classes - 1}, the last of {classes} classes")
+        counts = np.bincount(true * classes + found, minlength=classes * classes).reshape(classes, classes)
         self.counts += counts
         return float(_mean(_iou(counts)))
 
@@ -80,8 +79,8 @@ class SemanticScores:
 
     @property
     def mfscore(self) -> float:
-        """Mean F-score over the classes that occur."""
-        return _mean(self.fscore)
+        """Mean F-score over the classes that occur in the truth, as in mmsegmentation."""
+        return _mean(np.where(self.counts.sum(1) > 0, self.fscore, np.nan))
 
     @property
     def aacc(self) -> float:

@@ -1,0 +1,89 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import panfpn
+from panfpn.build import build_task, write_release
+from panfpn.config import Data, Model, TrainConfig
+from panfpn.data import Dataset, open_dataset
+from panfpn.engine.evaluate import score_dataset
+from panfpn.tasks import SemanticTask
+from panfpn.types import Sample
+
+
+@pytest.fixture
+def data(folder_data: Path) -> Dataset:
+    return open_dataset("folder", folder_data, "train")
+
+
+@pytest.fixture
+def task(data: Dataset) -> SemanticTask:
+    torch.manual_seed(0)
+    model = Model(
+        backbone="resnet18", num_classes=3, fpn_channels=16, head_channels=16, mean=(127.5,) * 3, std=(60.0,) * 3
+    )
+    return build_task(model, data.table)
+
+
+class Reversed:
+    """The same samples from the last to the first."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.table, self.data = data.table, data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def name(self, index: int) -> str:
+        return self.data.name(len(self) - 1 - index)
+
+    def read(self, index: int) -> Sample:
+        return self.data.read(len(self) - 1 - index)
+
+
+def test_batches_of_mixed_sizes_and_order_change_no_count(task: SemanticTask, data: Dataset) -> None:
+    one, _ = score_dataset(task, data, batch_size=1)
+    assert one.counts.sum() == sum((data.read(i).target >= 0).sum() for i in range(len(data)))
+    for other in (
+        score_dataset(task, data, batch_size=4)[0],
+        score_dataset(task, data, batch_size=6, num_workers=1)[0],
+        score_dataset(task, Reversed(data), batch_size=4)[0],
+    ):
+        assert np.array_equal(one.counts, other.counts)
+
+
+def test_best_and_worst_images_are_kept(task: SemanticTask, data: Dataset) -> None:
+    done: list[int] = []
+    _, shown = score_dataset(task, data, progress=done.append)
+    assert done == [1, 2, 3, 4, 5, 6]
+    assert [s.miou for s in shown] == sorted(s.miou for s in shown)
+    assert {s.name for s in shown} == {f"photo_{i}" for i in range(6)}
+    assert not task.training or task.model.training  # the mode is as before
+
+
+def test_evaluate_takes_files_predictors_and_tasks(
+    task: SemanticTask, data: Dataset, folder_data: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    config = TrainConfig(model=Model(backbone="resnet18", num_classes=3, fpn_channels=16, head_channels=16,
+                                     mean=(127.5,) * 3, std=(60.0,) * 3))  # fmt: skip
+    write_release(file, task.model.state_dict(), config, data.table, scores={}, source={})
+    settings = Data(dataset="folder", root=folder_data, num_workers=0)
+    options: dict[str, Any] = {"device": "cpu", "precision": "float32"}
+    from_file = panfpn.evaluate(file, settings, **options)
+    from_folder = panfpn.evaluate(str(tmp_path), settings, **options)
+    predictor = panfpn.Predictor.from_file(file, **options)
+    from_predictor = panfpn.evaluate(predictor, open_dataset("folder", folder_data, "val"))
+    assert np.array_equal(from_file.counts, from_folder.counts)
+    assert np.array_equal(from_file.counts, from_predictor.counts) and from_file.counts.sum() > 0
+    with pytest.raises(
+        ValueError, match=r"label table 'toy' \(3 classes\) is not that of the data, 'scenes' \(9 classes\)"
+    ):
+        panfpn.evaluate(file, Data(dataset="scenes"), **options)
+    with pytest.raises(ValueError, match="not a int"):
+        panfpn.evaluate(3, settings)
+    with pytest.raises(ValueError, match=r"data\.scale is \(64, 48\)"):
+        panfpn.evaluate(file, Data(dataset="folder", root=folder_data, scale=(64, 48)), **options)

@@ -1,0 +1,140 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import panfpn
+from panfpn.cli import main
+from panfpn.config import Data, Model
+
+TINY = [
+    *("--data.scenes", "4", "2", "--data.scene-size", "64", "96", "--data.crop", "64", "64", "--data.num-workers", "0"),
+    *("--train.steps", "2", "--train.batch-size", "2", "--optim.warmup-steps", "0", "--model.fpn-channels", "16"),
+]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    try:
+        code = main(arguments)
+    except SystemExit as leaving:  # --help
+        code = int(leaving.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    code, out, err = run(capsys, "train", "scenes", *TINY, "--run.dir", str(folder))
+    assert code == 0 and "traffic sign" in out and "best mIoU" in out and "steps: 2" in err
+    code, out, _ = run(capsys, "eval", str(folder), "--json", str(tmp_path / "scores.json"))
+    assert code == 0 and "mIoU" in out
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    released = panfpn.evaluate(folder, panfpn.TrainConfig.from_yaml(folder / "config.yaml").data)
+    assert scores["miou"] == released.miou and set(scores["classes"]) == set(released.names)
+    photo = tmp_path / "photo.jpg"
+    cv2.imwrite(str(photo), np.full((40, 60, 3), 90, np.uint8))
+    code, out, _ = run(
+        capsys, "predict", str(photo), "--model", str(folder), "--out", str(tmp_path / "out"), "--save", "labels"
+    )
+    assert code == 0 and "1 of 1 images labelled" in out
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["photo.png"]
+    code, out, _ = run(capsys, "train", "--resume", str(folder))
+    assert code == 0 and "best mIoU" in out  # a finished run says how it ended
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "train needs a recipe"),
+        (["trian"], "'trian' is not a verb; choose from demo, recipes, train"),
+        (["train", "scnes"], "no recipe 'scnes'; did you mean scenes?"),
+        (["train", "scenes", "--optim.lrr", "1"], "Unrecognized options: --optim.lrr"),
+        (["train", "scenes", "--optim.lr", "fast"], "could not convert string to float: 'fast'"),
+        (["train", "scenes", "--optim.lr", "-1"], "optim.lr is -1.0; it must be positive"),
+        (["train", "camvid_lite0", "--data.root", "/nowhere"], "/nowhere: no such folder"),
+        (["train", "nothing.yaml"], "nothing.yaml: cannot be read"),
+        (["train", "--resume", "/nowhere"], "/nowhere: holds no run to resume"),
+        (["train", "scenes", "--resume", "x"], "--resume DIR stands alone"),
+        (["eval"], "eval needs a release file"),
+        (["eval", "/nowhere/model.safetensors"], "/nowhere/model.safetensors: no such file"),
+        (["predict", "/nowhere.jpg", "--out", "x"], "/nowhere.jpg: no such file or folder"),
+        (["predict", "x.jpg"], "--out"),
+        (["recipes", "scene"], "no recipe 'scene'"),
+    ],
+)
+def test_errors_are_one_sentence_and_code_2(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and message in err
+    assert err.startswith("panfpn: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(ValueError, match="no recipe"):
+        main(["train", "scnes", "--debug"])
+
+
+def test_unknown_key_in_yaml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("optim:\n  learning_rate: 0.1\n")
+    code, _, err = run(capsys, "train", str(tmp_path / "run.yaml"))
+    assert code == 2 and "run.yaml: unknown key optim.learning_rate" in err
+    (tmp_path / "run.yaml").write_text("optim:\n  lr: quick\n")
+    _, _, err = run(capsys, "train", str(tmp_path / "run.yaml"))
+    assert "optim.lr is 'quick'" in err
+
+
+def test_partly_failed_prediction(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = panfpn.recipes.scenes(
+        data=Data(dataset="scenes", scenes=(2, 1), scene_size=(64, 64), crop=(64, 64), num_workers=0),
+        model=Model(backbone="resnet18", fpn_channels=16, head_channels=16), train__steps=1, train__batch_size=2,
+        optim__warmup_steps=0, run__dir=folder,
+    )  # fmt: skip
+    panfpn.train(config)
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in/good.png"), np.zeros((32, 32, 3), np.uint8))
+    (tmp_path / "in/bad.png").write_bytes(b"bad")
+    code, out, err = run(
+        capsys, "predict", str(tmp_path / "in"), "--model", str(folder), "--out", str(tmp_path / "out")
+    )
+    assert code == 2 and "1 of 2 images labelled" in out and "bad.png: not a readable image" in err
+    assert (tmp_path / "out/good.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["", "--help", "recipes", "recipes camvid_lite0", *(f"{v} --help" for v in ("train", "eval", "predict", "demo"))],
+)
+def test_help_never_imports_torch(arguments: str) -> None:
+    code = (
+        "import sys\nfrom panfpn.cli import main\n"
+        f"try: main({arguments.split()})\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "panfpn" in done.stdout
+
+
+def test_console_script_and_module() -> None:
+    script = Path(sys.executable).with_name("panfpn")
+    for command in ([str(script), "--version"], [sys.executable, "-m", "panfpn", "--version"]):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.stdout.strip() == panfpn.__version__
+
+
+def test_public_names() -> None:
+    for name in panfpn.__all__:
+        assert getattr(panfpn, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = panfpn.Nothing  # type: ignore[attr-defined]
