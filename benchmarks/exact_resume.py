@@ -24,6 +24,7 @@ def command(folder: Path, workers: int, steps: int) -> list[str]:
         "optim.ema-decay": 0.99, "optim.warmup-steps": 5, "model.dropout": 0.1, "run.log-every": 1,
         "run.checkpoint-every": 4, "run.val-every": 15, "data.scenes": "32 4", "data.scene-size": "96 128",
         "data.crop": "64 96", "data.cat-max-ratio": 0.75,
+        "model.backbone": "mobilenetv2_050", "model.start-from": "None", "model.fpn-channels": 32,
     }  # fmt: skip
     words = [word for key, value in options.items() for word in (f"--{key}", *str(value).split())]
     return [sys.executable, "-m", "panfpn", "train", "scenes", *words]

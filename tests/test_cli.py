@@ -14,6 +14,7 @@ from panfpn.config import Data, Model
 TINY = [
     *("--data.scenes", "4", "2", "--data.scene-size", "64", "96", "--data.crop", "64", "64", "--data.num-workers", "0"),
     *("--train.steps", "2", "--train.batch-size", "2", "--optim.warmup-steps", "0", "--model.fpn-channels", "16"),
+    *("--model.backbone", "resnet18", "--model.start-from", "None"),
 ]
 
 

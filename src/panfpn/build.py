@@ -19,6 +19,7 @@ from panfpn.models.depthwise import speed_up_depthwise
 from panfpn.tasks import SemanticTask
 from panfpn.types import Preprocess
 
+SHIPPED = "camvid_lite0"  # the model in the package
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -116,8 +117,26 @@ def build_task(
         backbone, model.num_classes, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
         head_channels=model.head_channels, norm=model.norm, dropout=model.dropout,
     )  # fmt: skip
+    if load and model.start_from is not None:
+        start_from_release(network, Path(model.start_from).expanduser(), model, table)
     preprocess = Preprocess(mean=model.mean, std=model.std, scale=scale, size_divisor=size_divisor)
     return SemanticTask(network, table, preprocess, loss=build_loss(loss or Loss()), precision=_DTYPES[precision])
+
+
+def start_from_release(network: SemanticFPN, path: Path, model: Model, table: LabelTable) -> None:
+    """Take over what fits of a release file's network; ValueError if that has another backbone."""
+    file = default_model() if str(path) == SHIPPED else path / "model.safetensors" if path.is_dir() else path
+    tensors, header = read_checkpoint(file, kind="release")
+    if header["model"]["backbone"] != model.backbone:
+        raise ValueError(
+            f"{file}: has backbone {header['model']['backbone']!r}, but model.backbone is {model.backbone!r}"
+        )
+    same_classes = [c["name"] for c in header["table"]["classes"]] == list(table.names)
+    own = network.state_dict()
+    for name, tensor in tensors.items():
+        fits = name in own and own[name].shape == tensor.shape
+        if fits and (same_classes or not name.startswith("head.classifier.")):
+            own[name].copy_(tensor)
 
 
 def build_loss(loss: Loss) -> SemanticLoss:
@@ -138,7 +157,7 @@ def write_release(
 
     `half` stores convolution weights as float16 and keeps norms, biases and statistics in float32.
     """
-    model = replace(config.model, pretrained=False, backbone_weights=None)
+    model = replace(config.model, pretrained=False, backbone_weights=None, start_from=None)
     header = {
         "architecture": "SemanticFPN", "model": asdict(model), "scale": config.data.scale,
         "size_divisor": config.data.size_divisor, "table": table.to_dict(),
@@ -188,4 +207,4 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], so
 
 def default_model() -> Path:
     """The street-scene model that ships with panfpn (CamVid classes; see docs/camvid_lite0.md)."""
-    return Path(str(resources.files("panfpn") / "weights" / "camvid_lite0.safetensors"))
+    return Path(str(resources.files("panfpn") / "weights" / f"{SHIPPED}.safetensors"))

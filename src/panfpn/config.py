@@ -64,6 +64,9 @@ class Model:
     """ImageNet weights from timm's hub (needs a network)."""
     backbone_weights: Path | None = None
     """Local weights in timm's names (.safetensors, .pth); wins over `pretrained`."""
+    start_from: str | None = None
+    """Release file or run folder to fine-tune: every tensor of its network that fits is taken over ("camvid_lite0": the
+    model that ships with panfpn). Its classifier is taken over only if the classes are the same."""
     fpn_channels: int = 256
     head_channels: int = 128
     norm: Literal["batch", "group"] = "batch"

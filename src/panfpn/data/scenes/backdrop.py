@@ -55,8 +55,8 @@ def draw_ground(painter: Painter, street: Street) -> None:
     def lay(segment: int) -> Card:  # haze is left to `settle_ground`, since these figures reach to the horizon
         return Card(painter, segment, np.zeros(3), X, Z, hazy=False)
 
-    road = rng.uniform(55, 135) + rng.uniform(-9, 9, 3)
-    slabs = road + rng.uniform(15, 45) if rng.random() < 0.3 else rng.uniform(90, 185) + rng.uniform(-22, 22, 3)
+    road = rng.uniform(55, 115) + rng.uniform(-9, 9, 3)
+    slabs = road + rng.uniform(40, 75) + np.array((14, 0, -14)) * rng.uniform(0, 2)
     gaps = [(-60.0, far)] if z is None else [(-60.0, z - 3.6), (z + 3.6, far)]
     with lay(VEGETATION) as card:
         card(rectangles(-far, -far, far, far), painter.leaf())

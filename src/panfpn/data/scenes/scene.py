@@ -41,16 +41,14 @@ _NOON = Mood((70, 130, 215), (190, 214, 238), (1.05, 1.0, 0.95), 0.55, 320)
 _OVERCAST = Mood((158, 166, 178), (207, 210, 214), (0.86, 0.89, 0.93), 0.10, 150)
 _GOLDEN = Mood((104, 128, 190), (250, 192, 124), (1.10, 0.90, 0.72), 0.60, 130)
 _DUSK = Mood((58, 60, 112), (222, 132, 112), (0.74, 0.62, 0.70), 0.25, 140)
-_NIGHT = Mood((12, 14, 32), (58, 52, 66), (0.40, 0.41, 0.52), 0.05, 200)
-_FOG = Mood((188, 193, 197), (202, 205, 207), (0.86, 0.88, 0.89), 0.05, 45)
-_MOODS = (_NOON, _NOON, _NOON, _NOON, _OVERCAST, _OVERCAST, _OVERCAST, _GOLDEN, _GOLDEN, _DUSK, _NIGHT, _FOG)
+_MOODS = (_NOON, _NOON, _NOON, _NOON, _OVERCAST, _OVERCAST, _OVERCAST, _GOLDEN, _GOLDEN, _DUSK)
 
 
 def draw_scene(seed: int, index: int, *, height: int = 192, width: int = 256) -> Scene:
     """Draw scene `index` of the endless data set `seed`: a pure function of its arguments."""
     rng = np.random.default_rng((seed, index))
     built = tuple(side for side in (-1, 1) if rng.random() < 0.75)
-    across, crossing = bool(rng.random() < 0.25), rng.uniform(11, 26) if rng.random() < 0.4 else None
+    across, crossing = bool(rng.random() < 0.12), rng.uniform(11, 26) if rng.random() < 0.4 else None
     street = Street(rng.uniform(3.2, 6.0), rng.uniform(2.6, 4.8), across, crossing, built)
     painter = _set_up(rng, street, height, width)
 
@@ -114,7 +112,7 @@ def _develop(painter: Painter) -> Scene:
     # The sum of three bytes is nearly Gaussian, and exact: the generator's own normals call the machine's libm.
     sums = rng.integers(0, 256, (3, height, width, 3), dtype=np.uint8).sum(0, dtype=np.int16)
     noise = sums.astype(np.float32) - 382.5
-    image = painter.canvas[..., :3] * grain[..., None] + noise * np.float32(rng.uniform(0.01, 0.09))
+    image = painter.canvas[..., :3] * grain[..., None] + noise * np.float32(rng.uniform(0.01, 0.04))
     exposed = np.clip(image, 0, 255).astype(np.uint8)
     if rng.random() < 0.6:
         exposed = cv2.GaussianBlur(exposed, (3, 3), rng.uniform(0.4, 0.9))

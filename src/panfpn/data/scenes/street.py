@@ -69,14 +69,14 @@ def populate(painter: Painter, street: Street) -> list[Item]:
         return float((half + rng.uniform(low, high)) * (2 * rng.integers(2) - 1))
 
     for _ in range((0, 2, 4)[rng.integers(3)]):
-        vehicle(BUS, BUS_BODY, 7.5, 34)
+        vehicle(BUS, BUS_BODY, 7.5, 24)
     for _ in range(rng.integers(2, 9)):
-        upright(SIGN, beside(0.35, 0.8), (4, 15), 2.4, 4.2, 14)
+        upright(SIGN, beside(0.35, 0.8), (4, 11), 2.4, 4.2, 10)
     for _ in range((0, 4, 8, 14, 14, 14)[rng.integers(6)]):
-        vehicle(CAR, CARS[rng.integers(len(CARS))], 5.0, 32)
+        vehicle(CAR, CARS[rng.integers(len(CARS))], 5.0, 20)
     for _ in range((0, 6, 10, 18, 18, 18)[rng.integers(6)]):
         x = rng.uniform(-half, half) if rng.random() < 0.25 else beside(0.4, street.walk - 0.3)
-        upright(PERSON, x, (3.5, 14), 1.7, 3.6, 12.5)
+        upright(PERSON, x, (3.5, 11), 1.7, 3.6, 9.5)
     for _ in range((0, 6, 12)[rng.integers(3)]):
         upright(VEGETATION, beside(street.walk - 0.9, street.walk - 0.6), (6, 45), rng.uniform(4, 8), 5, 60)
     for side in (side for side in (-1, 1) if side not in street.built):

@@ -133,9 +133,9 @@ _MARKS = ((0.5, 0.12), (0.1, 0.45), (0.3, 0.3))
 
 def draw_sign(painter: Painter, place: Floats, segment: int) -> None:
     """A pole with one or two plates turned to the camera."""
-    rng, top, radius = painter.rng, painter.rng.uniform(2.2, 2.7), painter.rng.uniform(0.42, 0.55)
+    rng, top, radius = painter.rng, painter.rng.uniform(2.2, 2.7), painter.rng.uniform(0.48, 0.62)
     with Card(painter, segment, place, painter.turn[:, 0]) as card:
-        card(rectangles(-0.085, 0, 0.085, top), np.array((132, 134, 136)) * rng.uniform(0.5, 1.2))
+        card(rectangles(-0.1, 0, 0.1, top), np.array((132, 134, 136)) * rng.uniform(0.5, 1.2))
         for y in (top, top - 2.1 * radius)[: 2 if rng.random() < 0.3 else 1]:
             corners, phase, rim, face = _PLATES[rng.integers(len(_PLATES))]
             dirt, outer, inner = rng.uniform(0.75, 1.0), *((1.2, 0.85) if corners < 8 else (1.0, 0.74))

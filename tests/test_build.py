@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from panfpn import build
+from panfpn.config import Model, TrainConfig
+from panfpn.data.datasets import scenes_table
+from panfpn.labels import LabelTable
+
+MODEL = Model(backbone="resnet18", fpn_channels=16, head_channels=16)
+
+
+def resolved(model: Model, table: LabelTable) -> TrainConfig:
+    return build.resolve(TrainConfig(model=model).changed(**{"run.device": "cpu"}), table)
+
+
+def test_resolve_makes_every_open_choice_once() -> None:
+    config = resolved(MODEL, scenes_table())
+    assert config.model.num_classes == 9 and config.run.device == "cpu"
+    assert config.model.mean == pytest.approx((123.675, 116.28, 103.53))
+    assert config.model.std == pytest.approx((58.395, 57.12, 57.375))
+    assert config.train.precision in ("float32", "bfloat16")
+    assert build.resolve(config, scenes_table()) == config  # nothing is open any more
+
+
+def test_precision_follows_the_hardware() -> None:
+    cpu = torch.device("cpu")
+    assert build.resolve_precision("float16", cpu) == "float16"
+    assert build.resolve_precision("auto", cpu) == ("bfloat16" if build._cpu_has_bfloat16() else "float32")
+    with pytest.raises(ValueError, match="precision 'half'; choose from auto, float32"):
+        build.resolve_precision("half", cpu)
+
+
+def test_images_are_padded_to_the_divisor_and_logits_cropped() -> None:
+    task = build.build_task(resolved(MODEL, scenes_table()).model, scenes_table(), size_divisor=32).eval()
+    seen: list[tuple[int, ...]] = []
+    task.model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    logits = task._logits(task.model, torch.zeros(1, 3, 50, 90))
+    assert seen == [(1, 3, 64, 96)] and logits.shape == (1, 9, 13, 23)
+    plain = build.build_task(resolved(MODEL, scenes_table()).model, scenes_table()).eval()
+    assert plain._logits(plain.model, torch.zeros(1, 3, 50, 90)).shape == (1, 9, 13, 23)
+
+
+@pytest.mark.parametrize("same_classes", [True, False])
+def test_fine_tuning_takes_over_what_fits(same_classes: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = resolved(MODEL, scenes_table())
+    source = build.build_task(config.model, scenes_table())
+    build.write_release(
+        tmp_path / "m.safetensors", source.model.state_dict(), config, scenes_table(), scores={}, source={}
+    )
+    table = scenes_table() if same_classes else LabelTable.named("camvid")
+    torch.manual_seed(1)
+    model = resolved(Model(**{**vars(MODEL), "start_from": str(tmp_path / "m.safetensors")}), table).model
+    tuned = build.build_task(model, table).model.state_dict()
+    for name, tensor in source.model.state_dict().items():
+        if not name.startswith("head.classifier"):
+            assert torch.equal(tuned[name], tensor), name
+        elif same_classes:
+            assert torch.equal(tuned[name], tensor)
+        else:
+            assert tuned[name].shape[0] == 11
+    with pytest.raises(ValueError, match=r"m\.safetensors: has backbone 'resnet18', but model\.backbone is 'resnet34'"):
+        build.build_task(Model(**{**vars(model), "backbone": "resnet34"}), table)
+
+
+def test_what_cannot_be_built() -> None:
+    with pytest.raises(ValueError, match=r"model\.in_channels is 4, but the data sets give RGB"):
+        resolved(Model(backbone="resnet18", in_channels=4), scenes_table())
+    with pytest.raises(ValueError, match=r"model\.mean has 1 entries for 3 input channels"):
+        resolved(Model(backbone="resnet18", mean=(1.0,)), scenes_table())
+    with pytest.raises(ValueError, match="no backbone 'resnet5'"):
+        resolved(Model(backbone="resnet5"), scenes_table())
