@@ -3,11 +3,14 @@
 usage: python benchmarks/exact_resume.py [--kills 5] [--steps 40] [--seed 0]
 
 Every run is `panfpn train` in a process of its own, once with 0 and once with 2 loader workers. Printed: the steps at
-which it was killed, and the SHA-256 of weights, optimiser state and weight average of both. Exit code 1 if they differ.
+which it was killed, and three SHA-256 of both runs: weights with optimiser state and weight average; released weights;
+curves. Exit code 1 if they differ.
 """
 
 import argparse
+import hashlib
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,12 +39,19 @@ def last_step(folder: Path) -> int:
 
 
 def digest(folder: Path) -> str:
-    return tensors_digest(read_checkpoint(folder / "last.safetensors", kind="run")[0])
+    """Of the last state, of the released weights, and of the curves."""
+    parts = [tensors_digest(read_checkpoint(folder / "last.safetensors", kind="run")[0])]
+    parts.append(tensors_digest(read_checkpoint(folder / "model.safetensors", kind="release")[0]))
+    curves = [
+        [row.get(key) for key in ("step", "loss", "lr", "miou")] for row in read_history(folder / "metrics.jsonl")
+    ]
+    parts.append(hashlib.sha256(repr(curves).encode()).hexdigest())
+    return "  ".join(parts)
 
 
 def run_and_kill(folder: Path, workers: int, steps: int, kills: int, draw: random.Random) -> list[int]:
     killed: list[int] = []
-    moments = sorted(draw.sample(range(2, steps - 2), kills))
+    moments = sorted(draw.sample(range(2, steps - 6), kills))
     start = command(folder, workers, steps)
     for moment in moments:
         process = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -49,7 +59,8 @@ def run_and_kill(folder: Path, workers: int, steps: int, kills: int, draw: rando
             time.sleep(0.02)
         time.sleep(draw.uniform(0, 0.3))  # somewhere within a step, a validation or a save
         process.kill()
-        process.wait()
+        if process.wait() != -signal.SIGKILL:
+            raise RuntimeError(f"the run ended by itself ({process.returncode}) before it could be killed at {moment}")
         killed.append(last_step(folder))
         start = [sys.executable, "-m", "panfpn", "train", "--resume", str(folder)]
     subprocess.run(start, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -9,9 +9,7 @@ from pathlib import Path
 import panfpn
 
 root, photo = Path(sys.argv[1]), sys.argv[2]
-config = panfpn.recipes.scenes(
-    data__dataset="folder", data__root=root, data__crop=(384, 384), data__ratio=(0.5, 2.0), run__name="finetuned"
-)
+config = panfpn.recipes.folder(data__root=root, run__name="finetuned")
 result = panfpn.train(config)
 assert result.scores is not None, "the run was interrupted"
 print({name: round(float(iou), 3) for name, iou in zip(result.scores.names, result.scores.iou, strict=True)})

@@ -38,6 +38,9 @@ def test_images_are_padded_to_the_divisor_and_logits_cropped() -> None:
     task.model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
     logits = task._logits(task.model, torch.zeros(1, 3, 50, 90))
     assert seen == [(1, 3, 64, 96)] and logits.shape == (1, 9, 13, 23)
+    images = torch.randn(1, 3, 50, 90)
+    padded = task.model(torch.nn.functional.pad(images, (0, 6, 0, 14)))
+    assert torch.equal(task._logits(task.model, images), padded[:, :, :13, :23])
     plain = build.build_task(resolved(MODEL, scenes_table()).model, scenes_table()).eval()
     assert plain._logits(plain.model, torch.zeros(1, 3, 50, 90)).shape == (1, 9, 13, 23)
 

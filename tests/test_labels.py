@@ -12,7 +12,7 @@ from panfpn.labels import IGNORE, LabelClass, LabelTable
 SHIPPED = ("ade20k", "camvid", "cityscapes", "coco_panoptic")
 LARGEST = {"uint8": 2**8 - 1, "uint16": 2**16 - 1, "int32": 2**31 - 1}
 
-# cityscapesscripts/helpers/labels.py (FACTS E3): the classes that are evaluated; "+" marks those with instances
+# cityscapesscripts/helpers/labels.py: the classes that are evaluated; "+" marks those with instances
 CITYSCAPES = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
     20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person+", 25: "rider+", 26: "car+",

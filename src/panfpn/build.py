@@ -96,8 +96,19 @@ def resolve(config: TrainConfig, table: LabelTable) -> TrainConfig:
         if len(value) != model.in_channels:
             raise ValueError(f"model.{key} has {len(value)} entries for {model.in_channels} input channels")
     model = replace(model, num_classes=table.num_classes, mean=mean, std=std)
+    # Paths are kept whole, so that a run can be resumed, scored and trained again from any folder.
+    weights_file, start = model.backbone_weights, model.start_from
+    model = replace(
+        model, backbone_weights=_whole(weights_file) if weights_file else None,
+        start_from=start if start in (None, SHIPPED) else str(_whole(Path(start))),
+    )  # fmt: skip
+    data = replace(config.data, root=_whole(config.data.root) if config.data.root else None)
     precision = resolve_precision(config.train.precision, device)
-    return replace(config, model=model).changed(**{"train.precision": precision, "run.device": str(device)})
+    return replace(config, data=data, model=model).changed(**{"train.precision": precision, "run.device": str(device)})
+
+
+def _whole(path: Path) -> Path:
+    return path.expanduser().resolve()
 
 
 def build_task(
@@ -127,10 +138,10 @@ def start_from_release(network: SemanticFPN, path: Path, model: Model, table: La
     """Take over what fits of a release file's network; ValueError if that has another backbone."""
     file = default_model() if str(path) == SHIPPED else path / "model.safetensors" if path.is_dir() else path
     tensors, header = read_checkpoint(file, kind="release")
-    if header["model"]["backbone"] != model.backbone:
-        raise ValueError(
-            f"{file}: has backbone {header['model']['backbone']!r}, but model.backbone is {model.backbone!r}"
-        )
+    other = header.get("model", {}).get("backbone")
+    if other != model.backbone:
+        raise ValueError(f"{file}: has backbone {other!r}, but model.backbone is {model.backbone!r}; change it, or set "
+                         "model.start_from to None")  # fmt: skip
     same_classes = [c["name"] for c in header["table"]["classes"]] == list(table.names)
     own = network.state_dict()
     for name, tensor in tensors.items():
@@ -163,7 +174,7 @@ def write_release(
         "size_divisor": config.data.size_divisor, "table": table.to_dict(),
         "scores": dict(scores), "source": dict(source),
     }  # fmt: skip
-    tensors = {n: t.half() if half and t.ndim > 1 else t for n, t in weights.items()}
+    tensors = {n: t.half() if half and t.ndim > 1 and t.is_floating_point() else t for n, t in weights.items()}
     return write_checkpoint(path, tensors, header, kind="release")
 
 

@@ -19,7 +19,7 @@ TERMS = ("cross_entropy", "ohem", "dice", "lovasz", "focal")  # of the loss
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What to learn from, and how it is augmented (defaults: the published pipeline, FACTS B4)."""
+    """What to learn from, and how it is augmented (defaults: the published pipeline of mmsegmentation)."""
 
     dataset: DatasetName = "folder"
     root: Path | None = None
@@ -101,7 +101,7 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """Optimiser and learning rate (defaults: mmsegmentation's, FACTS B3)."""
+    """Optimiser and learning rate (defaults: those of mmsegmentation)."""
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
@@ -288,6 +288,11 @@ def _rules(c: TrainConfig) -> list[tuple[str, bool, str]]:
         ("loss.ohem_min_kept", 0 <= c.loss.ohem_min_kept <= 1, "a share from 0 to 1"),
         ("loss.label_smoothing", 0 <= c.loss.label_smoothing < 1, "from 0 to below 1"),
         ("optim.lr", 0 < o.lr < math.inf, "positive"),
+        ("optim.min_lr", 0 <= o.min_lr < math.inf, "0 or more"),
+        ("optim.power", o.power > 0, "positive"),
+        ("optim.warmup_factor", 0 <= o.warmup_factor <= 1, "from 0 to 1"),
+        ("loss.class_weights", min(c.loss.class_weights or (0,)) >= 0, "0 or more for every class"),
+        ("model.std", min(m.std or (1,)) > 0, "positive for every channel"),
         ("optim.momentum", 0 <= o.momentum < 1, "from 0 to below 1"),
         ("optim.betas", all(0 <= beta < 1 for beta in o.betas), "two numbers from 0 to below 1"),
         ("optim.weight_decay", 0 <= o.weight_decay < math.inf, "0 or more"),

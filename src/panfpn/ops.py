@@ -1,7 +1,7 @@
 """Fused tensor kernels without parameters: what needs every class at every pixel, done a few rows at a time.
 
-In: logits [B, K, h, w] at stride 4. Out: labels or sums at the size of the labels. K × H × W never exists (DESIGN,
-decision 5): blocks of rows are upsampled, used and dropped, so memory is bounded whatever K and H × W.
+In: logits [B, K, h, w] at stride 4. Out: labels or sums at the size of the labels. K × H × W never exists:
+blocks of rows are upsampled, used and dropped, so memory is bounded whatever K and H × W.
 """
 
 from collections.abc import Callable, Iterator

@@ -15,6 +15,7 @@ def scenes(**changes: Any) -> TrainConfig:
     """Procedural street scenes, 9 classes, from the model that ships with panfpn; needs nothing but the package.
 
     Command: panfpn train scenes
+    Hardware: 2 CPU cores (AVX512-BF16), about 2 minutes. Score: mIoU 0.865 (± 0.01) on 64 held-out scenes.
     """
     config = TrainConfig(
         data=Data(
@@ -40,6 +41,7 @@ def camvid_lite0(**changes: Any) -> TrainConfig:
     """CamVid at 480×360, 11 classes, EfficientNet-Lite0 with ImageNet weights.
 
     Command: panfpn train camvid_lite0 --data.root DIR --model.backbone-weights tf_efficientnet_lite0.safetensors
+    Hardware: 2 CPU cores (AVX512-BF16), about 60 minutes, 2.7 GB. Score: mIoU 0.767 (± 0.01) on the validation split.
     """
     config = TrainConfig(
         data=Data(dataset="camvid", crop=(352, 480), ratio=(0.75, 1.75), aspect=1.2, cat_max_ratio=1.0, num_workers=1),
@@ -47,13 +49,31 @@ def camvid_lite0(**changes: Any) -> TrainConfig:
         loss=Loss(cross_entropy=1.0, dice=0.5),
         optim=Optim(name="adamw", lr=1.5e-3, weight_decay=0.05, decay_norm_bias=False, min_lr=0.0, warmup_steps=200,
                     backbone_lr_factor=0.5, clip_norm=5.0, ema_decay=0.998),
-        train=Train(steps=3000, batch_size=8),
+        train=Train(steps=2400, batch_size=8),
         run=Run(name="camvid_lite0", log_every=20, val_every=500, checkpoint_every=500),
     )  # fmt: skip
     return config.changed(**changes)
 
 
-NAMES = ("scenes", "camvid_lite0")
+def folder(**changes: Any) -> TrainConfig:
+    """Your own photos and masks (docs/guide.md), from the model that ships with panfpn.
+
+    Command: panfpn train folder --data.root DIR
+    Hardware: anything; on 2 CPU cores (AVX512-BF16) about 1 s a step. Score: yours to find out.
+    """
+    config = TrainConfig(
+        data=Data(dataset="folder", crop=(384, 384), num_workers=1),
+        model=Model(backbone="tf_efficientnet_lite0", start_from="camvid_lite0", fpn_channels=128),
+        loss=Loss(cross_entropy=1.0, dice=0.5),
+        optim=Optim(name="adamw", lr=1e-3, weight_decay=0.05, decay_norm_bias=False, min_lr=0.0, warmup_steps=100,
+                    backbone_lr_factor=0.5, clip_norm=5.0, ema_decay=0.998),
+        train=Train(steps=3000, batch_size=8),
+        run=Run(name="folder", log_every=20, val_every=500, checkpoint_every=250),
+    )  # fmt: skip
+    return config.changed(**changes)
+
+
+NAMES = ("scenes", "camvid_lite0", "folder")
 
 
 def find(name: str) -> Callable[..., TrainConfig]:

@@ -77,7 +77,7 @@ class SemanticTask(nn.Module):
         for image, name in zip(images, names or ["image"] * len(images), strict=True):
             size = (image.shape[0], image.shape[1])
             pixels = resized_image(image, fit_size(*size, self.preprocess.scale))  # [h, w, 3]
-            batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(2, 0, 1)[None]
+            batch = torch.from_numpy(np.require(pixels, requirements=("C", "W"))).to(device).permute(2, 0, 1)[None]
             logits = self._logits(self.model, self._normalised(batch))  # never the compiled one: sizes vary
             labels, winner = upsample_argmax(logits, size, confidence=confidence)
             maps.append(SemanticMap(

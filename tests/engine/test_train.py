@@ -83,10 +83,33 @@ def test_a_crashed_run_resumes_bit_equal(
     assert losses[0] == losses[1]
 
 
+def test_a_kill_between_release_and_checkpoint(
+    folder_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy(folder_data, tmp_path / "whole", **{"run.checkpoint_every": 3})
+    panfpn.train(config)
+
+    def crash(*_: Any) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("panfpn.engine.trainer.write_report", lambda *_, **__: crash())  # right after model.safetensors
+        with pytest.raises(RuntimeError, match="power cut"):
+            panfpn.train(config.changed(**{"run.dir": tmp_path / "cut"}))
+    assert (tmp_path / "cut/model.safetensors").is_file()
+    panfpn.train(resume=tmp_path / "cut")
+    for file, kind in (("last", "run"), ("model", "release")):
+        whole, cut = (read_checkpoint(tmp_path / n / f"{file}.safetensors", kind=kind)[0] for n in ("whole", "cut"))
+        assert whole.keys() == cut.keys() and all(torch.equal(t, cut[n]) for n, t in whole.items())
+    curves = [[(r["step"], r.get("loss"), r.get("miou")) for k in ("train", "val") for r in rows(tmp_path / n, k)]
+              for n in ("whole", "cut")]  # fmt: skip
+    assert curves[0] == curves[1]
+
+
 def test_sigterm_saves_and_says_how_to_go_on(
     folder_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    step = Trainer._step
+    step, before = Trainer._step, signal.getsignal(signal.SIGTERM)
 
     def asked(self: Trainer, batches: Any) -> None:
         if self.state.step == 1:
@@ -97,7 +120,7 @@ def test_sigterm_saves_and_says_how_to_go_on(
     result = panfpn.train(toy(folder_data, tmp_path / "run", **{"run.checkpoint_every": 100}))
     assert result.interrupted and result.step == 2 and result.scores is None
     assert f"panfpn train --resume {tmp_path / 'run'}" in capfd.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
     assert panfpn.train(resume=tmp_path / "run").step == 6
 
 
@@ -163,7 +186,7 @@ def test_a_loss_that_is_not_finite(folder_data: Path, tmp_path: Path) -> None:
 
 
 def test_early_stop(folder_data: Path, tmp_path: Path) -> None:
-    changes = {"optim.lr": 1e-12, "optim.min_lr": 0.0, "run.val_every": 1, "run.patience": 2, "optim.ema_decay": None}
+    changes = {"optim.lr": 1e-12, "optim.min_lr": 0.0, "run.val_every": 1, "run.patience": 2, "model.norm": "group"}
     result = panfpn.train(
         toy(folder_data, tmp_path / "run", **{**changes, "model.dropout": 0.0, "train.frozen_bn": True})
     )

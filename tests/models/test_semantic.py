@@ -103,7 +103,7 @@ def _fill() -> ModuleType:
 
 
 def _mmseg_name(name: str) -> str:
-    """The peer's name of one of our tensors (FACTS B6, B7)."""
+    """The peer's name of one of our tensors."""
     part, _, rest = name.partition(".")
     if part == "backbone":
         rest = rest.removeprefix("body.")

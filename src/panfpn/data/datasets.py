@@ -1,6 +1,6 @@
 """Data sets on disk. In: a root and a split. Out: a `Dataset`, whose samples carry an image and its train ids.
 
-Layouts: Cityscapes (FACTS E3), ADE20K SceneParsing (E4), CamVid, a folder of one's own, and procedural scenes.
+Layouts: Cityscapes, ADE20K SceneParsing, CamVid, a folder of one's own, and procedural scenes.
 """
 
 import zlib

@@ -1,7 +1,7 @@
 """The published training pipeline with geometry first. In: an image and its raw mask. Out: a crop of both.
 
-All draws are made on sizes; the pixels of the needed window are then resized once (DESIGN, decision 3). Distributions:
-mmsegmentation's RandomResize, RandomCrop (0.75 rule), RandomFlip and PhotoMetricDistortion (FACTS B4).
+All draws are made on sizes; the pixels of the needed window are then resized once. Distributions:
+mmsegmentation's RandomResize, RandomCrop (0.75 rule), RandomFlip and PhotoMetricDistortion.
 """
 
 from dataclasses import dataclass

@@ -94,10 +94,10 @@ def evaluate(
     task = getattr(model, "task", model)  # a Predictor holds one
     if not isinstance(task, SemanticTask):
         raise ValueError(f"evaluate takes a file, a run folder, a Predictor or a task, not a {type(model).__name__}")
-    if isinstance(data, Data) and data.scale not in (None, task.preprocess.scale):
-        raise ValueError(
-            f"data.scale is {data.scale}, but the model's own is {task.preprocess.scale}, which it is scored at"
-        )
+    for key in ("scale", "size_divisor"):
+        wanted, own = getattr(data, key, None), getattr(task.preprocess, key)
+        if isinstance(data, Data) and wanted not in (getattr(Data(), key), own):
+            raise ValueError(f"data.{key} is {wanted}, but the model's own is {own}, which it is scored with")
     dataset = build_dataset(data, data.val_split) if isinstance(data, Data) else data
     if task.table.names != dataset.table.names:
         model_table, data_table = (f"{t.name!r} ({t.num_classes} classes)" for t in (task.table, dataset.table))

@@ -1,4 +1,4 @@
-"""Optimiser, learning rate and weight average; the rate is a pure function of the step (DESIGN, decision 2)."""
+"""Optimiser, learning rate and weight average; the rate is a pure function of the step."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from panfpn.config import Optim
 def lr_at(step: int, steps: int, optim: Optim) -> float:
     """Learning rate of `step` (0 … steps − 1): linear warm-up, then poly, cosine or constant.
 
-    Poly is mmsegmentation 1.x's closed form (FACTS B3): (lr − min)(1 − t/(T − 1))^power + min, from the first step on.
+    Poly is mmsegmentation 1.x's closed form: (lr − min)(1 − t/(T − 1))^power + min, from the first step on.
     """
     share = step / max(1, steps - 1)
     floor = min(optim.min_lr, optim.lr)

@@ -114,9 +114,9 @@ def load_run(folder: Path) -> tuple[TrainConfig, RunState]:
     """
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"{folder}: holds no run to resume (no config.yaml)")
-    for name in (_LAST, _BEST):
+    for name in (_LAST, _BEST, "metrics.jsonl", "report.html"):
         for leftover in folder.glob(f".{name}.*"):
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)  # another rank may be faster
     if not (folder / _LAST).is_file():
         return TrainConfig.from_yaml(folder / "config.yaml"), RunState()
     tensors, header = read_checkpoint(folder / _LAST, kind="run")

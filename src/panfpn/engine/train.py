@@ -1,5 +1,6 @@
 """Training. In: a TrainConfig, or a run folder to go on with. Out: the run folder and a RunResult."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def train(config: TrainConfig | None = None, *, resume: str | Path | None = None
     state: RunState | None = None
     if config is None:
         config, state = load_run(Path(str(resume)))
-    with joined_ranks(config.run.device) as (ranks, device), torch.random.fork_rng():
+    with joined_ranks(config.run.device) as (ranks, device), _own_generators(device):
         config = config.changed(**{"run.device": device})
         train_data, val_data = build.build_datasets(config.data)
         config = build.resolve(config, train_data.table)
@@ -52,11 +53,18 @@ def train(config: TrainConfig | None = None, *, resume: str | Path | None = None
             prepare_folder(config, folder, needed_bytes=2 * trainer.num_bytes())
         ranks.wait()
         interrupted = trainer.run(announce=resume is None)
-        best = trainer.state.best_miou
+        scores = None if interrupted or not ranks.first else released_scores(folder)
+        best = trainer.state.best_miou if scores is None else scores.miou
         return RunResult(
-            dir=folder, step=trainer.state.step, miou=float("nan") if best is None else best, interrupted=interrupted,
-            minutes=trainer.log.minutes, scores=None if interrupted or not ranks.first else released_scores(folder),
+            dir=folder, step=trainer.state.step, miou=float("nan") if best is None else best, scores=scores,
+            interrupted=interrupted, minutes=trainer.log.minutes,
         )  # fmt: skip
+
+
+def _own_generators(device: str) -> AbstractContextManager[None]:
+    """Torch's generators are seeded at every step; afterwards the caller's are as they were."""
+    cuda = torch.cuda.is_available() and not device.startswith("cpu")
+    return torch.random.fork_rng([torch.cuda.current_device()] if cuda else [])
 
 
 def _check_batch(config: TrainConfig, ranks: Ranks) -> None:

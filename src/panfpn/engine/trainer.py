@@ -1,6 +1,6 @@
 """One run in progress: steps, validations, checkpoints.
 
-Everything is a function of (seed, step) (DESIGN, decision 2): a run that is killed and resumed ends as one that was
+Everything is a function of (seed, step): a run that is killed and resumed ends as one that was
 never killed.
 """
 
@@ -109,14 +109,12 @@ class Trainer:
         save = check or stop or done % run.checkpoint_every == 0
         if save or done % run.log_every == 0:
             self._report_losses()
-        if check:
-            self._validate()
         if save:
             self._check_weights()
-            if self.ranks.first:
-                save_run(
-                    self.folder, self.config, self.state, self.task.model, self.optimizer, self.average, self.scaler
-                )
+        if check:
+            self._validate()
+        if save and self.ranks.first:
+            save_run(self.folder, self.config, self.state, self.task.model, self.optimizer, self.average, self.scaler)
         return stop
 
     def _exhausted(self) -> bool:
@@ -140,11 +138,12 @@ class Trainer:
     def _step(self, batches: Iterator[Batch]) -> None:
         config, step = self.config, self.state.step
         set_lr(self.optimizer, lr_at(step, config.train.steps, config.optim))
+        micro = [next(batches).to(self.device) for _ in range(config.train.accumulate)]
+        # Only now: a loader that starts (in the first step after a restart) draws from the global generator too.
         torch.manual_seed(step_seed(config.train.seed, step, self.ranks.rank))
         self.task.train()
         if config.train.frozen_bn:
             freeze_batch_norm(self.task.model.backbone)
-        micro = [next(batches).to(self.device) for _ in range(config.train.accumulate)]
         pixels = torch.stack([self.task.loss.count(b.targets) for b in micro]).sum()
         # Gradients are averaged over ranks, so each divides by its share of the global count.
         pixels = self.ranks.total(pixels).clamp(min=1) / self.ranks.world

@@ -1,6 +1,6 @@
 """Semantic scores from one running confusion matrix. In: label maps. Out: IoU, accuracy, F-score, per class and mean.
 
-mIoU, mAcc and aAcc are mmsegmentation's (FACTS B5): counts over the whole set, absent classes left out of the mean.
+mIoU, mAcc and aAcc are those of mmsegmentation: counts over the whole set, absent classes left out of the mean.
 """
 
 from collections.abc import Sequence

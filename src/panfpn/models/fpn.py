@@ -1,4 +1,4 @@
-"""The feature pyramid. In: c2…c5. Out: p2…p5 of one width. Lin et al. 2017; paper §3.1; FACTS B2 (mmsegmentation)."""
+"""The feature pyramid. In: c2…c5. Out: p2…p5 of one width. Lin et al. 2017; paper §3.1; mmsegmentation 1.2.2."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Semantic FPN. In: images [B, C, H, W], normalised. Out: logits [B, K, H/4, W/4]. Paper §3.1 and Fig. 3; FACTS B2."""
+"""Semantic FPN. In: images [B, C, H, W], normalised. Out: logits [B, K, H/4, W/4]. Paper §3.1 and Fig. 3."""
 
 from collections.abc import Sequence
 from typing import Literal
