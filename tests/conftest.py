@@ -1,6 +1,8 @@
 """What every test needs: few threads, real data where it is, and small data sets where it is not."""
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -19,6 +21,16 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("real data lie in ../shared, which is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def fill(shared: Path) -> ModuleType:
+    """`../shared/golden/fill.py`: weights, images and labels that the peers were given too."""
+    spec = importlib.util.spec_from_file_location("golden_fill", shared / "golden" / "fill.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -150,11 +150,7 @@ def test_sum_of_terms_and_split_batches() -> None:
 
 @pytest.mark.parametrize("model", ["cityscapes", "ade20k"])
 @pytest.mark.parametrize("size", ["64x128", "97x131"])
-def test_golden_losses_of_mmsegmentation(model: str, size: str, shared: Path) -> None:
-    spec = importlib.util.spec_from_file_location("fill", shared / "golden" / "fill.py")
-    assert spec and spec.loader
-    fill = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill)
+def test_golden_losses_of_mmsegmentation(model: str, size: str, fill: ModuleType, shared: Path) -> None:
     golden = np.load(shared / "golden" / f"mmseg_r50_{model}.npz")
     logits = torch.from_numpy(golden[f"{size}/logits"])
     height, width = map(int, size.split("x"))

@@ -1,6 +1,5 @@
 """Semantic scores: hand-computed values, mmsegmentation's own, and counts that merge in any order."""
 
-import importlib.util
 import json
 import math
 from pathlib import Path
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from panfpn.labels import IGNORE
 from panfpn.metrics import ConfusionMatrix, SemanticScores
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 NAMES = ("a", "b", "c")
 
 # Four classes, the last never seen. Truth: 3 × a, 4 × b, 2 × c and one ignored pixel.
@@ -165,33 +163,19 @@ def test_class_out_of_range_is_refused_and_not_counted(found: int, truth: int) -
     assert matrix.counts.sum() == 0
 
 
-def load_fill() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def golden_case(seed: int) -> tuple[SemanticScores, dict[str, Any]]:
+def golden_case(seed: int, fill: ModuleType, shared: Path) -> tuple[SemanticScores, dict[str, Any]]:
     """The scores of the maps that ../shared/golden/make_mmseg.py made, and what mmsegmentation 1.2.2 said of them."""
-    fill = load_fill()
     truth, found = fill.labels(90, 120, 19, seed), fill.labels(90, 120, 19, seed + 100, ignore=0)
     right = np.random.RandomState(seed).uniform(size=truth.shape) < 0.6
     found = np.where(right, np.where(truth == 255, 3, truth), found)
     truth[truth == 5] = 6  # a class that is never labelled, though it is predicted
     scores = scores_of(found, np.where(truth == 255, IGNORE, truth.astype(np.int16)), 19)
-    return scores, json.loads((GOLDEN / "mmseg_metrics.json").read_text())[str(seed)]
+    return scores, json.loads((shared / "golden" / "mmseg_metrics.json").read_text())[str(seed)]
 
 
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs ../shared/golden (mmsegmentation's numbers)")
-
-
-@needs_golden
 @pytest.mark.parametrize("seed", range(3))
-def test_mmsegmentations_scores(seed: int) -> None:
-    scores, wanted = golden_case(seed)
+def test_mmsegmentations_scores(seed: int, fill: ModuleType, shared: Path) -> None:
+    scores, wanted = golden_case(seed, fill, shared)
     assert np.isnan(scores.accuracy[5])
     assert scores.iou[5] == 0
     found = {
@@ -205,8 +189,7 @@ def test_mmsegmentations_scores(seed: int) -> None:
         assert round(100 * value, 2) == round(wanted[key], 2), key  # to the printed digit
 
 
-@needs_golden
 @pytest.mark.parametrize("seed", range(3))
-def test_mmsegmentations_fscore(seed: int) -> None:
-    scores, wanted = golden_case(seed)
+def test_mmsegmentations_fscore(seed: int, fill: ModuleType, shared: Path) -> None:
+    scores, wanted = golden_case(seed, fill, shared)
     assert round(100 * scores.mfscore, 2) == round(wanted["mFscore"], 2)

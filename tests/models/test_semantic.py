@@ -1,6 +1,5 @@
 """Semantic FPN: sizes, norms, dropout, gradients, and equality with mmsegmentation."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -12,8 +11,6 @@ from torch import nn
 
 from panfpn.models import SemanticFPN
 from panfpn.models.semantic import Norm, SemanticHead
-
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (97, 131), (33, 250), (128, 64)])
@@ -93,15 +90,6 @@ def test_every_level_reaches_the_logits() -> None:
     assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in pyramid)
 
 
-def _fill() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def _mmseg_name(name: str) -> str:
     """The peer's name of one of our tensors."""
     part, _, rest = name.partition(".")
@@ -122,18 +110,16 @@ def _mmseg_name(name: str) -> str:
     return f"decode_head.scale_heads.{level}.{index}.{'bn' if kind == 'norm' else 'conv'}.{leaf}"
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="../shared/golden is not here")
 @pytest.mark.parametrize(("data", "num_classes"), [("cityscapes", 19), ("ade20k", 150)])
-def test_equals_mmsegmentation(data: str, num_classes: int) -> None:
-    fill = _fill()
+def test_equals_mmsegmentation(data: str, num_classes: int, fill: ModuleType, shared: Path) -> None:
     network = SemanticFPN("resnet50c", num_classes).eval()
     peers = {_mmseg_name(name): tensor for name, tensor in network.state_dict().items()}
-    keys = [line.split("\t")[0] for line in (GOLDEN / "mmseg_keys_r50.tsv").read_text().splitlines()]
+    keys = [line.split("\t")[0] for line in (shared / "golden" / "mmseg_keys_r50.tsv").read_text().splitlines()]
     assert sorted(peers) == sorted(k for k in keys if k)
     for name, tensor in peers.items():
         if tensor.is_floating_point():
             tensor.copy_(torch.from_numpy(fill.values(name, tuple(tensor.shape))))
-    expected = np.load(GOLDEN / f"mmseg_r50_{data}.npz")
+    expected = np.load(shared / "golden" / f"mmseg_r50_{data}.npz")
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     for height, width in ((64, 128), (97, 131)):
         image = torch.from_numpy(fill.image(height, width, 7)).float()

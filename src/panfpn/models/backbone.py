@@ -187,7 +187,9 @@ def _misfit(body: nn.Module, channels: tuple[int, ...], multiple: int, shape: tu
 
 def _create(name: str, plan: _Plan, in_channels: int, pretrained: bool, drop_path: float) -> nn.Module:
     if pretrained and not _has_weights(name):
-        raise ValueError(f"timm has no pretrained weights for {name!r}; load a file of your own with Backbone.load")
+        raise ValueError(
+            f"timm has no pretrained weights for {name!r}; give a local file (backbone_weights)"
+        )
     options: dict[str, object] = {"drop_path_rate": drop_path} if drop_path else {}
     options |= {"features_only": True, "in_chans": in_channels, "out_indices": plan.out_indices, **plan.options}
     no_depth = f"backbone {name!r} has no stochastic depth; drop_path must be 0, not {drop_path}"
@@ -198,7 +200,7 @@ def _create(name: str, plan: _Plan, in_channels: int, pretrained: bool, drop_pat
             raise ValueError(no_depth) from error
         if not pretrained:
             raise
-        why = f"the pretrained weights of {name!r} cannot be had ({error}); load a file with Backbone.load"
+        why = f"the pretrained weights of {name!r} cannot be had ({error}); give a file (model.backbone_weights)"
         raise ConnectionError(why) from error
     if drop_path and not any("DropPath" in type(module).__name__ for module in body.modules()):
         raise ValueError(no_depth)  # some networks take the option and ignore it
