@@ -187,9 +187,7 @@ def _misfit(body: nn.Module, channels: tuple[int, ...], multiple: int, shape: tu
 
 def _create(name: str, plan: _Plan, in_channels: int, pretrained: bool, drop_path: float) -> nn.Module:
     if pretrained and not _has_weights(name):
-        raise ValueError(
-            f"timm has no pretrained weights for {name!r}; give a local file (backbone_weights)"
-        )
+        raise ValueError(f"timm has no pretrained weights for {name!r}; give a local file (backbone_weights)")
     options: dict[str, object] = {"drop_path_rate": drop_path} if drop_path else {}
     options |= {"features_only": True, "in_chans": in_channels, "out_indices": plan.out_indices, **plan.options}
     no_depth = f"backbone {name!r} has no stochastic depth; drop_path must be 0, not {drop_path}"
