@@ -7,6 +7,7 @@ from panfpn import build
 from panfpn.config import Model, TrainConfig
 from panfpn.data.datasets import scenes_table
 from panfpn.labels import LabelTable
+from panfpn.release import write_release
 
 MODEL = Model(backbone="resnet18", fpn_channels=16, head_channels=16)
 
@@ -32,27 +33,12 @@ def test_precision_follows_the_hardware() -> None:
         build.resolve_precision("half", cpu)
 
 
-def test_images_are_padded_to_the_divisor_and_logits_cropped() -> None:
-    task = build.build_task(resolved(MODEL, scenes_table()).model, scenes_table(), size_divisor=32).eval()
-    seen: list[tuple[int, ...]] = []
-    task.model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
-    logits = task._logits(task.model, torch.zeros(1, 3, 50, 90))
-    assert seen == [(1, 3, 64, 96)] and logits.shape == (1, 9, 13, 23)
-    images = torch.randn(1, 3, 50, 90)
-    padded = task.model(torch.nn.functional.pad(images, (0, 6, 0, 14)))
-    assert torch.equal(task._logits(task.model, images), padded[:, :, :13, :23])
-    plain = build.build_task(resolved(MODEL, scenes_table()).model, scenes_table()).eval()
-    assert plain._logits(plain.model, torch.zeros(1, 3, 50, 90)).shape == (1, 9, 13, 23)
-
-
 @pytest.mark.parametrize("same_classes", [True, False])
 def test_fine_tuning_takes_over_what_fits(same_classes: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = resolved(MODEL, scenes_table())
     source = build.build_task(config.model, scenes_table())
-    build.write_release(
-        tmp_path / "m.safetensors", source.model.state_dict(), config, scenes_table(), scores={}, source={}
-    )
+    write_release(tmp_path / "m.safetensors", source.model.state_dict(), config, scenes_table(), scores={}, source={})
     table = scenes_table() if same_classes else LabelTable.named("camvid")
     torch.manual_seed(1)
     model = resolved(Model(**{**vars(MODEL), "start_from": str(tmp_path / "m.safetensors")}), table).model

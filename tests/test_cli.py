@@ -60,7 +60,7 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         (["train", "nothing.yaml"], "nothing.yaml: cannot be read"),
         (["train", "--resume", "/nowhere"], "/nowhere: holds no run to resume"),
         (["train", "scenes", "--resume", "x"], "--resume DIR stands alone"),
-        (["eval"], "eval needs a release file"),
+        (["eval"], "eval needs a model: a release file"),
         (["eval", "/nowhere/model.safetensors"], "/nowhere/model.safetensors: no such file"),
         (["predict", "/nowhere.jpg", "--out", "x"], "/nowhere.jpg: no such file or folder"),
         (["predict", "x.jpg"], "--out"),

@@ -71,26 +71,3 @@ def test_sum_over_rows_has_exact_gradients(block: int, monkeypatch: pytest.Monke
 def test_sum_over_rows_without_gradients() -> None:
     total = ops.sum_over_rows(torch.ones(1, 2, 3, 3), (6, 6), lambda block, _: block.sum())
     assert total.item() == pytest.approx(72) and not total.requires_grad
-
-
-@pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (3, 2, 0), (5, 1, 2), (5, 2, 2), (5, 2, 0), (7, 1, 3)]
-)
-@pytest.mark.parametrize("size", [(16, 16), (17, 22)])
-def test_depthwise_gradients(kernel: int, stride: int, padding: int, size: tuple[int, int]) -> None:
-    draw = torch.Generator().manual_seed(kernel)
-    x = torch.randn(2, 6, *size, generator=draw).bfloat16().contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(6, 1, kernel, kernel, generator=draw).bfloat16()
-    results = []
-    for function in (
-        lambda a, b: ops.depthwise_conv2d(a, b, stride, padding),
-        lambda a, b: F.conv2d(a.float(), b.float(), None, stride, padding, 1, 6),
-    ):
-        a, b = x.clone().requires_grad_(), weight.clone().requires_grad_()
-        y = function(a, b)
-        y.float().square().sum().backward()
-        results.append((y.float(), a.grad, b.grad))
-    for ours, reference in zip(*results, strict=True):
-        assert ours.shape == reference.shape
-        scale = reference.float().abs().max()
-        assert (ours.float() - reference.float()).abs().max() <= 0.02 * scale  # bfloat16 holds 8 bits

@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 
 from panfpn import Predictor, SemanticMap
-from panfpn.build import build_task, default_model, write_release
+from panfpn.build import build_task
 from panfpn.config import Model, TrainConfig
 from panfpn.data.datasets import scenes_table
 from panfpn.files import read_image, read_mask
 from panfpn.predict import Failure, Inputs, Source, predict_to_folder
+from panfpn.release import default_model, write_release
 
 CONFIG = TrainConfig(
     model=Model(
@@ -113,11 +114,11 @@ def test_folders_globs_and_names(tmp_path: Path) -> None:
             Inputs([nothing])
 
 
-def test_a_damaged_file_does_not_cost_the_others(model_file: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_does_not_cost_the_others(predictor: Predictor, tmp_path: Path) -> None:
     photos(tmp_path / "in")
     (tmp_path / "in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     failures, done = predict_to_folder(
-        [tmp_path / "in"], tmp_path / "out", model=model_file, what=("labels", "overlay", "confidence"), device="cpu"
+        [tmp_path / "in"], tmp_path / "out", predictor=predictor, what=("labels", "overlay", "confidence")
     )
     assert done == 4 and [f.name for f in failures] == ["broken"]
     assert "broken.png: not a readable image" in failures[0].reason
@@ -127,30 +128,30 @@ def test_a_damaged_file_does_not_cost_the_others(model_file: Path, tmp_path: Pat
     assert set(np.unique(read_mask(tmp_path / "out/sub/a.png"))) <= set(range(9))
 
 
-def test_inputs_are_never_overwritten(model_file: Path, tmp_path: Path) -> None:
+def test_inputs_are_never_overwritten(predictor: Predictor, tmp_path: Path) -> None:
     photos(tmp_path)
     before = (tmp_path / "sub/a.png").read_bytes()
     with pytest.raises(ValueError, match=r"would overwrite .*a\.png; choose another folder"):
-        predict_to_folder([tmp_path / "sub"], tmp_path / "sub", model=model_file)
+        predict_to_folder([tmp_path / "sub"], tmp_path / "sub", predictor=predictor)
     assert (tmp_path / "sub/a.png").read_bytes() == before
     for _ in range(2):  # results inside the input folder are not labelled the second time
-        assert predict_to_folder([tmp_path], tmp_path / "out", model=model_file)[1] == 4
+        assert predict_to_folder([tmp_path], tmp_path / "out", predictor=predictor)[1] == 4
     with pytest.raises(ValueError, match="cannot save masks; choose from labels, overlay, confidence"):
-        predict_to_folder([tmp_path], tmp_path / "out", model=model_file, what=("masks",))
+        predict_to_folder([tmp_path], tmp_path / "out", predictor=predictor, what=("masks",))
 
 
-def test_video_frames(model_file: Path, tmp_path: Path) -> None:
+def test_video_frames(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
     for i in range(3):
         writer.write(np.full((48, 64, 3), 60 * i, np.uint8))
     writer.release()
-    failures, done = predict_to_folder([path], tmp_path / "out", model=model_file, what=("overlay",))
+    failures, done = predict_to_folder([path], tmp_path / "out", predictor=predictor, what=("overlay",))
     assert (failures, done) == ([], 3)
     assert sorted(p.name for p in (tmp_path / "out/clip").iterdir()) == [f"00000{i}_overlay.jpg" for i in range(3)]
     assert read_image(tmp_path / "out/clip/000002_overlay.jpg").shape == (48, 64, 3)
     path.write_bytes(b"no video")
-    failures, done = predict_to_folder([path], tmp_path / "out", model=model_file)
+    failures, done = predict_to_folder([path], tmp_path / "out", predictor=predictor)
     assert done == 0 and "no frame could be decoded" in failures[0].reason
 
 

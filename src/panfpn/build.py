@@ -2,24 +2,22 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from panfpn.checkpoint import read_checkpoint, write_checkpoint
-from panfpn.config import TERMS, Data, Loss, Model, TrainConfig, parse
+from panfpn.config import TERMS, Data, Inference, Loss, Model, TrainConfig, parse
 from panfpn.data import Dataset, TrainTransform, open_dataset
 from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
+from panfpn.release import read_model
 from panfpn.tasks import SemanticTask
 from panfpn.types import Preprocess
 
-SHIPPED = "camvid_lite0"  # the model in the package
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -100,7 +98,7 @@ def resolve(config: TrainConfig, table: LabelTable) -> TrainConfig:
     weights_file, start = model.backbone_weights, model.start_from
     model = replace(
         model, backbone_weights=_whole(weights_file) if weights_file else None,
-        start_from=start if start in (None, SHIPPED) else str(_whole(Path(start))),
+        start_from=str(_whole(Path(start))) if start and Path(start).expanduser().exists() else start,
     )  # fmt: skip
     data = replace(config.data, root=_whole(config.data.root) if config.data.root else None)
     precision = resolve_precision(config.train.precision, device)
@@ -113,7 +111,8 @@ def _whole(path: Path) -> Path:
 
 def build_task(
     model: Model, table: LabelTable, *, scale: tuple[int, int] | None = None, size_divisor: int = 1,
-    loss: Loss | None = None, precision: str = "float32", load: bool = True,
+    inference: Inference = Inference(), loss: Loss | None = None,  # noqa: B008 - frozen
+    precision: str = "float32", load: bool = True,
 ) -> SemanticTask:  # fmt: skip
     """The task of a resolved configuration; `load` = False leaves out the backbone's pretrained weights."""
     assert model.num_classes is not None and model.mean and model.std, "resolve() comes first"
@@ -129,15 +128,16 @@ def build_task(
         head_channels=model.head_channels, norm=model.norm, dropout=model.dropout,
     )  # fmt: skip
     if load and model.start_from is not None:
-        start_from_release(network, Path(model.start_from).expanduser(), model, table)
+        start_from_release(network, model.start_from, model, table)
     preprocess = Preprocess(mean=model.mean, std=model.std, scale=scale, size_divisor=size_divisor)
-    return SemanticTask(network, table, preprocess, loss=build_loss(loss or Loss()), precision=_DTYPES[precision])
+    return SemanticTask(
+        network, table, preprocess, inference=inference, loss=build_loss(loss or Loss()), precision=_DTYPES[precision]
+    )
 
 
-def start_from_release(network: SemanticFPN, path: Path, model: Model, table: LabelTable) -> None:
+def start_from_release(network: SemanticFPN, path: str | Path, model: Model, table: LabelTable) -> None:
     """Take over what fits of a release file's network; ValueError if that has another backbone."""
-    file = default_model() if str(path) == SHIPPED else path / "model.safetensors" if path.is_dir() else path
-    tensors, header = read_checkpoint(file, kind="release")
+    file, tensors, header = read_model(path)
     other = header.get("model", {}).get("backbone")
     if other != model.backbone:
         raise ValueError(f"{file}: has backbone {other!r}, but model.backbone is {model.backbone!r}; change it, or set "
@@ -160,47 +160,40 @@ def build_loss(loss: Loss) -> SemanticLoss:
     )  # fmt: skip
 
 
-def write_release(
-    path: Path, weights: Mapping[str, torch.Tensor], config: TrainConfig, table: LabelTable, *,
-    scores: Mapping[str, Any], source: Mapping[str, Any], half: bool = False,
-) -> str:  # fmt: skip
-    """Write a self-describing release file of a resolved configuration; returns its SHA-256.
+def load_task(
+    name: str | Path, *, device: str = "auto", precision: str = "auto"
+) -> tuple[SemanticTask, dict[str, Any]]:
+    """The task of a model, ready to predict, and its header.
 
-    `half` stores convolution weights as float16 and keeps norms, biases and statistics in float32.
+    `name` is a file, a run folder or a known name (see `read_model`). ValueError for one that cannot be used.
     """
-    model = replace(config.model, pretrained=False, backbone_weights=None, start_from=None)
-    header = {
-        "architecture": "SemanticFPN", "model": asdict(model), "scale": config.data.scale,
-        "size_divisor": config.data.size_divisor, "table": table.to_dict(),
-        "scores": dict(scores), "source": dict(source),
-    }  # fmt: skip
-    tensors = {n: t.half() if half and t.ndim > 1 and t.is_floating_point() else t for n, t in weights.items()}
-    return write_checkpoint(path, tensors, header, kind="release")
-
-
-def load_task(path: Path, *, device: str = "auto", precision: str = "auto") -> tuple[SemanticTask, dict[str, Any]]:
-    """The task of a release file, ready to predict, and the file's header.
-
-    `path` may be a run folder: then its `model.safetensors` is meant. ValueError for a damaged or foreign file.
-    """
-    file = path / "model.safetensors" if path.is_dir() else path
-    tensors, header = read_checkpoint(file, kind="release")
+    file, tensors, header = read_model(name)
     if header.get("architecture") != "SemanticFPN":
         raise ValueError(f"{file}: holds a {header.get('architecture')}, but this reads SemanticFPN")
     try:
         model = parse(Model, header["model"])
         scale = tuple(header["scale"]) if header["scale"] else None
         divisor = int(header["size_divisor"])
+        inference = parse(Inference, header.get("inference", {}))
         table = LabelTable.from_dict(header["table"], f"{file}: table")
     except (KeyError, ValueError) as error:
         raise ValueError(f"{file}: its header does not describe a Semantic FPN ({error})") from error
     place = resolve_device(device)
     task = build_task(
-        model, table, scale=scale, size_divisor=divisor, precision=resolve_precision(precision, place), load=False
-    )
+        model, table, scale=scale, size_divisor=divisor, inference=inference,
+        precision=resolve_precision(precision, place), load=False,
+    )  # fmt: skip
     load_weights(task.model, tensors, file)
     task.to(place).to(memory_format=torch.channels_last)
     return task.eval(), header
+
+
+def set_inference(
+    task: SemanticTask, *, scale: tuple[int, int] | None, size_divisor: int, inference: Inference
+) -> None:
+    """Ask the task for labels in another way than its model was released with."""
+    task.preprocess = replace(task.preprocess, scale=scale, size_divisor=size_divisor)
+    task.inference = inference
 
 
 def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
@@ -214,8 +207,3 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], so
             raise ValueError(f"{source}: of another architecture; tensor {name} has shape "
                              f"{tuple(tensors[name].shape)}, the model wants {tuple(own[name].shape)}")  # fmt: skip
     model.load_state_dict(dict(tensors))
-
-
-def default_model() -> Path:
-    """The street-scene model that ships with panfpn (CamVid classes; see docs/camvid_lite0.md)."""
-    return Path(str(resources.files("panfpn") / "weights" / f"{SHIPPED}.safetensors"))

@@ -35,6 +35,12 @@ def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], header: Ma
     return digest
 
 
+def is_release(path: Path) -> bool:
+    """Whether a safetensors file is one that panfpn wrote (False: somebody else's tensors)."""
+    with _opened(path) as file:
+        return _KEY in (file.metadata() or {})
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """The header alone, without its tensors (and so not verified)."""
     with _opened(path) as file:

@@ -6,14 +6,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
 from panfpn import __version__, recipes
-from panfpn.config import Data, TrainConfig
+from panfpn.config import Data, Inference, TrainConfig
 
 if TYPE_CHECKING:
     from panfpn.engine import RunResult
@@ -30,6 +30,7 @@ usage: panfpn VERB [options]        (panfpn VERB --help shows a verb's options)
   train     train a recipe or a YAML file, or go on with a run
   eval      score a model or a run on a data set
   predict   label images, folders, globs and videos
+  convert   mmsegmentation checkpoints into release files, and back
 
 --version prints the version; --debug shows the traceback of an error.
 """
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = [a for a in args if a != "--debug"]
     verbs: dict[str, Callable[[list[str]], int]] = {
         "demo": _demo, "recipes": _recipes, "train": _train, "eval": _eval, "predict": _predict,
+        "convert": _convert,
     }  # fmt: skip
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(_HELP)
@@ -167,6 +169,7 @@ def _print_scores(scores: "SemanticScores") -> None:
 @dataclass(frozen=True)
 class _Eval:
     data: Data = field(default_factory=Data)
+    inference: Inference = field(default_factory=Inference)
     device: str = "auto"
     precision: str = "auto"
     batch_size: int = 1
@@ -176,23 +179,29 @@ class _Eval:
 
 _EVAL_HELP = """panfpn eval MODEL|RUN_DIR [options]
 
-Score a release file or a run on the validation split (data.val-split). A run brings its own data settings."""
+Score a model on the validation split (data.val-split): a release file, a run folder, an mmsegmentation checkpoint, a
+published model's name (fpn_r50_cityscapes, …) or OWNER/REPO on the Hugging Face Hub. A run brings its data settings.
+data.scale, data.size-divisor and inference.* are the model's own unless you set them."""
 
 
 def _eval(arguments: list[str]) -> int:
     from_start = [a for a in arguments[:1] if not a.startswith("-")]
     if not from_start and not {"-h", "--help"} & set(arguments):
-        raise ValueError("eval needs a release file (model.safetensors) or a run folder")
+        raise ValueError("eval needs a model: a release file (model.safetensors), a run folder, or a published name")
     model = Path(from_start[0]) if from_start else Path("MODEL")
     settings = model / "config.yaml"
     data = TrainConfig.from_yaml(settings).data if settings.is_file() else Data()
     options = _parse(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, _Eval(data=data))
+    from panfpn.build import load_task, set_inference
     from panfpn.engine import evaluate
     from panfpn.files import write_json
 
-    scores = evaluate(
-        model, options.data, device=options.device, precision=options.precision, batch_size=options.batch_size
-    )
+    task = load_task(from_start[0], device=options.device, precision=options.precision)[0]
+    own = task.preprocess
+    default = _Eval(data=replace(data, scale=own.scale, size_divisor=own.size_divisor), inference=task.inference)
+    options = _parse(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, default)
+    set_inference(task, scale=options.data.scale, size_divisor=options.data.size_divisor, inference=options.inference)
+    scores = evaluate(task, options.data, batch_size=options.batch_size)
     _print_scores(scores)
     if options.json:
         write_json(options.json, scores.to_dict())
@@ -205,12 +214,18 @@ class _Predict:
     """Images, folders, patterns, videos."""
     out: Path
     """Folder that the results are written to."""
-    model: Path | None = None
-    """Release file or run folder; without it, the street-scene model that ships with panfpn."""
+    model: str | None = None
+    """Release file, run folder, mmsegmentation checkpoint, published name (fpn_r50_cityscapes, …) or OWNER/REPO on the
+    Hugging Face Hub; without it, the street-scene model that ships with panfpn."""
     save: str = "labels,overlay"
     """What to write, joined by commas: labels, overlay, confidence."""
     device: str = "auto"
     precision: str = "auto"
+    scale: tuple[int, int] | None = None
+    """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's own unless
+    you set it."""
+    size_divisor: int = 1
+    inference: Inference = field(default_factory=Inference)
 
 
 _PREDICT_HELP = """panfpn predict INPUT... --out DIR [options]
@@ -220,18 +235,54 @@ Label images: files, folders, patterns ('photos/*.jpg') and videos. Results keep
 
 def _predict(arguments: list[str]) -> int:
     options = _parse(_Predict, "predict", arguments, _PREDICT_HELP)
-    from panfpn.predict import predict_to_folder
+    from panfpn.build import set_inference
+    from panfpn.predict import Predictor, predict_to_folder
 
+    predictor = Predictor.from_file(options.model, options.device, options.precision)
+    task = predictor.task
+    own = replace(options, scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor,
+                  inference=task.inference)  # fmt: skip
+    options = _parse(_Predict, "predict", arguments, _PREDICT_HELP, own)
+    set_inference(task, scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
     what = tuple(options.save.split(","))
-    failures, done = predict_to_folder(
-        options.inputs, options.out, model=options.model, what=what, device=options.device, precision=options.precision
-    )
+    failures, done = predict_to_folder(options.inputs, options.out, predictor=predictor, what=what)
     sys.stdout.write(
         f"{done} of {done + len(failures)} images labelled; {options.save.replace(',', ', ')} in {options.out}\n"
     )
     if failures:
         reasons = "\n  ".join(failure.reason for failure in failures)
         raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Convert:
+    model: tyro.conf.Positional[str]
+    """mmsegmentation checkpoint (0.x or 1.x), release file, run folder, or the name of a published model."""
+    out: Path | None = None
+    """File to write; without it, the input's name with the other suffix, in the current folder."""
+    labels: str | None = None
+    """Classes of a checkpoint that does not name them: cityscapes, ade20k, camvid, or a labels.yaml."""
+    ema: bool = False
+    """Take the second copy of the weights, where an EMA hook left one."""
+    scale: tuple[int, int] | None = None
+    """Longer and shorter side that test images are fitted into, where the checkpoint does not say."""
+
+
+_CONVERT_HELP = """panfpn convert MODEL [--out FILE] [options]
+
+An mmsegmentation checkpoint becomes a release file (.safetensors) that predicts, scores and fine-tunes here; a release
+file or run folder becomes an mmsegmentation checkpoint (.pth). Nothing in a checkpoint is run."""
+
+
+def _convert(arguments: list[str]) -> int:
+    options = _parse(_Convert, "convert", arguments, _CONVERT_HELP)
+    from panfpn.release import convert_model
+
+    file, notes = convert_model(options.model, options.out, labels=options.labels, ema=options.ema, scale=options.scale)
+    for note in notes:
+        sys.stdout.write(f"note: {note}\n")
+    sys.stdout.write(f"{file}\n")
     return 0
 
 

@@ -52,6 +52,27 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How a trained network is asked for labels; travels with the weights."""
+
+    mode: Literal["whole", "slide"] = "whole"
+    """The image in one piece, or in overlapping windows whose logits are averaged."""
+    window: tuple[int, int] = (512, 512)
+    """Height and width of a window in pixels (slide)."""
+    stride: tuple[int, int] = (341, 341)
+    """Step from window to window, down and to the right (slide)."""
+    ratios: tuple[float, ...] = (1.0,)
+    """Several: the mean softmax of the image at these scales (published: 0.5 0.75 1.0 1.25 1.5 1.75)."""
+    flip: bool = False
+    """Average with the mirror image too."""
+    ratios_of: Literal["resized", "original"] = "resized"
+    """What ratios and flip begin with: the image fitted into `scale` (mmsegmentation 0.x, which made the published
+    numbers), or the original image whatever `scale` is (1.x)."""
+    stretch: bool = False
+    """Resize to a multiple of size_divisor instead of padding (PVT, PoolFormer)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """Semantic FPN on a timm backbone."""
 
@@ -169,6 +190,7 @@ class TrainConfig:
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
     run: Run = field(default_factory=Run)
+    inference: Inference = field(default_factory=Inference)
 
     def __post_init__(self) -> None:
         for key, valid, wanted in _rules(self):
@@ -259,7 +281,7 @@ def _plain(value: Any) -> Any:
 
 def _rules(c: TrainConfig) -> list[tuple[str, bool, str]]:
     """Key, whether its value is possible, and what it must be."""
-    d, m, o, t, r = c.data, c.model, c.optim, c.train, c.run
+    d, m, o, t, r, i = c.data, c.model, c.optim, c.train, c.run, c.inference
     return [
         ("data.crop", min(d.crop) > 0, "two positive sizes in pixels"),
         ("data.scale", d.scale is None or min(d.scale) > 0, "two positive sizes in pixels, or none"),
@@ -307,5 +329,12 @@ def _rules(c: TrainConfig) -> list[tuple[str, bool, str]]:
         ("run.val_every", r.val_every > 0, "positive"),
         ("run.checkpoint_every", r.checkpoint_every > 0, "positive"),
         ("run.val_batch_size", r.val_batch_size > 0, "positive"),
+        ("inference.window", min(i.window) > 0, "two positive sizes in pixels"),
+        (
+            "inference.stride",
+            0 < i.stride[0] <= i.window[0] and 0 < i.stride[1] <= i.window[1],
+            "two positive steps, at most the window's size (no pixel may be left out)",
+        ),
+        ("inference.ratios", min(i.ratios, default=0) > 0, "one or more positive factors"),
         ("run.patience", r.patience is None or r.patience > 0, "positive, or none"),
     ]

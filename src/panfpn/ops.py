@@ -4,7 +4,8 @@ In: logits [B, K, h, w] at stride 4. Out: labels or sums at the size of the labe
 blocks of rows are upsampled, used and dropped, so memory is bounded whatever K and H × W.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,57 +13,140 @@ import torch.nn.functional as F
 
 BLOCK_ELEMENTS = 1 << 22  # upsampled logits alive at a time: 16 MiB in float32
 
+Size = tuple[int, int]  # height, width
 
-def upsample_blocks(logits: torch.Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class View:
+    """What a network said about an image seen at `size`, mirrored or not, in one or more windows.
+
+    `windows[i][j]` are the logits [B, K, h, w] of the window of size `window` whose corner is (tops[i], lefts[j]),
+    `padded` to that size on the right and below. Where windows overlap, their upsampled logits are averaged
+    (mmsegmentation's "slide").
+    """
+
+    windows: tuple[tuple[torch.Tensor, ...], ...]
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+    window: Size
+    padded: Size
+    size: Size
+    mirrored: bool = False
+
+    @staticmethod
+    def whole(logits: torch.Tensor, size: Size) -> "View":
+        """The view of an image that went through the network in one piece."""
+        return View(windows=((logits,),), tops=(0,), lefts=(0,), window=size, padded=size, size=size)
+
+    def rows(self, size: Size, rows: slice) -> torch.Tensor:
+        """Rows of the view brought to `size`: [B, K, rows, W] float32.
+
+        Two bilinear resizes, logits -> view -> `size`, the second of which is often none. Both are linear maps of
+        rows and of columns: those of rows are multiplied with each other before they meet the logits.
+        """
+        first, taken = _resize_rows(self.size[0], size[0], rows.start, rows.stop)  # [rows, rows of the view]
+        columns = [self._strip(j, taken, first) for j in range(len(self.lefts))]
+        if len(columns) == 1:
+            whole = columns[0]
+        else:
+            whole = columns[0].new_zeros((*columns[0].shape[:3], self.size[1]))
+            count = whole.new_zeros(self.size[1])
+            for left, strip in zip(self.lefts, columns, strict=True):
+                whole[..., left : left + self.window[1]] += strip
+                count[left : left + self.window[1]] += 1
+            whole /= count
+        if self.mirrored:
+            whole = whole.flip(-1)
+        return _resize_columns(whole, size[1])
+
+    def _strip(self, j: int, taken: torch.Tensor, first: int) -> torch.Tensor:
+        """The j-th column of windows, averaged over the windows above each other: [B, K, rows, width of a window]."""
+        count = torch.zeros(taken.shape[1])  # windows that cover each row of the view, from `first` on
+        parts = []
+        for i, top in enumerate(self.tops):
+            start, stop = max(top, first), min(top + self.window[0], first + taken.shape[1])
+            if start < stop:
+                count[start - first : stop - first] += 1
+                parts.append((i, start, stop))
+        total: torch.Tensor | None = None
+        for i, start, stop in parts:
+            logits, top = self.windows[i][j], self.tops[i]
+            low, rows = _resize_rows(logits.shape[2], self.padded[0], start - top, stop - top)
+            part = slice(start - first, stop - first)
+            weights = ((taken[:, part] / count[part]) @ rows).to(logits.device)
+            block = weights @ logits[:, :, low : low + rows.shape[1]].float()
+            total = block if total is None else total + block
+        assert total is not None, "windows cover the view"
+        return _resize_columns(total, self.padded[1])[..., : self.window[1]]
+
+
+def _resize_rows(size_in: int, size_out: int, start: int, stop: int) -> tuple[int, torch.Tensor]:
+    """The first input row that output rows start … stop − 1 need, and their bilinear weights [stop − start, inputs].
+
+    A product with the weights is fast forward and backward, where gathering rows is not.
+    """
+    position = ((torch.arange(start, stop, dtype=torch.float32) + 0.5) * (size_in / size_out) - 0.5).clamp(min=0)
+    above = position.long().clamp(max=size_in - 1)
+    below = (above + 1).clamp(max=size_in - 1)
+    share = position - above
+    first, last = int(above[0]), int(below[-1])
+    weights = torch.zeros(stop - start, last + 1 - first)
+    row = torch.arange(stop - start)
+    weights[row, above - first] = 1 - share
+    weights[row, below - first] += share
+    return first, weights
+
+
+def _resize_columns(block: torch.Tensor, width: int) -> torch.Tensor:
+    if block.shape[3] == width:
+        return block
+    return F.interpolate(block, size=(block.shape[2], width), mode="bilinear", align_corners=False)
+
+
+def upsample_blocks(logits: torch.Tensor, size: Size) -> Iterator[tuple[slice, torch.Tensor]]:
     """Blocks of rows of the bilinear upsampling of [B, K, h, w] to `size`, as (rows, [B, K, rows, W] float32).
 
     Equal to `F.interpolate(..., mode="bilinear", align_corners=False)` up to rounding.
     """
-    batch, classes, height_in, _ = logits.shape
-    height, width = size
-    rows = max(1, min(height, BLOCK_ELEMENTS // (batch * classes * width)))
-    above, below, weights = _row_weights(height_in, height)
-    weights = weights.to(logits.device)  # [H, h]
-    for start in range(0, height, rows):
-        taken = slice(start, min(start + rows, height))
-        first, last = above[taken][0], below[taken][-1] + 1  # on the host: no block waits for the device
-        block = weights[taken, first:last] @ logits[:, :, first:last].float()  # [B, K, rows, w]
-        yield taken, F.interpolate(block, size=(block.shape[2], width), mode="bilinear", align_corners=False)
+    view = View.whole(logits, size)
+    for rows in _row_blocks(logits.shape[0] * logits.shape[1], size):
+        yield rows, view.rows(size, rows)
 
 
-def _row_weights(size_in: int, size_out: int) -> tuple[list[int], list[int], torch.Tensor]:
-    """The input rows above and below each output row, and their bilinear weights [size_out, size_in].
-
-    A product with the weights is fast forward and backward, where gathering rows is not.
-    """
-    position = ((torch.arange(size_out, dtype=torch.float32) + 0.5) * (size_in / size_out) - 0.5).clamp(min=0)
-    above = position.long().clamp(max=size_in - 1)
-    below = (above + 1).clamp(max=size_in - 1)
-    share = position - above
-    weights = torch.zeros(size_out, size_in)
-    row = torch.arange(size_out)
-    weights[row, above] = 1 - share
-    weights[row, below] += share
-    return above.tolist(), below.tolist(), weights
+def _row_blocks(depth: int, size: Size) -> Iterator[slice]:
+    step = max(1, min(size[0], BLOCK_ELEMENTS // (depth * size[1])))
+    return (slice(start, min(start + step, size[0])) for start in range(0, size[0], step))
 
 
 def upsample_argmax(
-    logits: torch.Tensor, size: tuple[int, int], *, confidence: bool = False
+    views: torch.Tensor | Sequence[View], size: Size, *, confidence: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Labels of logits [B, K, h, w] at `size`: (uint8, or int16 for more than 256 classes [B, H, W], float32 or None).
+    """Labels at `size` of logits [B, K, h, w], or of the mean softmax of several views of one image.
 
-    With `confidence`, the second tensor [B, H, W] is the softmax probability of the winner.
+    Returns labels [B, H, W] (uint8, or int16 for more than 256 classes) and, with `confidence`, the probability of the
+    winner (float32 [B, H, W]).
     """
+    views = [View.whole(views, size)] if isinstance(views, torch.Tensor) else views
+    logits = views[0].windows[0][0]
     batch, classes = logits.shape[:2]
     kind = torch.uint8 if classes <= 256 else torch.int16
     labels = torch.empty((batch, *size), dtype=kind, device=logits.device)
     winner = torch.empty((batch, *size), device=logits.device) if confidence else None
-    for rows, block in upsample_blocks(logits, size):
+    width = max(size[1], *(view.size[1] for view in views))
+    for rows in _row_blocks(batch * classes, (size[0], width)):
+        block = views[0].rows(size, rows) if len(views) == 1 else _mean_softmax(views, size, rows)
         best, index = block.max(1)
         labels[:, rows] = index.to(kind)
         if winner is not None:
-            winner[:, rows] = (best - block.logsumexp(1)).exp()
+            winner[:, rows] = (best - block.logsumexp(1)).exp() if len(views) == 1 else best
     return labels, winner
+
+
+def _mean_softmax(views: Sequence[View], size: Size, rows: slice) -> torch.Tensor:
+    total = views[0].rows(size, rows).softmax(1)
+    for view in views[1:]:
+        total += view.rows(size, rows).softmax(1)
+    return total / len(views)
 
 
 class _SumOverRows(torch.autograd.Function):
@@ -72,7 +156,7 @@ class _SumOverRows(torch.autograd.Function):
     def forward(
         ctx: Any,
         logits: torch.Tensor,
-        size: tuple[int, int],
+        size: Size,
         function: Callable[[torch.Tensor, slice], torch.Tensor],
     ) -> torch.Tensor:
         leaf = logits.detach().float().requires_grad_(logits.requires_grad)
@@ -93,56 +177,10 @@ class _SumOverRows(torch.autograd.Function):
 
 
 def sum_over_rows(
-    logits: torch.Tensor, size: tuple[int, int], function: Callable[[torch.Tensor, slice], torch.Tensor]
+    logits: torch.Tensor, size: Size, function: Callable[[torch.Tensor, slice], torch.Tensor]
 ) -> torch.Tensor:
     """Sum of `function(block, rows)` over row blocks of the logits upsampled to `size`; gradients are exact.
 
     `function` gets [B, K, rows, W] and the slice of rows and returns a scalar. Only one block's graph is alive.
     """
     return _SumOverRows.apply(logits, size, function)  # type: ignore[no-any-return]
-
-
-class _DepthwiseConv2d(torch.autograd.Function):
-    """Depthwise convolution whose backward pass avoids the slow CPU kernels for bfloat16.
-
-    Measured on 2 cores with AVX512-BF16 (oneDNN, channels_last): the weight gradient of a 5×5 kernel is 5× faster in
-    float32, the data gradient of a strided convolution over 5× as a stride-1 convolution of the spread-out gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, weight, None, stride, padding, 1, weight.shape[0])
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        stride, padding = ctx.stride, ctx.padding
-        channels, _, k, _ = weight.shape
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            height, width = x.shape[2:]
-            spread = grad
-            if stride > 1:
-                shape = (*grad.shape[:2], height + 2 * padding - k + 1, width + 2 * padding - k + 1)
-                spread = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last).zero_()
-                spread[:, :, ::stride, ::stride] = grad
-            grad_x = F.conv2d(spread, weight.flip(2, 3), None, 1, k - 1 - padding, 1, channels)
-        if ctx.needs_input_grad[1]:
-            kind = torch.float32 if k > 3 else weight.dtype
-            _, grad_weight, _ = torch.ops.aten.convolution_backward(
-                grad.to(kind), x.to(kind), weight.to(kind), None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
-                channels, [False, True, False],
-            )  # fmt: skip
-            grad_weight = grad_weight.to(weight.dtype)
-        return grad_x, grad_weight, None, None
-
-
-def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
-    """Depthwise convolution of [B, C, H, W] by [C, 1, k, k]; on CPU in bfloat16 with a fast backward pass."""
-    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        x, weight = (t.to(torch.get_autocast_dtype("cpu")) for t in (x, weight))
-    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and padding < weight.shape[2]:
-        return _DepthwiseConv2d.apply(x, weight, stride, padding)  # type: ignore[no-any-return]
-    return F.conv2d(x, weight, None, stride, padding, 1, weight.shape[0])

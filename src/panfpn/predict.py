@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.build import default_model, load_task
+from panfpn.build import load_task
 from panfpn.files import IMAGE_SUFFIXES, decode_image, is_hidden, read_image
 from panfpn.labels import LabelTable
 from panfpn.models import SemanticFPN
 from panfpn.progress import progress_bar
+from panfpn.release import SHIPPED
 from panfpn.tasks import SemanticTask
 from panfpn.types import SAVED, SemanticMap
 
@@ -46,13 +47,13 @@ class Predictor:
     def from_file(
         cls, path: str | Path | None = None, device: str | None = None, precision: str | None = None
     ) -> "Predictor":
-        """The predictor of a release file or run folder; None: the street-scene model that ships with panfpn.
+        """The predictor of a model; None: the street-scene model that ships with panfpn.
 
-        `device` None is cuda, else mps, else cpu; `precision` None is bfloat16 where the hardware has it.
-        ValueError for a file that is damaged or of another kind.
+        `path` is a release file, a run folder, an mmsegmentation checkpoint, the name of a published model, or
+        OWNER/REPO on the Hugging Face Hub (see `panfpn.zoo.find_model`). `device` None is cuda, else mps, else cpu;
+        `precision` None is bfloat16 where the hardware has it. ValueError for a damaged file or one of another kind.
         """
-        file = default_model() if path is None else Path(path)
-        return cls(load_task(file, device=device or "auto", precision=precision or "auto")[0])
+        return cls(load_task(path or SHIPPED, device=device or "auto", precision=precision or "auto")[0])
 
     @property
     def model(self) -> SemanticFPN:
@@ -194,12 +195,12 @@ def _written(name: str) -> tuple[str, ...]:
 
 
 def predict_to_folder(
-    arguments: Sequence[str | Path], folder: Path, *, model: Path | None = None,
-    what: tuple[str, ...] = ("labels", "overlay"), device: str = "auto", precision: str = "auto", progress: bool = True,
+    arguments: Sequence[str | Path], folder: Path, *, predictor: "Predictor",
+    what: tuple[str, ...] = ("labels", "overlay"), progress: bool = True,
 ) -> tuple[list[Failure], int]:  # fmt: skip
     """Label everything behind `arguments` and save it in `folder`; returns what failed, and how many did not.
 
-    ValueError if there is nothing to label, `what` is unknown, or the model or folder cannot be used.
+    ValueError if there is nothing to label, `what` is unknown, or the folder cannot be used.
     """
     unknown = set(what) - set(SAVED)
     if unknown or not what:
@@ -211,7 +212,6 @@ def predict_to_folder(
             (folder / f"{stem}{end}").resolve() for stem in _written(name) for end in (".png", ".jpg")
         ):
             raise ValueError(f"{folder}: the results would overwrite {path}; choose another folder for them")
-    predictor = Predictor.from_file(model, device, precision)
     folder.mkdir(parents=True, exist_ok=True)
     failures, done = [], 0
     with progress_bar("labelling", inputs.count, show=progress) as advance:

@@ -9,11 +9,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(what: str, total: int, *, show: bool = True) -> Iterator[Callable[[int], None]]:
-    """A bar over `total` images for the time of the block; silent where nobody watches, or `show` is false."""
+def progress_bar(what: str, total: int, *, show: bool = True, unit: str = "images") -> Iterator[Callable[[int], None]]:
+    """A bar over `total` units for the time of the block; silent where nobody watches, or `show` is false."""
     console = Console(stderr=True)
     watched = show and (console.is_terminal or console.is_jupyter)
-    speed = TextColumn("{task.fields[speed]:.1f} images/s")
+    speed = TextColumn(f"{{task.fields[speed]:.1f}} {unit}/s")
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
     start = time.monotonic()
     with Progress(*columns, console=console, disable=not watched, transient=True) as bar:

@@ -100,4 +100,4 @@ class Preprocess:
     mean: tuple[float, ...]  # per channel, of the input in 0..255
     std: tuple[float, ...]
     scale: tuple[int, int] | None = None  # longer and shorter side the image is fitted into; None: its own size
-    size_divisor: int = 1  # the network sees it padded with the mean colour, right and below, to a multiple of this
+    size_divisor: int = 1  # the network sees it grown to a multiple of this: with the mean colour, right and below

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import panfpn
-from panfpn.build import build_task, write_release
+from panfpn.build import build_task
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.data import Dataset, open_dataset
 from panfpn.engine.evaluate import score_dataset
+from panfpn.release import write_release
 from panfpn.tasks import SemanticTask
 from panfpn.types import Sample
 

@@ -264,10 +264,10 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth", "empty.pth"])
 def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"\x10\x00\x00\x00not weights at all")
-    with pytest.raises(ValueError, match=rf"{re.escape(name)}: cannot be read as backbone weights"):
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}: cannot be read as a checkpoint"):
         Backbone("resnet18").load(tmp_path / name)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere\.safetensors: cannot be read"):
+    with pytest.raises(ValueError, match=r"nowhere\.safetensors: no such file"):
         Backbone("resnet18").load(tmp_path / "nowhere.safetensors")

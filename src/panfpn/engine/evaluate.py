@@ -90,7 +90,7 @@ def evaluate(
         ValueError: a file or data set that cannot be used, or label tables that disagree.
     """
     if isinstance(model, str | Path):
-        model = load_task(Path(model), device=device, precision=precision)[0]
+        model = load_task(model, device=device, precision=precision)[0]
     task = getattr(model, "task", model)  # a Predictor holds one
     if not isinstance(task, SemanticTask):
         raise ValueError(f"evaluate takes a file, a run folder, a Predictor or a task, not a {type(model).__name__}")

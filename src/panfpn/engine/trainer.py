@@ -27,6 +27,7 @@ from panfpn.engine.run_folder import RunState, save_run
 from panfpn.engine.signals import stop_requests
 from panfpn.files import write_json
 from panfpn.metrics import SemanticScores
+from panfpn.release import write_release
 from panfpn.tasks import SemanticTask
 from panfpn.types import Batch
 
@@ -47,7 +48,7 @@ class Trainer:
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
         self.task = build.build_task(
             config.model, train_data.table, scale=config.data.scale, size_divisor=config.data.size_divisor,
-            loss=config.loss, precision=config.train.precision, load=not self.state.tensors,
+            inference=config.inference, loss=config.loss, precision=config.train.precision, load=not self.state.tensors,
         )  # fmt: skip
         self._place_model()
         self.optimizer = build_optimizer(self.task.model, config.optim)
@@ -248,7 +249,7 @@ class Trainer:
     def _release(self, scores: SemanticScores) -> None:
         weights = dict(self._released())
         source = {"run": self.folder.name, "step": self.state.step, "sha256": tensors_digest(weights)}
-        build.write_release(
+        write_release(
             self.folder / "model.safetensors", weights, self.config, self.train_data.table, scores=scores.to_dict(),
             source=source,
         )  # fmt: skip

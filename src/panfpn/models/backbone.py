@@ -7,15 +7,17 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 import timm.layers
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from panfpn.foreign import read_foreign, state_dict_of
 
 Shapes = tuple[tuple[int, int, int], ...]
 
@@ -23,6 +25,8 @@ STRIDES = (4, 8, 16, 32)
 _SOME_THAT_FIT = "resnet50c, resnet50, convnext_tiny, tf_efficientnet_lite0, swin_tiny_patch4_window7_224, pvt_v2_b2"
 # How timm's constructors spell "take images of any size" (swin, swinv2, swinv2_cr). Most networks need no option.
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({}, {"strict_img_size": False}, {"dynamic_img_size": True})
+# mmsegmentation's v1c ResNets that timm has under no name of their own: (timm's name, its options)
+_DEEP_STEM = {f"resnet{depth}c": (f"resnet{depth}", {"stem_type": "deep", "stem_width": 32}) for depth in (18, 34)}
 # Heights and widths whose remainders at strides 4…32 differ, small and large: they stand for any size.
 _PROBES: Shapes = ((3, 97, 131), (3, 255, 350), (3, 1022, 79))
 
@@ -60,9 +64,10 @@ class Backbone(nn.Module):
         return _maps(self.body, images, self.multiple)
 
     def load(self, path: Path) -> None:
-        """Load local weights in timm's names (.safetensors, or .pth read without executing code).
+        """Load local weights (.safetensors, or .pth read without executing code) in timm's names.
 
-        A classifier's head is not needed and left out. ValueError names the file and the tensors that are missing or
+        torchvision's and mmsegmentation's ResNets and the encoders of smp are understood too. A classifier's head is
+        not needed and left out. ValueError names the file and the tensors that are missing or
         of another shape.
         """
         load_backbone(self, path)
@@ -96,7 +101,7 @@ def _plan(name: str) -> _Plan:
 
 def _tried(name: str, device: str) -> _Plan:
     with torch.device(device):
-        body = timm.create_model(name, features_only=True)
+        body = _create_timm(name, features_only=True)
         out_indices, channels = _taken(name, body)
         own_size = _own_size(body)
         with torch.no_grad():
@@ -105,17 +110,22 @@ def _tried(name: str, device: str) -> _Plan:
         for multiple in (1, 4, 32, own_size):  # windows divide the size that a network was designed for
             for options in _ANY_SIZE:
                 try:
-                    body = timm.create_model(name, features_only=True, out_indices=out_indices, **options)
+                    body = _create_timm(name, features_only=True, out_indices=out_indices, **options)
                 except TypeError:  # the network has no such option
                     continue
                 misfit = _first_misfit(body, channels, multiple, _PROBES)
                 if misfit is None:
                     return _Plan(out_indices=out_indices, channels=channels, options=options, multiple=multiple)
                 why = why or misfit
-        body = timm.create_model(name, features_only=True, out_indices=out_indices)
+        body = _create_timm(name, features_only=True, out_indices=out_indices)
         if _first_misfit(body, channels, own_size, ((3, own_size, own_size),)) is None:
             why = f"timm builds it for {own_size}x{own_size} and no other"
     raise _refusal(name, why)
+
+
+def _create_timm(name: str, **options: Any) -> nn.Module:
+    base, own = _DEEP_STEM.get(name, (name, {}))
+    return timm.create_model(base, **own, **options)  # type: ignore[no-any-return]
 
 
 def _maps(body: nn.Module, images: torch.Tensor, multiple: int) -> list[torch.Tensor]:
@@ -131,7 +141,7 @@ def _maps(body: nn.Module, images: torch.Tensor, multiple: int) -> list[torch.Te
 
 
 def _check_name(name: str) -> None:
-    if not timm.is_model(name):
+    if name not in _DEEP_STEM and not timm.is_model(name):
 
         def likeness(known: str) -> float:  # to the whole name or to its start: names end in sizes that nobody recalls
             return max(difflib.SequenceMatcher(None, name, k).ratio() for k in (known, known[: len(name)]))
@@ -192,7 +202,7 @@ def _create(name: str, plan: _Plan, in_channels: int, pretrained: bool, drop_pat
     options |= {"features_only": True, "in_chans": in_channels, "out_indices": plan.out_indices, **plan.options}
     no_depth = f"backbone {name!r} has no stochastic depth; drop_path must be 0, not {drop_path}"
     try:
-        body: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+        body: nn.Module = _create_timm(name, pretrained=pretrained, **options)
     except Exception as error:
         if isinstance(error, TypeError) and "drop_path_rate" in str(error):
             raise ValueError(no_depth) from error
@@ -231,12 +241,15 @@ def _stretch(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
     """Load weights in timm's names into `backbone`; see `Backbone.load`."""
-    weights = {_joined(name): tensor for name, tensor in _read(path).items()}
     own = backbone.body.state_dict()
     children = [name for name, _ in backbone.body.named_children()]
     # timm wraps a network whole (`model.`, `body.`) or takes it apart, which joins nested stages (`stages_0`).
     prefix = f"{children[0]}." if children in (["model"], ["body"]) else ""
-    used = {name: weights[key] for name in own if (key := _joined(name.removeprefix(prefix))) in weights}
+    found = [
+        {name: weights[key] for name in own if (key := _joined(name.removeprefix(prefix))) in weights}
+        for weights in _spellings(state_dict_of(read_foreign(path)))
+    ]
+    used = max(found, key=len)
     missing = [n for n in own if n not in used and not n.endswith("num_batches_tracked")]
     wrong = [n for n in used if used[n].shape != own[n].shape]
     if missing or wrong:
@@ -259,15 +272,8 @@ def _difference(name: str, theirs: torch.Size, ours: torch.Size) -> str:
     return what
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            weights = safetensors.torch.load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-            for key in ("state_dict", "model"):  # how trainers wrap them
-                weights = weights.get(key, weights)
-        return {name: tensor for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)}
-    except Exception as error:  # safetensors, zipfile and pickle each have errors of their own
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: cannot be read as backbone weights ({first})") from error
+def _spellings(weights: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """The tensors by joined name: as they are, as a part of a whole network, and with mmsegmentation's deep stem."""
+    part = {re.sub(r"^(backbone\.body\.|backbone\.|encoder\.model\.|encoder\.)", "", n): t for n, t in weights.items()}
+    stem = {re.sub(r"^stem\.", "conv1.", re.sub(r"^stem\.7\.", "bn1.", n)): t for n, t in part.items()}
+    return [{_joined(name): tensor for name, tensor in names.items()} for names in (weights, part, stem)]

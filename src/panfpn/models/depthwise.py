@@ -1,14 +1,61 @@
 """Swaps a network's depthwise convolutions for ones with a fast backward pass on CPU. Same weights, names and results.
 
-In: a module. Out: the same module. What is gained stands in `panfpn.ops.depthwise_conv2d`.
+In: a module. Out: the same module.
 """
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import nn
 
-from panfpn.ops import depthwise_conv2d
+
+class _DepthwiseConv2d(torch.autograd.Function):
+    """Depthwise convolution whose backward pass avoids the slow CPU kernels for bfloat16.
+
+    Measured on 2 cores with AVX512-BF16 (oneDNN, channels_last): the weight gradient of a 5×5 kernel is 5× faster in
+    float32, the data gradient of a strided convolution over 5× as a stride-1 convolution of the spread-out gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, None, stride, padding, 1, weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, padding = ctx.stride, ctx.padding
+        channels, _, k, _ = weight.shape
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            height, width = x.shape[2:]
+            spread = grad
+            if stride > 1:
+                shape = (*grad.shape[:2], height + 2 * padding - k + 1, width + 2 * padding - k + 1)
+                spread = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last).zero_()
+                spread[:, :, ::stride, ::stride] = grad
+            grad_x = F.conv2d(spread, weight.flip(2, 3), None, 1, k - 1 - padding, 1, channels)
+        if ctx.needs_input_grad[1]:
+            kind = torch.float32 if k > 3 else weight.dtype
+            _, grad_weight, _ = torch.ops.aten.convolution_backward(
+                grad.to(kind), x.to(kind), weight.to(kind), None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
+                channels, [False, True, False],
+            )  # fmt: skip
+            grad_weight = grad_weight.to(weight.dtype)
+        return grad_x, grad_weight, None, None
+
+
+def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
+    """Depthwise convolution of [B, C, H, W] by [C, 1, k, k]; on CPU in bfloat16 with a fast backward pass."""
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        x, weight = (t.to(torch.get_autocast_dtype("cpu")) for t in (x, weight))
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and padding < weight.shape[2]:
+        return _DepthwiseConv2d.apply(x, weight, stride, padding)  # type: ignore[no-any-return]
+    return F.conv2d(x, weight, None, stride, padding, 1, weight.shape[0])
 
 
 class DepthwiseConv2d(nn.Module):

@@ -1,0 +1,89 @@
+"""Other people's tensor files, read without running what is in them. In: a .pth or .safetensors. Out: plain data.
+
+A pickle is a program; torch's weights_only reader runs none but builds plain data and tensors. What training loops
+commonly leave beside the weights (arrays, their log buffers) is let in as data that does nothing.
+"""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from panfpn.files import replacing
+
+
+class _Inert:
+    """Stands for an object of a library that is not needed here: takes any state, does nothing."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+_REBUILD = {"_reconstruct": np.zeros(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}  # NumPy's own
+_LET_IN: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
+    *((f, f"numpy.{place}.multiarray.{name}") for place in ("core", "_core") for name, f in _REBUILD.items()),
+    (_Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
+]
+
+
+def read_foreign(path: Path) -> dict[str, Any]:
+    """The mapping that a file holds; tensors lie on the CPU.
+
+    Raises:
+        ValueError: no such file, a damaged one, one that is no mapping, or a pickle that would have to run code; it
+            names the file, and what it wanted to run.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        data = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except Exception as error:  # safetensors, zipfile, pickle and torch each have errors of their own
+        wanted = re.search(r"GLOBAL (\S+)|function '?([\w.]+)|got <class '([\w.]+)'", str(error))
+        if isinstance(error, pickle.UnpicklingError) and wanted:
+            raise ValueError(
+                f"{path}: not loaded: to unpickle it, {next(filter(None, wanted.groups()))} would have to run, and "
+                "files from elsewhere may run nothing here; where you trust it, save its state dict (tensors) alone"
+            ) from error
+        first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        raise ValueError(
+            f"{path}: cannot be read as a checkpoint, it is damaged or of another format ({first})"
+        ) from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: holds a {type(data).__name__}, but a mapping of names to tensors is wanted")
+    return data
+
+
+def _read_pickle(path: Path) -> Any:
+    with torch.serialization.safe_globals(_LET_IN):
+        if _is_zip(path):  # since torch 1.6: tensors stay on disk until they are used
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def state_dict_of(data: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint, however trainers wrap them (`state_dict`, `model`), without DDP's `module.`."""
+    for key in ("state_dict", "model"):
+        if isinstance(data.get(key), dict):
+            data = data[key]
+    return {name.removeprefix("module."): t for name, t in data.items() if isinstance(t, torch.Tensor)}
+
+
+def write_foreign(path: Path, data: dict[str, Any]) -> None:
+    """Write a mapping as torch does, whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(data, temporary)

@@ -1,0 +1,7 @@
+"""Checkpoints of other libraries, in and out. In: their files. Out: weights under our names, and what they mean."""
+
+from panfpn.interop.detect import read_foreign_model
+from panfpn.interop.imported import Imported
+from panfpn.interop.mmseg import write_mmseg
+
+__all__ = ["Imported", "read_foreign_model", "write_mmseg"]

@@ -1,0 +1,32 @@
+"""Which library a checkpoint comes from. In: a file. Out: its network as `Imported`, or the reason why not."""
+
+from pathlib import Path
+
+from panfpn.foreign import read_foreign, state_dict_of
+from panfpn.interop.imported import Imported
+from panfpn.interop.mmseg import is_mmseg, read_mmseg
+from panfpn.interop.smp import is_smp, refuse_smp
+from panfpn.labels import LabelTable
+
+
+def read_foreign_model(
+    path: Path, *, labels: LabelTable | None = None, ema: bool = False, scale: tuple[int, int] | None = None
+) -> Imported:
+    """The Semantic FPN in a checkpoint of another library; arguments as in `read_mmseg`.
+
+    Raises:
+        ValueError: a file that cannot be read safely, or a network that is not a Semantic FPN; it says what it is.
+    """
+    data = read_foreign(path)
+    tensors = state_dict_of(data)
+    if is_mmseg(tensors):
+        return read_mmseg(tensors, data, path, labels=labels, ema=ema, scale=scale)
+    if is_smp(tensors):
+        refuse_smp(tensors, path)
+    parts = ", ".join(sorted({name.split(".")[0] for name in tensors})[:8]) or "no tensors"
+    only = (
+        "; it may be a backbone alone: --model.backbone-weights takes those"
+        if "layer4.0.conv1.weight" in tensors
+        else ""
+    )
+    raise ValueError(f"{path}: not a Semantic FPN of mmsegmentation (its tensors begin with {parts}){only}")

@@ -1,0 +1,61 @@
+"""What every reader of other people's checkpoints gives back, and how tensors are fitted to our names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from panfpn.config import Model, TrainConfig
+from panfpn.labels import LabelTable
+from panfpn.models import SemanticFPN
+
+Shapes = dict[str, torch.Size]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Imported:
+    """A network from elsewhere: what a release file needs to know."""
+
+    weights: dict[str, torch.Tensor]  # under our names
+    config: TrainConfig  # its model, scale, size_divisor and inference are the network's
+    table: LabelTable
+    format: str
+    notes: tuple[str, ...]  # what was left out or assumed, one sentence each
+
+
+def skeleton(model: Model) -> Shapes:
+    """Names and shapes of all tensors of the network that `model` describes, none of which is allocated."""
+    assert model.num_classes is not None
+    with torch.device("meta"):
+        network = SemanticFPN(
+            model.backbone, model.num_classes, fpn_channels=model.fpn_channels, head_channels=model.head_channels,
+            norm=model.norm,
+        )  # fmt: skip
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def fitted(
+    tensors: Mapping[str, torch.Tensor], names: Mapping[str, str], shapes: Shapes, path: Path
+) -> dict[str, torch.Tensor]:
+    """`tensors` under our names, given the peer's name of each of ours.
+
+    Raises:
+        ValueError: tensors that are missing, unexpected or of another shape; it lists them.
+    """
+    missing = [
+        theirs for theirs in names.values() if theirs not in tensors and not theirs.endswith("num_batches_tracked")
+    ]
+    unexpected = sorted(set(tensors) - set(names.values()))
+    wrong = [
+        f"{theirs} is {tuple(tensors[theirs].shape)} instead of {tuple(shapes[ours])}"
+        for ours, theirs in names.items() if theirs in tensors and tensors[theirs].shape != shapes[ours]
+    ]  # fmt: skip
+    problems = [
+        f"{len(found)} {what}: {', '.join(found[:8])}{', …' if len(found) > 8 else ''}"
+        for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong)) if found
+    ]  # fmt: skip
+    if problems:
+        raise ValueError(f"{path}: its tensors do not fit; {'; '.join(problems)}")
+    count = torch.zeros((), dtype=torch.int64)  # FrozenBN and old files keep no num_batches_tracked
+    return {ours: tensors.get(theirs, count).clone() for ours, theirs in names.items()}

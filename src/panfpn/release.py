@@ -1,0 +1,112 @@
+"""Release files: a model and all it needs to predict. In: weights and settings, or a name. Out: a file, or those.
+
+Reads other libraries' checkpoints under the same names, and converts them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from panfpn.checkpoint import is_release, read_checkpoint, write_checkpoint
+from panfpn.config import Model, TrainConfig, parse
+from panfpn.files import sha256
+from panfpn.interop import Imported, read_foreign_model, write_mmseg
+from panfpn.labels import LabelTable
+from panfpn.zoo import PUBLISHED, find_model
+
+SHIPPED = "camvid_lite0"  # the model in the package
+
+
+def write_release(
+    path: Path, weights: Mapping[str, torch.Tensor], config: TrainConfig, table: LabelTable, *,
+    scores: Mapping[str, Any], source: Mapping[str, Any], half: bool = False,
+) -> str:  # fmt: skip
+    """Write a self-describing release file of a resolved configuration; returns its SHA-256.
+
+    `half` stores convolution weights as float16 and keeps norms, biases and statistics in float32.
+    """
+    header = _release_header(config, table, scores, source)
+    tensors = {n: t.half() if half and t.ndim > 1 and t.is_floating_point() else t for n, t in weights.items()}
+    return write_checkpoint(path, tensors, header, kind="release")
+
+
+def _release_header(
+    config: TrainConfig, table: LabelTable, scores: Mapping[str, Any], source: Mapping[str, Any]
+) -> dict[str, Any]:
+    model = replace(config.model, pretrained=False, backbone_weights=None, start_from=None)
+    return {
+        "architecture": "SemanticFPN", "model": asdict(model), "scale": config.data.scale,
+        "size_divisor": config.data.size_divisor, "inference": asdict(config.inference), "table": table.to_dict(),
+        "scores": dict(scores), "source": dict(source),
+    }  # fmt: skip
+
+
+def read_model(name: str | Path) -> tuple[Path, dict[str, torch.Tensor], dict[str, Any]]:
+    """The file behind a name (see `find_model`), and its tensors and header as a release file has them.
+
+    A run folder stands for its `model.safetensors`; an mmsegmentation checkpoint is converted on the way.
+    """
+    path = default_model() if str(name) == SHIPPED else find_model(name)
+    file = path / "model.safetensors" if path.is_dir() else path
+    if file.suffix == ".safetensors" and is_release(file):
+        return file, *read_checkpoint(file, kind="release")
+    found, source = import_model(str(name), file)
+    return file, found.weights, _release_header(found.config, found.table, {}, source)
+
+
+def import_model(
+    name: str, file: Path, *, labels: LabelTable | None = None, ema: bool = False, scale: tuple[int, int] | None = None
+) -> tuple[Imported, dict[str, Any]]:
+    """The network in another library's checkpoint, and where it came from; see `read_foreign_model`."""
+    if labels is None and name in PUBLISHED:
+        labels = LabelTable.named(PUBLISHED[name].table)
+    found = read_foreign_model(file, labels=labels, ema=ema, scale=scale)
+    return found, {"file": file.name, "sha256": sha256(file), "format": found.format}
+
+
+def convert_model(
+    name: str, out: Path | None = None, *, labels: str | None = None, ema: bool = False,
+    scale: tuple[int, int] | None = None,
+) -> tuple[Path, tuple[str, ...]]:  # fmt: skip
+    """Another library's checkpoint -> release file, release file -> mmsegmentation checkpoint.
+
+    Returns the file written (never over another one), and what the reader left out or assumed.
+
+    Raises:
+        ValueError: a file that exists already, a label table that does not fit, or what `read_model` raises.
+    """
+    path = find_model(name)
+    path = path / "model.safetensors" if path.is_dir() else path
+    ours = path.suffix == ".safetensors" and is_release(path)
+    out = out or Path(path.with_suffix(".pth" if ours else ".safetensors").name)
+    if out.exists():
+        raise ValueError(f"{out}: exists already; name another file with --out")
+    if ours:
+        if labels or ema or scale:
+            raise ValueError(
+                f"{path}: is a release file, which says all of this itself; leave --labels, --ema, --scale"
+            )
+        weights, header = read_checkpoint(path, kind="release")
+        write_mmseg(
+            out, weights, parse(Model, header["model"]), LabelTable.from_dict(header["table"], f"{path}: table")
+        )
+        return out, ()
+    table = None
+    if labels is not None:
+        is_file = labels.endswith((".yaml", ".yml"))
+        table = LabelTable.from_yaml(Path(labels)) if is_file else LabelTable.named(labels)
+    found, source = import_model(name, path, labels=table, ema=ema, scale=scale)
+    if found.config.model.num_classes != found.table.num_classes:
+        raise ValueError(f"{path}: has {found.config.model.num_classes} classes, but label table "
+                         f"{found.table.name!r} names {found.table.num_classes}")  # fmt: skip
+    write_release(out, found.weights, found.config, found.table, scores={}, source=source)
+    return out, found.notes
+
+
+def default_model() -> Path:
+    """The street-scene model that ships with panfpn (CamVid classes; see docs/camvid_lite0.md)."""
+    return Path(str(resources.files("panfpn") / "weights" / f"{SHIPPED}.safetensors"))

@@ -1,0 +1,144 @@
+"""From a model's name to its file. In: a path, a known name, a repository on the Hugging Face Hub. Out: a local file.
+
+The address of the published models is reported gone, so every other place is asked first: folders (PANFPN_WEIGHTS),
+earlier downloads (PANFPN_CACHE), mirrors (PANFPN_MIRRORS). What a name's hash does not vouch for is not used.
+"""
+
+import difflib
+import os
+import re
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from panfpn.files import replacing, sha256
+from panfpn.progress import progress_bar
+
+_LARGEST = 4 << 30  # bytes of a download
+_ADDRESS = "https://download.openmmlab.com/mmsegmentation/v0.5/sem_fpn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A published model: its file, the first hexadecimals of the file's SHA-256, classes, and scores in percent."""
+
+    file: str
+    table: str
+    miou: float
+    miou_flip: float  # multi-scale and flip
+
+    @property
+    def url(self) -> str:
+        """Where it was published."""
+        return f"{_ADDRESS}/{self.file.split('_2020')[0]}/{self.file}"
+
+    @property
+    def digest(self) -> str:
+        """The beginning of its SHA-256, which stands in its name."""
+        return self.file.removesuffix(".pth").rsplit("-", 1)[1]
+
+
+PUBLISHED = {  # FACTS B1
+    "fpn_r50_cityscapes": Published(
+        file="fpn_r50_512x1024_80k_cityscapes_20200717_021437-94018a0d.pth", table="cityscapes", miou=74.52,
+        miou_flip=76.08,
+    ),
+    "fpn_r101_cityscapes": Published(
+        file="fpn_r101_512x1024_80k_cityscapes_20200717_012416-c5800d4c.pth", table="cityscapes", miou=75.80,
+        miou_flip=77.40,
+    ),
+    "fpn_r50_ade20k": Published(
+        file="fpn_r50_512x512_160k_ade20k_20200718_131734-5b5a6ab9.pth", table="ade20k", miou=37.49, miou_flip=39.09,
+    ),
+    "fpn_r101_ade20k": Published(
+        file="fpn_r101_512x512_160k_ade20k_20200718_131734-306b5004.pth", table="ade20k", miou=39.35, miou_flip=40.72,
+    ),
+}  # fmt: skip
+
+
+def find_model(name: str | Path) -> Path:
+    """The local file (or run folder) of a model: a path, a name in PANFPN_WEIGHTS, a published one, or OWNER/REPO.
+
+    Raises:
+        ValueError: nothing of that name (it says where it looked), or a file whose hash is not the one in its name.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    text = str(name)
+    published = PUBLISHED.get(text)
+    wanted = [text, f"{text}.safetensors", f"{text}.pth"] + ([published.file] if published else [])
+    folders = [Path(f).expanduser() for f in os.environ.get("PANFPN_WEIGHTS", "").split(os.pathsep) if f]
+    looked = [f"the path {path}", f"PANFPN_WEIGHTS ({', '.join(map(str, folders)) or 'not set'})"]
+    for folder in folders:
+        for file in wanted:
+            if (folder / file).is_file() and (folder / file).resolve().is_relative_to(folder.resolve()):
+                return _vouched(folder / file, published)
+    if published:
+        return _fetched(published, looked)
+    if path.is_absolute() or path.suffix in (".pth", ".pt", ".safetensors"):
+        raise ValueError(f"{path}: no such file (nor in a folder of {looked[1]})")
+    if re.fullmatch(r"(hf:)?[\w.-]+/[\w.-]+(@[\w.-]+)?", text):
+        return _from_hub(text.removeprefix("hf:"), looked)
+    near = difflib.get_close_matches(text, PUBLISHED, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(PUBLISHED)}"
+    raise ValueError(f"no model {text!r}; looked in {'; '.join(looked)}; {hint}")
+
+
+def _vouched(file: Path, published: Published | None) -> Path:
+    """The file, if its content is what its published name says; other files (our own) carry their hash inside."""
+    if published and file.name == published.file and not sha256(file).startswith(published.digest):
+        raise ValueError(
+            f"{file}: its SHA-256 begins with {sha256(file)[:8]}, but the published file's with {published.digest}; "
+            "it is damaged or another file, get it again"
+        )
+    return file
+
+
+def _fetched(published: Published, looked: list[str]) -> Path:
+    """The published file out of the cache, or downloaded into it."""
+    cache = Path(os.environ.get("PANFPN_CACHE") or Path.home() / ".cache" / "panfpn").expanduser()
+    target = cache / published.file
+    if target.is_file():
+        return _vouched(target, published)
+    looked.append(f"{cache}")
+    mirrors = os.environ.get("PANFPN_MIRRORS", "").split()
+    for url in [*(f"{mirror.rstrip('/')}/{published.file}" for mirror in mirrors), published.url]:
+        try:
+            _download(url, target, published)
+            return target
+        except (OSError, ValueError) as error:  # urllib's errors are OSErrors
+            looked.append(f"{url} ({error})")
+    raise ValueError(
+        f"the published file {published.file} could not be had; looked in {'; '.join(looked)}; put it into a folder "
+        "that PANFPN_WEIGHTS names, or name a mirror in PANFPN_MIRRORS"
+    )
+
+
+def _download(url: str, target: Path, published: Published) -> None:
+    with urllib.request.urlopen(url, timeout=30) as answer, replacing(target) as temporary:
+        size = int(answer.headers.get("Content-Length") or 0)
+        done = 0
+        with temporary.open("wb") as file, progress_bar(target.name, size >> 20, unit="MiB") as advance:
+            while block := answer.read(1 << 20):
+                done += len(block)
+                if done > _LARGEST:
+                    raise ValueError(f"larger than {_LARGEST >> 30} GiB")
+                file.write(block)
+                advance(done >> 20)
+        found = sha256(temporary)
+        if not found.startswith(published.digest):
+            raise ValueError(f"SHA-256 {found[:8]}… instead of {published.digest}…")
+
+
+def _from_hub(name: str, looked: list[str]) -> Path:
+    """`model.safetensors` of a repository on the Hugging Face Hub (cached by huggingface_hub)."""
+    import huggingface_hub  # noqa: PLC0415 - only who asks for a repository pays for it
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision or None))
+    except Exception as error:  # no network, no such repository, no such file: the hub's own classes
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        looked.append(f"the Hugging Face Hub, repository {repository} ({first})")
+    raise ValueError(f"no model {name!r}; looked in {'; '.join(looked)}")
