@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
 
@@ -217,8 +217,13 @@ class _Predict:
     model: str | None = None
     """Release file, run folder, mmsegmentation checkpoint, published name (fpn_r50_cityscapes, …) or OWNER/REPO on the
     Hugging Face Hub; without it, the street-scene model that ships with panfpn."""
-    save: str = "labels,overlay"
-    """What to write, joined by commas: labels, overlay, confidence."""
+    save: str | None = None
+    """What to write, joined by commas: labels, overlay, confidence. Default: labels,overlay (labels with --format)."""
+    format: Literal["cityscapes", "ade20k"] | None = None
+    """Name and encode the files as this benchmark's server wants them."""
+    check: bool = False
+    """With --format: read the files again as the server will, and score them where the ground truth lies beside the
+    images."""
     device: str = "auto"
     precision: str = "auto"
     scale: tuple[int, int] | None = None
@@ -236,7 +241,9 @@ Label images: files, folders, patterns ('photos/*.jpg') and videos. Results keep
 def _predict(arguments: list[str]) -> int:
     options = _parse(_Predict, "predict", arguments, _PREDICT_HELP)
     from panfpn.build import set_inference
+    from panfpn.inputs import Inputs
     from panfpn.predict import Predictor, predict_to_folder
+    from panfpn.submission import submission_for
 
     predictor = Predictor.from_file(options.model, options.device, options.precision)
     task = predictor.task
@@ -244,14 +251,27 @@ def _predict(arguments: list[str]) -> int:
                   inference=task.inference)  # fmt: skip
     options = _parse(_Predict, "predict", arguments, _PREDICT_HELP, own)
     set_inference(task, scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
-    what = tuple(options.save.split(","))
-    failures, done = predict_to_folder(options.inputs, options.out, predictor=predictor, what=what)
-    sys.stdout.write(
-        f"{done} of {done + len(failures)} images labelled; {options.save.replace(',', ', ')} in {options.out}\n"
+    what = tuple((options.save or ("labels" if options.format else "labels,overlay")).split(","))
+    if options.format and what != ("labels",):
+        raise ValueError(f"--format {options.format} writes labels only; leave --save out")
+    if options.check and not options.format:
+        raise ValueError("--check goes with --format")
+    submission = submission_for(options.format, task.table) if options.format else None
+    failures, done = predict_to_folder(
+        options.inputs, options.out, predictor=predictor, what=what, submission=submission
     )
+    sys.stdout.write(f"{done} of {done + len(failures)} images labelled; {', '.join(what)} in {options.out}\n")
     if failures:
         reasons = "\n  ".join(failure.reason for failure in failures)
         raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")
+    if submission and options.check:
+        images = [path for _, path in Inputs(options.inputs, out=options.out).files]
+        files, scores = submission.check(images, options.out)
+        sys.stdout.write(f"{files} files are as {submission.format} wants them\n")
+        if scores is None:
+            sys.stdout.write("no ground truth beside the images, so they were not scored\n")
+        else:
+            _print_scores(scores)
     return 0
 
 
