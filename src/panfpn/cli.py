@@ -100,8 +100,9 @@ def _recipes(arguments: list[str]) -> int:
         sys.stdout.write(f"{recipes.describe(arguments[0])}\n")
         return 0
     sys.stdout.write("usage: panfpn recipes [NAME]      (a recipe's command, hardware, score and settings)\n\n")
+    width = max(map(len, recipes.NAMES))
     for name in recipes.NAMES:
-        sys.stdout.write(f"  {name:<14} {recipes.summary(name)}\n")
+        sys.stdout.write(f"  {name:<{width}}  {recipes.summary(name)}\n")
     return 0
 
 
@@ -120,7 +121,7 @@ def _train(arguments: list[str]) -> int:
 
         return _finished(train(resume=Path(arguments[1])))
     if not from_start and not {"-h", "--help"} & set(arguments):
-        raise ValueError(f"train needs a recipe ({', '.join(recipes.NAMES)}), a YAML file, or --resume DIR")
+        raise ValueError("train needs a recipe (`panfpn recipes` lists them), a YAML file, or --resume DIR")
     name = from_start[0] if from_start else None
     if name is None:
         start = TrainConfig()

@@ -15,10 +15,11 @@ from torch import nn
 
 from panfpn.build import load_weights
 from panfpn.checkpoint import read_checkpoint, read_header, write_checkpoint
-from panfpn.config import TrainConfig, parse
+from panfpn.config import TrainConfig
 from panfpn.engine.optim import WeightAverage, load_optimizer, optimizer_tensors
 from panfpn.files import write_text
 from panfpn.metrics import SemanticScores
+from panfpn.parsing import parse
 
 _LAST, _BEST = "last.safetensors", "model.safetensors"
 
