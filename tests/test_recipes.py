@@ -174,6 +174,7 @@ def test_probe_differs_from_the_ade20k_recipe_only_where_published(
     plain = recipes.fpn_r50_ade20k(
         optim=config.optim, train__steps=steps, train__batch_size=batch, model__drop_path=drop_path,
         model__backbone=config.model.backbone, data__size_divisor=divisor, run=config.run,
+        inference__stretch=divisor == 32,
     )  # fmt: skip
     assert config == plain
     assert config.optim.decay_norm_bias and config.optim.clip_norm is None and config.optim.betas == (0.9, 0.999)

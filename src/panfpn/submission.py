@@ -32,9 +32,7 @@ class Submission:
         stems = [self._stem(path) for path in images]
         twice = [stem for stem, count in Counter(stems).items() if count > 1]
         if twice:
-            raise ValueError(
-                f"two images would be written as {twice[0]}.png; a {self.format} submission is one flat folder"
-            )
+            raise ValueError(f"two images would be written as {twice[0]}.png, and a submission is one flat folder")
         return stems
 
     def _stem(self, path: Path) -> str:
@@ -42,9 +40,7 @@ class Submission:
             return path.stem
         found = _CITYSCAPES.fullmatch(path.stem)
         if not found:
-            raise ValueError(
-                f"{path}: its name is not CITY_SEQ_FRAME_leftImg8bit, which a cityscapes submission goes by"
-            )
+            raise ValueError(f"{path}: its name is not CITY_SEQ_FRAME_leftImg8bit, by which the server knows it")
         return f"{found[1]}_pred"
 
     def ground_truth(self, image: Path) -> Path:
