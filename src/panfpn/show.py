@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from panfpn.metrics import SemanticScores
@@ -13,6 +14,7 @@ from panfpn.metrics.counts import mean, plain
 from panfpn.metrics.protocols import score
 
 _MOVED = 5  # images that a comparison lists
+_WIDEST = 400  # characters that a table may take
 _HIDDEN = ("Dice", "Recall")  # mmseg's second names of Fscore and Acc, which the table does without
 
 
@@ -35,22 +37,22 @@ def print_scores(scores: SemanticScores, protocol: str = "mmseg") -> None:
     total = max(1, int(scores.pixels.sum()))
     for k, name in enumerate(scores.names):
         if math.isnan(scores.iou[k]):
-            table.add_row(name, "absent")
+            table.add_row(escape(name), "absent")
             continue
         cells = (_number(values[k], digits) for values in columns.values())
-        table.add_row(name, *cells, _number(scale * scores.pixels[k] / total, digits))
+        table.add_row(escape(name), *cells, _number(scale * scores.pixels[k] / total, digits))
     console = Console()
-    console.width = max(console.width, console.measure(table).maximum)  # rather a long line than a cut number
+    wanted = console.measure(table, options=console.options.update(width=_WIDEST)).maximum
+    console.width = max(console.width, wanted)  # rather a long line than a cut number
     console.print(table)
     summary = "  ".join(f"{name} {_number(value, digits)}" for name, value in shown.summary.items())
     lines = [f"{protocol}{', %' if shown.percent else ''}: {summary}"]
     if scores.boundary:
         lines.append("  ".join(f"mean {name} {_number(mean(columns[name]), digits)}" for name in list(columns)[-2:]))
     if scores.images and len(scores.images.names) > 1:
-        lines.append(
-            f"mIoU {_range(miou_interval(scores.images))} (95 %, bootstrap over {len(scores.images.names)} images)"
-        )
-    console.print("\n".join(lines), highlight=False)
+        bounds = _bounds(miou_interval(scores.images), scale, digits)
+        lines.append(f"mmseg mIoU {bounds} in 95 % of bootstrap resamples of the {len(scores.images.names)} images")
+    console.print("\n".join(lines), highlight=False, markup=False)
 
 
 def scores_to_json(scores: SemanticScores, protocol: str = "mmseg") -> dict[str, Any]:
@@ -76,16 +78,16 @@ def print_comparison(comparison: Comparison, first: Path, second: Path) -> None:
     rows = (("A", comparison.a), ("B", comparison.b), ("B - A", comparison.difference))
     for name, interval in rows:
         sign = "+" if name == "B - A" else ""
-        table.add_row(name, format(interval.value, f"{sign}.4f"), _bounds(interval, sign))
+        table.add_row(name, f"{interval.value:{sign}.4f}", _bounds(interval, sign=sign))
     console = Console()
-    console.print(f"A: {first}\nB: {second}", highlight=False, soft_wrap=True)
+    console.print(f"A: {first}\nB: {second}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     console.print(f"B is better in {100 * comparison.b_better:.1f} % of the resamples of the images", highlight=False)
     if not comparison.moved:
         return
     moved = Table("moved most", "A", "B", "B - A")
     for name, a, b in comparison.moved[:_MOVED]:
-        moved.add_row(name, f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}")
+        moved.add_row(escape(name), f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}")
     console.print(moved)
 
 
@@ -93,9 +95,5 @@ def _number(value: float, digits: int) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _range(interval: Interval) -> str:
-    return f"{interval.value:.4f}, {_bounds(interval)}"
-
-
-def _bounds(interval: Interval, sign: str = "") -> str:
-    return f"{interval.low:{sign}.4f} to {interval.high:{sign}.4f}"
+def _bounds(interval: Interval, scale: int = 1, digits: int = 4, sign: str = "") -> str:
+    return " to ".join(f"{scale * bound:{sign}.{digits}f}" for bound in (interval.low, interval.high))

@@ -3,7 +3,6 @@
 In: the rows that a ConfusionMatrix kept, or plain data. Out: hits, predicted and true pixels per image and class.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,19 +44,20 @@ class ImageRows:
         ]  # fmt: skip
 
     @staticmethod
-    def from_list(data: Sequence[Any], num_classes: int, source: object = "images") -> "ImageRows":
+    def from_list(data: Any, num_classes: int, source: object = "images") -> "ImageRows":
         """The rows of plain data; ValueError names `source` and the image whose entry cannot be one."""
-        table = np.zeros((len(data), 3, num_classes), np.int64)
-        pixels = np.zeros((len(data), 1), np.int64)
+        if not isinstance(data, list):
+            raise ValueError(f"{source}: key 'images' is not a list")
+        rows = np.zeros((len(data), 3 * num_classes + 1), np.int64)
         names = []
         for i, entry in enumerate(data):
             try:
                 names.append(str(entry["name"]))
-                pixels[i] = entry["pixels"]
-                for k, *row in entry["classes"]:
+                rows[i, -1] = entry["pixels"]
+                for k, hits, found, true in entry["classes"]:
                     if not 0 <= k < num_classes:
-                        raise IndexError(f"class {k} of {num_classes}")
-                    table[i, :, k] = row
-            except (KeyError, TypeError, ValueError, IndexError) as error:
+                        raise ValueError(f"class {k} of {num_classes}")
+                    rows[i, [k, num_classes + k, 2 * num_classes + k]] = hits, found, true
+            except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise ValueError(f"{source}: images[{i}] is not an image's counts ({error})") from error
-        return ImageRows(tuple(names), np.concatenate([table.reshape(len(data), -1), pixels], 1))
+        return ImageRows(tuple(names), rows)
