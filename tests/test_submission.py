@@ -63,7 +63,7 @@ def test_cityscapes_files(model_files: dict[str, Path], tmp_path: Path, capsys: 
         assert set(np.unique(mask)) <= {c.values[0] for c in LabelTable.named("cityscapes").classes}
         assert mask.min() >= 7  # road is 7 there, not 0
     printed = capsys.readouterr().out
-    assert "2 files are as cityscapes wants them" in printed and "mIoU" in printed
+    assert "2 files are as cityscapes wants them" in printed and "averageScoreClasses" in printed
 
 
 def test_ade20k_files_without_ground_truth(

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -130,4 +129,4 @@ def released_scores(folder: Path) -> SemanticScores:
     """The validation scores of the run's `model.safetensors`, as its header holds them."""
     header = read_header(folder / _BEST)
     names = tuple(entry["name"] for entry in header["table"]["classes"])
-    return SemanticScores(names=names, counts=np.array(header["scores"]["confusion"], np.int64))
+    return SemanticScores.from_dict(header["scores"], names, folder / _BEST)  # a header's own keys are sorted
