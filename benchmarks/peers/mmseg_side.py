@@ -100,12 +100,13 @@ def margin(scores: torch.Tensor) -> np.ndarray:
 
 def train(folder: Path, task: dict) -> dict[str, np.ndarray]:
     """The loss of every step, by mmengine's optimiser wrapper and PolyLR as in the published configuration."""
-    model = build(folder, task).train()
+    model = build(folder, task).train().to(getattr(torch, task["dtype"]))
     from mmengine.optim import PolyLR, build_optim_wrapper
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
     optimizer = build_optim_wrapper(model, model.cfg.optim_wrapper)
+    optimizer.param_groups[0].update(lr=task["lr"], initial_lr=task["lr"])
     settings = {k: v for k, v in model.cfg.param_scheduler[0].items() if k != "type"} | {"end": task["steps"]}
     schedule = PolyLR(optimizer, **settings)
     height, width = task["crop"]

@@ -70,11 +70,11 @@ class View:
                 parts.append((i, start, stop))
         total: torch.Tensor | None = None
         for i, start, stop in parts:
-            logits, top = self.windows[i][j], self.tops[i]
+            logits, top = as_float(self.windows[i][j]), self.tops[i]
             low, rows = _resize_rows(logits.shape[2], self.padded[0], start - top, stop - top)
             part = slice(start - first, stop - first)
-            weights = ((taken[:, part] / count[part]) @ rows).to(logits.device)
-            block = weights @ logits[:, :, low : low + rows.shape[1]].float()
+            weights = ((taken[:, part] / count[part]) @ rows).to(logits)
+            block = weights @ logits[:, :, low : low + rows.shape[1]]
             total = block if total is None else total + block
         assert total is not None, "windows cover the view"
         return _resize_columns(total, self.padded[1])[..., : self.window[1]]
@@ -95,6 +95,11 @@ def _resize_rows(size_in: int, size_out: int, start: int, stop: int) -> tuple[in
     weights[row, above - first] = 1 - share
     weights[row, below - first] += share
     return first, weights
+
+
+def as_float(x: torch.Tensor) -> torch.Tensor:
+    """At least float32: what autocast left in 16 bits is widened."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _resize_columns(block: torch.Tensor, width: int) -> torch.Tensor:
@@ -159,8 +164,8 @@ class _SumOverRows(torch.autograd.Function):
         size: Size,
         function: Callable[[torch.Tensor, slice], torch.Tensor],
     ) -> torch.Tensor:
-        leaf = logits.detach().float().requires_grad_(logits.requires_grad)
-        total = torch.zeros((), device=logits.device)
+        leaf = as_float(logits.detach()).requires_grad_(logits.requires_grad)
+        total = leaf.new_zeros(())
         with torch.set_grad_enabled(logits.requires_grad):
             for rows, block in upsample_blocks(leaf, size):
                 part = function(block, rows)

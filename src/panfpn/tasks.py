@@ -13,7 +13,7 @@ from panfpn.data.transforms import fit_size, resized_image
 from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
 from panfpn.models import SemanticFPN
-from panfpn.ops import Size, View, upsample_argmax
+from panfpn.ops import Size, View, as_float, upsample_argmax
 from panfpn.types import Batch, Preprocess, SemanticMap
 
 
@@ -55,7 +55,7 @@ class SemanticTask(nn.Module):
             images[i, :, height:] = 0  # padding is the mean colour, exactly
             images[i, :, :, width:] = 0
         logits = self._logits(self.dense, images)[:, :, : -(-images.shape[2] // 4), : -(-images.shape[3] // 4)]
-        return self.loss(logits.float(), batch.targets, pixels=pixels, share=share)
+        return self.loss(as_float(logits), batch.targets, pixels=pixels, share=share)
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [B, C, H, W] -> float32."""
