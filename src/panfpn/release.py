@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from panfpn.checkpoint import is_release, read_checkpoint, write_checkpoint
-from panfpn.config import Model, TrainConfig, parse
+from panfpn.config import Data, Inference, Model, TrainConfig, parse
 from panfpn.files import sha256
 from panfpn.interop import Imported, read_foreign_model, write_mmseg
 from panfpn.labels import LabelTable
@@ -82,7 +82,10 @@ def convert_model(
     path = find_model(name)
     path = path / "model.safetensors" if path.is_dir() else path
     ours = path.suffix == ".safetensors" and is_release(path)
-    out = out or Path(path.with_suffix(".pth" if ours else ".safetensors").name)
+    suffix = ".pth" if ours else ".safetensors"
+    out = out or Path(path.with_suffix(suffix).name)
+    if out.suffix != suffix:
+        raise ValueError(f"{out}: is to be written as {suffix}; name the file so")
     if out.exists():
         raise ValueError(f"{out}: exists already; name another file with --out")
     if ours:
@@ -91,9 +94,11 @@ def convert_model(
                 f"{path}: is a release file, which says all of this itself; leave --labels, --ema, --scale"
             )
         weights, header = read_checkpoint(path, kind="release")
-        write_mmseg(
-            out, weights, parse(Model, header["model"]), LabelTable.from_dict(header["table"], f"{path}: table")
-        )
+        config = TrainConfig(
+            model=parse(Model, header["model"]), inference=parse(Inference, header.get("inference", {})),
+            data=Data(scale=header["scale"] and tuple(header["scale"]), size_divisor=header["size_divisor"]),
+        )  # fmt: skip
+        write_mmseg(out, weights, config, LabelTable.from_dict(header["table"], f"{path}: table"))
         return out, ()
     table = None
     if labels is not None:

@@ -9,6 +9,7 @@ import os
 import re
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from panfpn.files import replacing, sha256
@@ -107,7 +108,7 @@ def _fetched(published: Published, looked: list[str]) -> Path:
         try:
             _download(url, target, published)
             return target
-        except (OSError, ValueError) as error:  # urllib's errors are OSErrors
+        except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors
             looked.append(f"{url} ({error})")
     raise ValueError(
         f"the published file {published.file} could not be had; looked in {'; '.join(looked)}; put it into a folder "
