@@ -70,7 +70,8 @@ def read_mmseg(
         scale = _PUBLISHED_SCALE.get(table.name)
         size = f"{scale[0]}×{scale[1]}" if scale else "their own size"
         notes.append(f"the file does not say at which size images are tested: they are fitted into {size} (--scale)")
-    weights = fitted(tensors, {name: mmseg_name(name, model) for name in skeleton(model)}, skeleton(model), path)
+    shapes = skeleton(model)
+    weights = fitted(tensors, {name: mmseg_name(name, model) for name in shapes}, shapes, path)
     data_settings = Data(scale=scale, size_divisor=settings.size_divisor)
     config = TrainConfig(data=data_settings, model=model, inference=settings.inference)
     version = "1.x" if "mmengine_version" in meta or "dataset_meta" in meta else "0.x"
