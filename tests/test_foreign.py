@@ -76,7 +76,8 @@ def damaged(kind: str, path: Path) -> Path:
         path.unlink()
     else:
         path.write_bytes({
-            "empty": b"", "half a zip": whole[: len(whole) // 2], "zip without its end": whole[:-30], "zip magic": b"PK\x03\x04",
+            "empty": b"", "half a zip": whole[: len(whole) // 2], "zip without its end": whole[:-30],
+            "zip magic": b"PK\x03\x04",
             "text": b"hello", "json": json.dumps({"a": 1}).encode(), "pickle's first byte": b"\x80",
             "HTML": b"<!DOCTYPE html><html>404</html>", "zeros": bytes(4096),
         }[kind])  # fmt: skip

@@ -112,7 +112,7 @@ def test_nothing_outside_of_a_folder_is_taken(name: str, tmp_path: Path, monkeyp
     monkeypatch.setenv("PANFPN_WEIGHTS", str(where))
     monkeypatch.setattr(zoo, "_from_hub", lambda name, looked: pytest.fail("asked the hub for a path"))
     monkeypatch.chdir(tmp_path / "w" / "sub")
-    with pytest.raises(ValueError, match="no model|no such file"):
+    with pytest.raises(ValueError, match=r"no model|no such file"):
         find_model(name if name != "/secret" else str(tmp_path / "secret"))
 
 

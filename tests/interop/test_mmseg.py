@@ -186,7 +186,9 @@ def golden_keys(shared: Path, num_classes: int) -> dict[str, tuple[tuple[int, ..
     return keys
 
 
-@pytest.mark.parametrize(("data", "num_classes", "scale"), [("cityscapes", 19, (2048, 1024)), ("ade20k", 150, (2048, 512))])
+@pytest.mark.parametrize(
+    ("data", "num_classes", "scale"), [("cityscapes", 19, (2048, 1024)), ("ade20k", 150, (2048, 512))]
+)
 def test_labels_of_the_peer_and_back_again(
     data: str, num_classes: int, scale: tuple[int, int], fill: ModuleType, shared: Path, tmp_path: Path,
     history_buffer: type,

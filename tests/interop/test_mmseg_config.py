@@ -55,7 +55,9 @@ def test_windows(place: str) -> None:
     expected = Inference(mode="slide", window=(512, 1024), stride=(341, 683))
     assert read_settings(place.format(slide)).inference == expected
     square = "dict(mode='slide', crop_size=512, stride=341)"
-    assert read_settings(place.format(square)).inference == Inference(mode="slide", window=(512, 512), stride=(341, 341))
+    assert read_settings(place.format(square)).inference == Inference(
+        mode="slide", window=(512, 512), stride=(341, 341)
+    )
     with pytest.raises(ValueError, match=r"mode='slide', but crop_size and stride are \[\(512, 512\), None\]"):
         read_settings(place.format("dict(mode='slide', crop_size=512)"))
     assert read_settings(place.format("dict(mode='whole')")).inference == Inference()
