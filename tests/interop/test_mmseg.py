@@ -18,6 +18,7 @@ import torch
 
 from panfpn import Predictor
 from panfpn.config import Inference, Model
+from panfpn.foreign import read_foreign
 from panfpn.interop import Imported, read_foreign_model
 from panfpn.interop.imported import skeleton
 from panfpn.interop.mmseg import is_mmseg, mmseg_name, read_mmseg
@@ -427,7 +428,9 @@ def test_nothing_in_a_file_is_run(zipped: bool, small_mmseg: State, tmp_path: Pa
         read_foreign_model(write({"state_dict": {}, "meta": evil}, _use_new_zipfile_serialization=zipped))
     evil = _Runs(getattr, np.ndarray, "tofile")
     data = {"state_dict": small_mmseg, "meta": {"CLASSES": ["a", "b", "c"], "x": evil}}
-    assert read_foreign_model(write(data, _use_new_zipfile_serialization=zipped)).table.names == ("a", "b", "c")
+    file = write(data, _use_new_zipfile_serialization=zipped)
+    assert read_foreign(file)["meta"]["x"] is not np.ndarray.tofile
+    assert read_foreign_model(file).table.names == ("a", "b", "c")
     assert not ran.exists()
 
 
