@@ -36,6 +36,14 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     scores = json.loads((tmp_path / "scores.json").read_text())
     released = panfpn.evaluate(folder, panfpn.TrainConfig.from_yaml(folder / "config.yaml").data)
     assert scores["miou"] == released.miou and set(scores["classes"]) == set(released.names)
+    assert scores["protocol"]["summary"]["mIoU"] == 100 * released.miou and len(scores["images"]) == 2
+    assert scores["interval"]["low"] <= released.miou <= scores["interval"]["high"] and "boundary" not in scores
+    options = ("--protocol", "detectron2", "--boundary", "True", "--trimap-width", "3")
+    code, out, _ = run(capsys, "eval", str(folder), *options, "--json", str(tmp_path / "other.json"))
+    assert code == 0 and "detectron2, %" in out and "pACC" in out and "mean Boundary IoU" in out
+    assert json.loads((tmp_path / "other.json").read_text())["boundary"]["trimap_width"] == 3
+    code, out, _ = run(capsys, "compare", str(tmp_path / "scores.json"), str(tmp_path / "other.json"))
+    assert code == 0 and "+0.0000" in out and "B is better in 0.0 %" in out
     photo = tmp_path / "photo.jpg"
     cv2.imwrite(str(photo), np.full((40, 60, 3), 90, np.uint8))
     code, out, _ = run(
@@ -62,6 +70,10 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         (["train", "scenes", "--resume", "x"], "--resume DIR stands alone"),
         (["eval"], "eval needs a model: a release file"),
         (["eval", "/nowhere/model.safetensors"], "/nowhere/model.safetensors: no such file"),
+        (["eval", "x", "--protocol", "coco"], "invalid choice 'coco'"),
+        (["compare"], "panfpn compare --help"),
+        (["compare", "/nowhere.json", "/nowhere.json"], "/nowhere.json: cannot be read"),
+        (["compare", __file__, __file__], f"{__file__}: not JSON"),
         (["predict", "/nowhere.jpg", "--out", "x"], "/nowhere.jpg: no such file or folder"),
         (["predict", "x.jpg"], "--out"),
         (["recipes", "scene"], "no recipe 'scene'"),
@@ -79,6 +91,28 @@ def test_errors_are_one_sentence_and_code_2(
     assert code == 2 and message in err
     assert err.startswith("panfpn: ") and err.count("\n") == 1 and "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def test_comparison_of_what_cannot_be_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    scores = {"classes": {"a": {}, "b": {}}, "confusion": [[1, 0, 0], [0, 0, 0], [0, 0, 0]]}
+    image = {"name": "x", "pixels": 1, "classes": [[0, 1, 1, 1]]}
+    files = {
+        "good": scores | {"images": [image]}, "rowless": scores, "list": [], "empty": {},
+        "older": scores | {"confusion": [[1, 0], [0, 0]], "images": [image]}, "wrong": scores | {"images": [{}]},
+        "others": scores | {"images": [image | {"name": "y"}]},
+        "classes": {"classes": {"a": {}}, "confusion": [[1]], "images": [image]},
+    }  # fmt: skip
+    for name, data in files.items():
+        (tmp_path / name).write_text(json.dumps(data))
+    good = str(tmp_path / "good")
+    for name, message in {
+        "rowless": "has no key 'images'", "list": "expected a JSON object, found list", "empty": "no key 'classes'",
+        "wrong": "images[0] is not an image's counts", "others": "the images differ", "classes": "the classes differ",
+    }.items():  # fmt: skip
+        code, _, err = run(capsys, "compare", good, str(tmp_path / name))
+        assert code == 2 and message in err and str(tmp_path / name) in err and err.count("\n") == 1, name
+    code, out, _ = run(capsys, "compare", good, str(tmp_path / "older"))
+    assert code == 0 and "1.0000" in out
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -115,7 +149,13 @@ def test_partly_failed_prediction(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 @pytest.mark.parametrize(
     "arguments",
-    ["", "--help", "recipes", "recipes camvid_lite0", *(f"{v} --help" for v in ("train", "eval", "predict", "demo"))],
+    [
+        "",
+        "--help",
+        "recipes",
+        "recipes camvid_lite0",
+        *(f"{v} --help" for v in ("train", "eval", "compare", "predict", "demo")),
+    ],
 )
 def test_help_never_imports_torch(arguments: str) -> None:
     code = (

@@ -15,7 +15,16 @@ EVERYTHING = TrainConfig(
     data=Data(dataset="camvid", root=Path("/data/cam vid"), crop=(64, 96), scale=(480, 360), ratio=(0.75, 1.75)),
     model=Model(backbone="resnet18", num_classes=7, backbone_weights=Path("w.pth"), norm="group", mean=(1.5, 2.0, 3.0)),
     loss=Loss(ohem=0.5, denominator="all", class_weights=(0.25, 1.0)),
-    optim=Optim(name="adamw", lr=3e-5, betas=(0.9, 0.95), clip_norm=0.1, ema_decay=0.999, warmup_steps=10),
+    optim=Optim(
+        name="adamw",
+        lr=3e-5,
+        betas=(0.9, 0.95),
+        clip_norm=0.1,
+        ema_decay=0.999,
+        warmup_steps=10,
+        schedule="step",
+        milestones=(20, 90),
+    ),
     train=Train(steps=100, seed=2**32 - 1, precision="bfloat16", compile=True),
     run=Run(name="yes", dir=Path("runs/null"), patience=3),  # YAML would make a truth value of a bare yes
 )
@@ -54,7 +63,7 @@ def test_yaml_round_trip_of_every_kind_of_value(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=40)
 @given(
     lr=st.floats(0, 1e6, exclude_min=True),
-    momentum=st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=1),
+    momentum=st.floats(0, 1, exclude_max=True),
     name=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
     crop=st.tuples(st.integers(1, 2**40), st.integers(1, 2**40)),
 )
@@ -153,6 +162,8 @@ RULES = [
     ("optim.lr", 0.0, 1e-9),
     ("optim.warmup_steps", 80_000, 79_999),
     ("optim.warmup_steps", -1, 0),
+    ("optim.gamma", 0.0, 0.1),
+    ("optim.gamma", 1.1, 1.0),
     ("optim.clip_norm", 0.0, 0.1),
     ("optim.ema_decay", 0.0, 0.5),
     ("optim.ema_decay", 1.0, None),
@@ -192,6 +203,28 @@ def test_every_rule_refuses_and_allows(key: str, bad: object, good: object) -> N
 def test_impossible_value_is_refused_here_and_not_by_torch_later(key: str, bad: object) -> None:
     with pytest.raises(ValueError, match=f"^{key} is"):
         TrainConfig().changed(**{key: bad})
+
+
+@pytest.mark.parametrize("bad", [(0, 5), (5, 5), (7, 5), (5, 100)])
+def test_milestones_rise_inside_the_run(bad: tuple[int, ...]) -> None:
+    start = TrainConfig(optim=Optim(schedule="step", milestones=(1, 99)), train=Train(steps=100))
+    with pytest.raises(ValueError) as error:
+        start.changed(optim__milestones=bad)
+    assert str(error.value) == f"optim.milestones is {bad}; it must be rising steps above 0 and below train.steps"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"milestones": (5,)}, "optim.milestones is (5,); it must be set for schedule step, and for no other"),
+        ({"schedule": "step"}, "optim.milestones is (); it must be set for schedule step, and for no other"),
+        ({"schedule": "constant", "mmcv_0x": True}, "optim.mmcv_0x is True; it must be false for a schedule but poly"),
+    ],
+)
+def test_settings_that_the_schedule_would_ignore_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        TrainConfig(optim=Optim(**changes))
+    assert str(error.value).startswith(message)
 
 
 def test_changed_takes_both_forms_of_key_and_whole_sections() -> None:

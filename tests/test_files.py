@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from panfpn.files import decode_image, read_image, read_mask, replacing, sha256, write_image, write_json, write_text
+from panfpn.files import (
+    decode_image,
+    read_image,
+    read_json,
+    read_mask,
+    replacing,
+    sha256,
+    write_image,
+    write_json,
+    write_text,
+)
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -232,3 +242,21 @@ def test_json_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{", "not JSON"), (b"\xff\xfe\x00", "not JSON"), (b"[1]", "expected a JSON object, found list"),
+     (b"", "not JSON"), (b"[" * 100_000, "not JSON")],
+)  # fmt: skip
+def test_json_that_cannot_be_used_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.json: {message}"):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"ä": [1, None, 0.1]})
+    assert read_json(tmp_path / "a.json") == {"ä": [1, None, 0.1]}
+    with pytest.raises(ValueError, match=r"b\.json: cannot be read"):
+        read_json(tmp_path / "b.json")

@@ -11,7 +11,8 @@ from panfpn.build import build_task
 from panfpn.config import Model, TrainConfig
 from panfpn.data.datasets import scenes_table
 from panfpn.files import read_image, read_mask
-from panfpn.predict import Failure, Inputs, Source, predict_to_folder
+from panfpn.inputs import Inputs, Source
+from panfpn.predict import Failure, predict_to_folder
 from panfpn.release import default_model, write_release
 
 CONFIG = TrainConfig(

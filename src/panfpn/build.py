@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from panfpn.config import TERMS, Data, Inference, Loss, Model, TrainConfig, parse
+from panfpn.config import Data, Inference, Loss, Model, TrainConfig
 from panfpn.data import Dataset, TrainTransform, open_dataset
 from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
+from panfpn.parsing import parse
 from panfpn.release import read_model
 from panfpn.tasks import SemanticTask
 from panfpn.types import Preprocess
@@ -153,7 +154,7 @@ def start_from_release(network: SemanticFPN, path: str | Path, model: Model, tab
 def build_loss(loss: Loss) -> SemanticLoss:
     """The weighted sum of losses."""
     return SemanticLoss(
-        weights={name: getattr(loss, name) for name in TERMS}, denominator=loss.denominator,
+        weights=loss.weights, denominator=loss.denominator,
         class_weights=None if loss.class_weights is None else torch.tensor(loss.class_weights),
         label_smoothing=loss.label_smoothing, ohem_threshold=loss.ohem_threshold, ohem_min_kept=loss.ohem_min_kept,
         focal_gamma=loss.focal_gamma,

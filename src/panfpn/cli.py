@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
 
@@ -17,7 +17,6 @@ from panfpn.config import Data, Inference, TrainConfig
 
 if TYPE_CHECKING:
     from panfpn.engine import RunResult
-    from panfpn.metrics import SemanticScores
 
 T = TypeVar("T")
 
@@ -29,6 +28,7 @@ usage: panfpn VERB [options]        (panfpn VERB --help shows a verb's options)
   recipes   list the recipes, or show one
   train     train a recipe or a YAML file, or go on with a run
   eval      score a model or a run on a data set
+  compare   compare two models' scores on the same images
   predict   label images, folders, globs and videos
   convert   mmsegmentation checkpoints into release files, and back
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
     verbs: dict[str, Callable[[list[str]], int]] = {
-        "demo": _demo, "recipes": _recipes, "train": _train, "eval": _eval, "predict": _predict,
+        "demo": _demo, "recipes": _recipes, "train": _train, "eval": _eval, "compare": _compare, "predict": _predict,
         "convert": _convert,
     }  # fmt: skip
     if not args or args[0] in ("-h", "--help"):
@@ -100,8 +100,9 @@ def _recipes(arguments: list[str]) -> int:
         sys.stdout.write(f"{recipes.describe(arguments[0])}\n")
         return 0
     sys.stdout.write("usage: panfpn recipes [NAME]      (a recipe's command, hardware, score and settings)\n\n")
+    width = max(map(len, recipes.NAMES))
     for name in recipes.NAMES:
-        sys.stdout.write(f"  {name:<14} {recipes.summary(name)}\n")
+        sys.stdout.write(f"  {name:<{width}}  {recipes.summary(name)}\n")
     return 0
 
 
@@ -120,7 +121,7 @@ def _train(arguments: list[str]) -> int:
 
         return _finished(train(resume=Path(arguments[1])))
     if not from_start and not {"-h", "--help"} & set(arguments):
-        raise ValueError(f"train needs a recipe ({', '.join(recipes.NAMES)}), a YAML file, or --resume DIR")
+        raise ValueError("train needs a recipe (`panfpn recipes` lists them), a YAML file, or --resume DIR")
     name = from_start[0] if from_start else None
     if name is None:
         start = TrainConfig()
@@ -136,34 +137,12 @@ def _train(arguments: list[str]) -> int:
 
 def _finished(result: "RunResult") -> int:
     if result.scores is not None and os.environ.get("RANK", "0") == "0":
-        _print_scores(result.scores)
+        from panfpn.show import print_scores
+
+        print_scores(result.scores)
         files = f"model: {result.dir / 'model.safetensors'}, report: {result.dir / 'report.html'}"
         sys.stdout.write(f"\nbest mIoU {result.miou:.4f}; {result.minutes:.1f} min; {files}\n")
     return 0
-
-
-def _print_scores(scores: "SemanticScores") -> None:
-    """The per-class table; a class that never occurs is shown as absent."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("class")
-    for name in ("IoU", "accuracy", "precision", "F-score", "share"):
-        table.add_column(name, justify="right")
-    plain = scores.to_dict()
-    total = max(1, sum(entry["pixels"] for entry in plain["classes"].values()))
-    for name, entry in plain["classes"].items():
-        if entry["iou"] is None:
-            table.add_row(name, "absent", "", "", "", "")
-            continue
-        shares = (
-            "–" if entry[key] is None else f"{entry[key]:.4f}" for key in ("iou", "accuracy", "precision", "fscore")
-        )
-        table.add_row(name, *shares, f"{entry['pixels'] / total:.4f}")
-    console = Console()
-    console.print(table)
-    console.print(f"mIoU {scores.miou:.4f}  mAcc {scores.macc:.4f}  aAcc {scores.aacc:.4f}  fwIoU {scores.fwiou:.4f}  "
-                  f"mF {scores.mfscore:.4f}", highlight=False)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -173,8 +152,14 @@ class _Eval:
     device: str = "auto"
     precision: str = "auto"
     batch_size: int = 1
+    protocol: Literal["mmseg", "detectron2", "cityscapes", "hf", "smp"] = "mmseg"
+    """Whose definition of the scores to print."""
+    boundary: bool = False
+    """Score outlines too: Boundary IoU and trimap IoU."""
+    trimap_width: int = 5
+    """Pixels to either side of a change of label that trimap IoU looks at."""
     json: Path | None = None
-    """Write the scores to this file."""
+    """Write the scores and the counts of each image to this file."""
 
 
 _EVAL_HELP = """panfpn eval MODEL|RUN_DIR [options]
@@ -195,16 +180,41 @@ def _eval(arguments: list[str]) -> int:
     from panfpn.build import load_task, set_inference
     from panfpn.engine import evaluate
     from panfpn.files import write_json
+    from panfpn.show import print_scores, scores_to_json
 
     task = load_task(from_start[0], device=options.device, precision=options.precision)[0]
     own = task.preprocess
     default = _Eval(data=replace(data, scale=own.scale, size_divisor=own.size_divisor), inference=task.inference)
     options = _parse(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, default)
     set_inference(task, scale=options.data.scale, size_divisor=options.data.size_divisor, inference=options.inference)
-    scores = evaluate(task, options.data, batch_size=options.batch_size)
-    _print_scores(scores)
+    width = options.trimap_width if options.boundary else None
+    scores = evaluate(task, options.data, batch_size=options.batch_size, trimap_width=width)
+    print_scores(scores, options.protocol)
     if options.json:
-        write_json(options.json, scores.to_dict())
+        write_json(options.json, scores_to_json(scores, options.protocol))
+    return 0
+
+
+@dataclass(frozen=True)
+class _Compare:
+    files: tyro.conf.Positional[tuple[Path, Path]]
+    """Two files of `panfpn eval --json`, on the same images."""
+
+
+_COMPARE_HELP = """panfpn compare A.json B.json
+
+Compare two models on the same images: mIoU, their difference and its 95 % interval (bootstrap over images)."""
+
+
+def _compare(arguments: list[str]) -> int:
+    first, second = _parse(_Compare, "compare", arguments, _COMPARE_HELP).files
+    from panfpn.files import read_json
+    from panfpn.metrics import SemanticScores
+    from panfpn.metrics.bootstrap import compare
+    from panfpn.show import print_comparison
+
+    a, b = (SemanticScores.from_dict(read_json(path), source=path) for path in (first, second))
+    print_comparison(compare(a, b, sources=(first, second)), first, second)
     return 0
 
 
@@ -217,8 +227,13 @@ class _Predict:
     model: str | None = None
     """Release file, run folder, mmsegmentation checkpoint, published name (fpn_r50_cityscapes, …) or OWNER/REPO on the
     Hugging Face Hub; without it, the street-scene model that ships with panfpn."""
-    save: str = "labels,overlay"
-    """What to write, joined by commas: labels, overlay, confidence."""
+    save: str | None = None
+    """What to write, joined by commas: labels, overlay, confidence. Default: labels,overlay (labels with --format)."""
+    format: Literal["cityscapes", "ade20k"] | None = None
+    """Name and encode the files as this benchmark's server wants them."""
+    check: bool = False
+    """With --format: read the files again as the server will, and score them where the ground truth lies beside the
+    images."""
     device: str = "auto"
     precision: str = "auto"
     scale: tuple[int, int] | None = None
@@ -236,7 +251,10 @@ Label images: files, folders, patterns ('photos/*.jpg') and videos. Results keep
 def _predict(arguments: list[str]) -> int:
     options = _parse(_Predict, "predict", arguments, _PREDICT_HELP)
     from panfpn.build import set_inference
+    from panfpn.inputs import Inputs
     from panfpn.predict import Predictor, predict_to_folder
+    from panfpn.show import print_scores
+    from panfpn.submission import submission_for
 
     predictor = Predictor.from_file(options.model, options.device, options.precision)
     task = predictor.task
@@ -244,14 +262,27 @@ def _predict(arguments: list[str]) -> int:
                   inference=task.inference)  # fmt: skip
     options = _parse(_Predict, "predict", arguments, _PREDICT_HELP, own)
     set_inference(task, scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
-    what = tuple(options.save.split(","))
-    failures, done = predict_to_folder(options.inputs, options.out, predictor=predictor, what=what)
-    sys.stdout.write(
-        f"{done} of {done + len(failures)} images labelled; {options.save.replace(',', ', ')} in {options.out}\n"
+    what = tuple((options.save or ("labels" if options.format else "labels,overlay")).split(","))
+    if options.format and what != ("labels",):
+        raise ValueError(f"--format {options.format} writes labels only; leave --save out")
+    if options.check and not options.format:
+        raise ValueError("--check goes with --format")
+    submission = submission_for(options.format, task.table) if options.format else None
+    failures, done = predict_to_folder(
+        options.inputs, options.out, predictor=predictor, what=what, submission=submission
     )
+    sys.stdout.write(f"{done} of {done + len(failures)} images labelled; {', '.join(what)} in {options.out}\n")
     if failures:
         reasons = "\n  ".join(failure.reason for failure in failures)
         raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")
+    if submission and options.check:
+        images = [path for _, path in Inputs(options.inputs, out=options.out).files]
+        files, scores = submission.check(images, options.out)
+        sys.stdout.write(f"{files} files are as {submission.format} wants them\n")
+        if scores is None:
+            sys.stdout.write("no ground truth beside the images, so they were not scored\n")
+        else:
+            print_scores(scores, "cityscapes" if submission.format == "cityscapes" else "mmseg")
     return 0
 
 

@@ -3,18 +3,15 @@
 In: keyword arguments or a YAML file. Out: a TrainConfig, checked once here; nothing below ever changes it.
 """
 
-import difflib
-import math
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal
+
+from panfpn.config_rules import rules
+from panfpn.parsing import check_key, parse, plain
 
 DatasetName = Literal["cityscapes", "ade20k", "camvid", "folder", "scenes"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-T = TypeVar("T")
-
-
-TERMS = ("cross_entropy", "ohem", "dice", "lovasz", "focal")  # of the loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +116,11 @@ class Loss:
     """Share of the pixels kept even if they are easy."""
     focal_gamma: float = 2.0
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of every term by its name."""
+        return {name: getattr(self, name) for name in ("cross_entropy", "ohem", "dice", "lovasz", "focal")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
@@ -132,9 +134,16 @@ class Optim:
     decay_norm_bias: bool = True
     """Decay normalisation weights and biases too."""
     backbone_lr_factor: float = 1.0
-    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    schedule: Literal["poly", "cosine", "step", "constant"] = "poly"
     power: float = 0.9
+    """Of poly."""
     min_lr: float = 1e-4
+    """Where poly and cosine end."""
+    mmcv_0x: bool = False
+    """Poly and cosine would end one step after the last one, as in mmcv 0.x, which older repositories train with."""
+    milestones: tuple[int, ...] = ()
+    """Steps from which on schedule `step` multiplies the rate by `gamma`, once more at each."""
+    gamma: float = 0.1
     warmup_steps: int = 0
     warmup_factor: float = 0.001
     """Fraction of the learning rate at the first step of a linear warm-up."""
@@ -193,7 +202,7 @@ class TrainConfig:
     inference: Inference = field(default_factory=Inference)
 
     def __post_init__(self) -> None:
-        for key, valid, wanted in _rules(self):
+        for key, valid, wanted in rules(self):
             if not valid:
                 section, name = key.split(".")
                 value = getattr(getattr(self, section), name)
@@ -204,17 +213,17 @@ class TrainConfig:
         sections: dict[str, Any] = {}
         for key, value in changes.items():
             section, _, name = key.replace("__", ".").partition(".")
-            _check_key(section, fields(self), "")
+            check_key(section, fields(self), "")
             part = sections.get(section, getattr(self, section))
             if name:
-                _check_key(name, fields(part), f"{section}.")
+                check_key(name, fields(part), f"{section}.")
                 value = replace(part, **{name: value})
             sections[section] = value
         return replace(self, **sections)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: str, int, float, bool, None, list, dict."""
-        return _plain(asdict(self))  # type: ignore[no-any-return]
+        return plain(asdict(self))  # type: ignore[no-any-return]
 
     def to_yaml(self) -> str:
         """The configuration as YAML that `from_yaml` reads back."""
@@ -235,106 +244,3 @@ class TrainConfig:
             return parse(TrainConfig, {} if data is None else data)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-
-
-def parse(kind: type[T], data: Any, prefix: str = "") -> T:
-    """Build the dataclass `kind` of plain data; ValueError names the key, its value and what was wanted."""
-    import pydantic  # noqa: PLC0415 - only where text enters
-
-    if not isinstance(data, dict):
-        raise ValueError(f"{prefix.rstrip('.') or 'the file'} holds {data!r}; a mapping of settings was wanted")
-    hints = get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for key, value in data.items():
-        _check_key(str(key), fields(kind), prefix)  # type: ignore[arg-type]
-        hint = hints[key]
-        if is_dataclass(hint):
-            values[key] = parse(hint, value, f"{prefix}{key}.")  # type: ignore[arg-type]
-            continue
-        try:
-            values[key] = pydantic.TypeAdapter(hint).validate_python(value)
-        except pydantic.ValidationError as error:
-            raise ValueError(f"{prefix}{key} is {value!r}; {error.errors()[0]['msg'].lower()}") from error
-    return kind(**values)
-
-
-def _check_key(key: str, known: Any, prefix: str) -> None:
-    names = [f.name for f in known]
-    if key not in names:
-        inside = [f"{f.name}.{key}" for f in known if any(g.name == key for g in _fields_of(f.default_factory))]
-        near = inside or difflib.get_close_matches(key, names, n=1, cutoff=0.4)
-        hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(names)}"
-        raise ValueError(f"unknown key {prefix}{key}; {hint}")
-
-
-def _fields_of(kind: Any) -> tuple[Any, ...]:
-    return fields(kind) if is_dataclass(kind) else ()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _rules(c: TrainConfig) -> list[tuple[str, bool, str]]:
-    """Key, whether its value is possible, and what it must be."""
-    d, m, o, t, r, i = c.data, c.model, c.optim, c.train, c.run, c.inference
-    return [
-        ("data.crop", min(d.crop) > 0, "two positive sizes in pixels"),
-        ("data.scale", d.scale is None or min(d.scale) > 0, "two positive sizes in pixels, or none"),
-        ("data.size_divisor", d.size_divisor > 0, "positive"),
-        ("data.ratio", 0 < d.ratio[0] <= d.ratio[1], "two positive factors, the smaller first"),
-        ("data.aspect", d.aspect >= 1, "a factor of at least 1"),
-        ("data.cat_max_ratio", 0 < d.cat_max_ratio <= 1, "a share above 0, at most 1"),
-        ("data.flip", 0 <= d.flip <= 1, "a probability from 0 to 1"),
-        ("data.photometric", d.photometric >= 0, "0 or more"),
-        ("data.num_workers", d.num_workers >= 0, "0 or more"),
-        ("data.scenes", min(d.scenes) > 0, "two positive counts"),
-        ("data.scene_size", min(d.scene_size) >= 64, "two sizes of at least 64 pixels"),
-        ("model.num_classes", m.num_classes is None or m.num_classes > 0, "positive, or none"),
-        ("model.in_channels", m.in_channels > 0, "positive"),
-        ("model.fpn_channels", m.fpn_channels > 0, "positive"),
-        ("model.head_channels", m.head_channels > 0, "positive"),
-        ("model.dropout", 0 <= m.dropout < 1, "from 0 to below 1"),
-        ("model.drop_path", 0 <= m.drop_path < 1, "from 0 to below 1"),
-        *((f"loss.{name}", 0 <= getattr(c.loss, name) < math.inf, "0 or more") for name in (*TERMS, "focal_gamma")),
-        (
-            "loss.cross_entropy",
-            any(getattr(c.loss, name) > 0 for name in TERMS),
-            "positive, or another term of the loss",
-        ),
-        ("loss.ohem_threshold", 0 < c.loss.ohem_threshold <= 1, "above 0, at most 1"),
-        ("loss.ohem_min_kept", 0 <= c.loss.ohem_min_kept <= 1, "a share from 0 to 1"),
-        ("loss.label_smoothing", 0 <= c.loss.label_smoothing < 1, "from 0 to below 1"),
-        ("optim.lr", 0 < o.lr < math.inf, "positive"),
-        ("optim.min_lr", 0 <= o.min_lr < math.inf, "0 or more"),
-        ("optim.power", o.power > 0, "positive"),
-        ("optim.warmup_factor", 0 <= o.warmup_factor <= 1, "from 0 to 1"),
-        ("loss.class_weights", min(c.loss.class_weights or (0,)) >= 0, "0 or more for every class"),
-        ("model.std", min(m.std or (1,)) > 0, "positive for every channel"),
-        ("optim.momentum", 0 <= o.momentum < 1, "from 0 to below 1"),
-        ("optim.betas", all(0 <= beta < 1 for beta in o.betas), "two numbers from 0 to below 1"),
-        ("optim.weight_decay", 0 <= o.weight_decay < math.inf, "0 or more"),
-        ("optim.warmup_steps", 0 <= o.warmup_steps < max(t.steps, 1), "from 0 to below train.steps"),
-        ("optim.clip_norm", o.clip_norm is None or o.clip_norm > 0, "positive, or none"),
-        ("optim.ema_decay", o.ema_decay is None or 0 < o.ema_decay < 1, "between 0 and 1, or none"),
-        ("train.steps", t.steps > 0, "positive"),
-        ("train.batch_size", t.batch_size > 0, "positive"),
-        ("train.accumulate", t.accumulate > 0, "positive"),
-        ("train.seed", 0 <= t.seed < 2**32, "from 0 to 2**32 - 1"),
-        ("run.log_every", r.log_every > 0, "positive"),
-        ("run.val_every", r.val_every > 0, "positive"),
-        ("run.checkpoint_every", r.checkpoint_every > 0, "positive"),
-        ("run.val_batch_size", r.val_batch_size > 0, "positive"),
-        ("inference.window", min(i.window) > 0, "two positive sizes in pixels"),
-        (
-            "inference.stride",
-            0 < i.stride[0] <= i.window[0] and 0 < i.stride[1] <= i.window[1],
-            "two positive steps, at most the window's size (no pixel may be left out)",
-        ),
-        ("inference.ratios", min(i.ratios, default=0) > 0, "one or more positive factors"),
-        ("run.patience", r.patience is None or r.patience > 0, "positive, or none"),
-    ]

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from panfpn.checkpoint import is_release, read_checkpoint, write_checkpoint
-from panfpn.config import Data, Inference, Model, TrainConfig, parse
+from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.files import sha256
 from panfpn.interop import Imported, read_foreign_model, write_mmseg
 from panfpn.labels import LabelTable
+from panfpn.parsing import parse
 from panfpn.zoo import PUBLISHED, find_model
 
 SHIPPED = "camvid_lite0"  # the model in the package

@@ -41,6 +41,7 @@ class SemanticTask(nn.Module):
         self.model, self.table, self.precision = model, table, precision
         self.preprocess, self.inference = preprocess, inference
         self.loss = loss or SemanticLoss(weights={"cross_entropy": 1.0})
+        self.layout = torch.channels_last  # of images, which the network's maps follow
         self.dense: nn.Module = model  # the part that may be compiled; shares its weights with `model`
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocess.std).view(-1, 1, 1), persistent=False)
@@ -57,9 +58,9 @@ class SemanticTask(nn.Module):
         return self.loss(logits.float(), batch.targets, pixels=pixels, share=share)
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, C, H, W] -> float32, channels_last."""
+        """uint8 [B, C, H, W] -> float32."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+        return ((images.float() - mean) / std).contiguous(memory_format=self.layout)
 
     def _logits(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Normalised images -> [B, K, H/4, W/4], those of the padding to `size_divisor` included."""

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panfpn.data.transforms import TrainTransform, distort_colors, fit_size, padded, resized_image
+from panfpn.data.colors import distort_colors, draw_colors
+from panfpn.data.transforms import Geometry, TrainTransform, cut, fit_size, padded, resized_image
 from panfpn.labels import IGNORE
 
 
@@ -78,26 +79,81 @@ def test_a_crop_shows_more_than_one_class_where_it_can() -> None:
     assert shares[0.75] > 2 * shares[1.0] > 0
 
 
+@pytest.mark.parametrize(("shape", "scale"), [((1024, 2048), (2048, 1024)), ((683, 512), (2048, 512))])
+def test_scaled_size_is_rounded_as_published(shape: tuple[int, int], scale: tuple[int, int]) -> None:
+    for ratio in np.random.default_rng(0).uniform(0.5, 2.0, 300):
+        # mmcv: RandomResize cuts the scaled scale to integers, rescale_size rounds the sides half up
+        long, short = int(scale[0] * ratio), int(scale[1] * ratio)
+        factor = min(long / max(shape), short / min(shape))
+        transform = TrainTransform(crop=(512, 512), scale=scale, ratio=(ratio, ratio), cat_max_ratio=1.0)
+        geometry = transform.draw_geometry(np.zeros(shape, np.int16), np.random.default_rng(0))
+        assert geometry.size == (int(shape[0] * factor + 0.5), int(shape[1] * factor + 0.5))
+
+
 def test_draws_follow_the_published_distributions() -> None:
-    image, target = picture(64, 64)
-    transform = TrainTransform(crop=(16, 16), photometric=0.0, cat_max_ratio=1.0)
-    heights = [transform._draw_size(64, 64, np.random.default_rng(i))[0] for i in range(4000)]
-    assert np.mean(heights) == pytest.approx(64 * 1.25, rel=0.02)
-    assert min(heights) < 34 and max(heights) > 126
-    flips = [
-        transform(image, target, np.random.default_rng((1, i)))[0][0, :, 1].astype(int) for i in range(1000)
-    ]  # the second channel grows to the right, unless mirrored
-    assert np.mean([f[-1] < f[0] for f in flips]) == pytest.approx(0.5, abs=0.06)
+    target = np.zeros((512, 1024), np.int16)
+    transform = TrainTransform(crop=(256, 512), scale=(2048, 1024), cat_max_ratio=1.0)
+    draws = [transform.draw_geometry(target, np.random.default_rng((3, i))) for i in range(10_000)]
+    limit = 1.63 / np.sqrt(len(draws))  # Kolmogorov and Smirnov's, exceeded by 1 of 100 uniform samples
+    width = np.array([d.size[1] for d in draws])
+    assert distance_from_uniform((width / 2048 - 0.5) / 1.5) < limit
+    for side in (0, 1):
+        room = np.array([d.size[side] - d.window[2 + side] for d in draws])
+        start = np.array([d.window[side] for d in draws])
+        assert (start >= 0).all() and (start <= room).all() and (start == room).any() and (start == 0).any()
+        # A whole number below room + 1, moved to the middle of its place: uniform over 0…1.
+        assert distance_from_uniform((start + 0.5) / (room + 1)) < limit
+    assert {d.window[2:] for d in draws} == {(256, 512)}
+    assert np.mean([d.flip for d in draws]) == pytest.approx(0.5, abs=0.02)  # four standard deviations
+    never, always = (TrainTransform(crop=(8, 8), flip=p) for p in (0.0, 1.0))
+    for i in range(50):
+        assert not never.draw_geometry(target, np.random.default_rng(i)).flip
+        assert always.draw_geometry(target, np.random.default_rng(i)).flip
 
 
-def test_color_distortion_branches() -> None:
-    image = np.random.default_rng(0).integers(60, 200, (16, 16, 3)).astype(np.uint8)
-    out = [distort_colors(image, np.random.default_rng(i)) for i in range(2000)]
-    unchanged = np.mean([np.array_equal(o, image) for o in out])
-    assert unchanged == pytest.approx(1 / 16, abs=0.02)  # four independent branches, each left out half of the time
-    assert np.mean([o.mean() for o in out]) == pytest.approx(image.mean(), rel=0.03)
-    assert image.min() >= 60  # the input itself is never written to
-    assert all(np.array_equal(distort_colors(image, np.random.default_rng(i)), out[i]) for i in range(5))
+def distance_from_uniform(values: np.ndarray) -> float:
+    values, grid = np.sort(values), np.arange(len(values) + 1) / len(values)
+    return float(max((grid[1:] - values).max(), (values - grid[:-1]).max()))
+
+
+def test_every_start_is_as_likely() -> None:
+    target = np.zeros((40, 50), np.int16)
+    transform = TrainTransform(crop=(16, 24), ratio=(1.0, 1.0), cat_max_ratio=1.0)
+    draws = [transform.draw_geometry(target, np.random.default_rng((4, i))) for i in range(10_000)]
+    for side, count in ((0, 25), (1, 27)):
+        counts = np.bincount([d.window[side] for d in draws], minlength=count)
+        assert len(counts) == count
+        expected = len(draws) / count
+        chi_square = ((counts - expected) ** 2 / expected).sum()
+        assert abs(chi_square - (count - 1)) < 4 * np.sqrt(2 * (count - 1))  # four standard deviations
+
+
+def test_window_is_one_opencv_resize_of_whole_source_pixels() -> None:
+    rng = np.random.default_rng(5)
+    image, target = rng.integers(0, 256, (90, 120, 3)).astype(np.uint8), rng.integers(-1, 9, (90, 120)).astype(np.int16)
+    for size, window in (((135, 180), (31, 44, 64, 96)), ((45, 60), (7, 20, 32, 40)), ((90, 120), (3, 5, 64, 64))):
+        top, left = (int(start * source / scaled) for start, source, scaled in
+                     zip(window[:2], (90, 120), size, strict=True))  # fmt: skip
+        factors = {"fx": size[1] / 120, "fy": size[0] / 90}
+        wide = cv2.resize(image[top:, left:], None, **factors, interpolation=cv2.INTER_LINEAR)
+        near = cv2.resize(target[top:, left:], None, **factors, interpolation=cv2.INTER_NEAREST)
+        out, labels = cut(image, target, Geometry(size=size, window=window))
+        assert labels.shape == window[2:]
+        assert np.array_equal(labels, near[: window[2], : window[3]])
+        difference = np.abs(out.astype(int) - wide[: window[2], : window[3]])
+        assert difference[:-2, :-2].max() == 0  # the last rows see no pixel beyond the window
+        mirror = cut(image, target, Geometry(size=size, window=window, flip=True))
+        assert np.array_equal(mirror[0], out[:, ::-1]) and np.array_equal(mirror[1], labels[:, ::-1])
+
+
+def test_sample_is_its_draws_applied() -> None:
+    image, target = picture(60, 80)
+    transform = TrainTransform(crop=(32, 32))
+    out, labels = transform(image, target, np.random.default_rng(8))
+    rng = np.random.default_rng(8)
+    expected, own = cut(image, target, transform.draw_geometry(target, rng))
+    assert np.array_equal(labels, own)
+    assert np.array_equal(out, distort_colors(expected, draw_colors(rng)))
 
 
 def test_padding_is_right_and_below() -> None:

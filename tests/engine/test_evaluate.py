@@ -9,7 +9,9 @@ import panfpn
 from panfpn.build import build_task
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.data import Dataset, open_dataset
+from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
+from panfpn.metrics import BoundaryCounts
 from panfpn.release import write_release
 from panfpn.tasks import SemanticTask
 from panfpn.types import Sample
@@ -54,6 +56,49 @@ def test_batches_of_mixed_sizes_and_order_change_no_count(task: SemanticTask, da
         score_dataset(task, Reversed(data), batch_size=4)[0],
     ):
         assert np.array_equal(one.counts, other.counts)
+        assert one.images is not None and other.images is not None
+        for image in one.images.to_list():
+            assert image in other.images.to_list()  # under its own name, whatever its place
+    assert one.images.names == tuple(data.name(i) for i in range(len(data)))
+    assert np.array_equal(sum(one.images.areas[0]), np.diag(one.counts)[:-1])
+
+
+def test_boundaries_count_along(task: SemanticTask, data: Dataset) -> None:
+    task.eval()  # as it is scored
+    boundary = BoundaryCounts(3, trimap_width=2)
+    scores, _ = score_dataset(task, data, batch_size=4, boundary=boundary)
+    wanted = BoundaryCounts(3, trimap_width=2)
+    for i in range(len(data)):
+        sample = data.read(i)
+        wanted.update(task.predict([sample.image], names=["x"])[0].labels, sample.target)
+    assert scores.boundary is boundary and np.array_equal(boundary.counts, wanted.counts)
+    assert boundary.counts.any(1).all()
+    from_evaluate = panfpn.evaluate(task, data, trimap_width=2).boundary
+    assert from_evaluate is not None and np.array_equal(from_evaluate.counts, wanted.counts)
+    assert panfpn.evaluate(task, data).boundary is None
+
+
+class Other(Ranks):
+    """A rank of two, with what the other one counted."""
+
+    counted: list[torch.Tensor] = []  # noqa: RUF012 - filled by the first rank, added by the second
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.rank == 0:
+            self.counted.append(tensor.clone())
+            return tensor
+        return tensor + self.counted.pop(0)
+
+
+def test_ranks_add_up(task: SemanticTask, data: Dataset) -> None:
+    alone, both = BoundaryCounts(3), BoundaryCounts(3)
+    wanted, _ = score_dataset(task, data, boundary=alone)
+    part, _ = score_dataset(task, data, ranks=Other(0, 2), boundary=BoundaryCounts(3))
+    assert part.images is not None and (part.images.pixels > 0).tolist() == [True, False] * 3
+    found, _ = score_dataset(task, data, ranks=Other(1, 2), boundary=both)
+    assert wanted.images is not None and found.images is not None
+    assert np.array_equal(found.counts, wanted.counts) and np.array_equal(both.counts, alone.counts)
+    assert found.images.to_list() == wanted.images.to_list()
 
 
 def test_best_and_worst_images_are_kept(task: SemanticTask, data: Dataset) -> None:

@@ -27,6 +27,23 @@ def test_cosine_constant_and_warmup() -> None:
     assert lr_at(9, 10, Optim(lr=1e-5, min_lr=1e-4)) == 1e-5  # a floor above the rate does not raise it
 
 
+def test_mmcv_0x_divides_by_all_steps_and_warms_up() -> None:
+    poly = Optim(mmcv_0x=True)
+    for step in (0, 1, 40_000, 79_999):  # mmcv 0.x: PolyLrUpdaterHook
+        assert lr_at(step, 80_000, poly) == pytest.approx(0.0099 * (1 - step / 80_000) ** 0.9 + 1e-4, rel=1e-12)
+    assert lr_at(79_999, 80_000, poly) > 1e-4  # the floor itself would come one step later
+    cosine = Optim(schedule="cosine", lr=2.0, min_lr=0.0, mmcv_0x=True, warmup_steps=2, warmup_factor=0.1)
+    expected = [2 * 0.1, (1 + math.sqrt(0.5)) * 0.55, 1.0, 1 - math.sqrt(0.5)]
+    assert [lr_at(s, 4, cosine) for s in range(4)] == pytest.approx(expected, rel=1e-12)
+    assert lr_at(0, 1, poly) == 0.01  # a run of one step
+
+
+def test_step_falls_at_its_milestones() -> None:
+    optim = Optim(schedule="step", milestones=(3, 5), lr=1.0, min_lr=0.5)  # a floor is poly's and cosine's
+    assert [lr_at(s, 7, optim) for s in range(7)] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert lr_at(4, 7, Optim(schedule="step", milestones=(4,), lr=1.0, gamma=0.5, warmup_steps=6)) < 0.5
+
+
 class Toy(nn.Module):
     def __init__(self) -> None:
         super().__init__()

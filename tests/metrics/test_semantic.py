@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panfpn.labels import IGNORE
-from panfpn.metrics import ConfusionMatrix, SemanticScores
+from panfpn.metrics import ConfusionMatrix, ImageRows, SemanticScores
 
 NAMES = ("a", "b", "c")
 
 # Four classes, the last never seen. Truth: 3 × a, 4 × b, 2 × c and one ignored pixel.
 TRUTH = np.array([[0, 0, 0, 1, 1], [1, 1, 2, 2, IGNORE]], np.int16)
 FOUND = np.array([[0, 0, 1, 1, 1], [1, 0, 2, 0, 2]], np.uint8)
-COUNTS = [[2, 1, 0], [1, 3, 0], [1, 0, 1]]
+COUNTS = [[2, 1, 0, 0], [1, 3, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
 
 
 def scores_of(found: np.ndarray, truth: np.ndarray, num_classes: int) -> SemanticScores:
@@ -87,7 +87,9 @@ def test_plain_data() -> None:
     assert data["miou"] == pytest.approx(0.5)
     assert data["classes"]["1"] == {"iou": 3 / 5, "accuracy": 3 / 4, "precision": 3 / 4, "fscore": 3 / 4, "pixels": 4}
     assert data["classes"]["3"] == {"iou": None, "accuracy": None, "precision": None, "fscore": None, "pixels": 0}
-    assert [row[:3] for row in data["confusion"][:3]] == COUNTS
+    assert [row[:3] for row in data["confusion"][:3]] == [row[:3] for row in COUNTS[:3]]
+    assert np.shape(data["confusion"]) == (5, 5)
+    assert "images" not in data  # metrics.jsonl and release files hold this
 
 
 def test_nothing_counted_is_null_and_not_zero() -> None:
@@ -154,13 +156,83 @@ def test_sizes_that_differ_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "truth"), [(3, 0), (3, 2), (255, 0), (-1, 0), (-1, 1), (0, 3), (2, 200)]
-)  # (3, 0) must not pass for (0, 1), nor (-1, 1) for (2, 0)
-def test_class_out_of_range_is_refused_and_not_counted(found: int, truth: int) -> None:
-    matrix = ConfusionMatrix(3)
-    with pytest.raises(ValueError, match="class"):
-        matrix.update(np.array([[1, found]], np.int16), np.array([[1, truth]], np.int16))
-    assert matrix.counts.sum() == 0
+    ("found", "truth", "place"),
+    [
+        (3, 0, (0, 3)), (3, 2, (2, 3)), (255, 0, (0, 3)), (-1, 0, (0, 3)), (-1, 1, (1, 3)), (-300, 1, (1, 3)),
+        (0, 3, (3, 0)), (2, 200, (3, 2)), (1, -2, (3, 1)), (7, 7, (3, 3)), (-1, 30_000, (3, 3)),
+    ],
+)  # fmt: skip
+def test_values_that_are_no_class_have_a_row_and_a_column(found: int, truth: int, place: tuple[int, int]) -> None:
+    matrix = ConfusionMatrix(3, 1)
+    matrix.update(np.array([[1, found]], np.int16), np.array([[1, truth]], np.int16), 0)
+    wanted = np.zeros((4, 4), int)
+    wanted[1, 1] = 1
+    wanted[place] += 1
+    assert matrix.counts.tolist() == wanted.tolist()
+    assert matrix.rows[0, -1] == 2
+
+
+def test_values_that_are_no_class_cost_what_they_cost_in_mmsegmentation() -> None:
+    scores = scores_of(np.array([[0, 9, 0, 1]]), np.array([[0, 0, 9, 1]]), 2)
+    np.testing.assert_allclose(scores.iou, [1 / 3, 1])  # a miss, and a prediction where the truth is no class
+    np.testing.assert_allclose(scores.accuracy, [1 / 2, 1])
+    np.testing.assert_allclose(scores.precision, [1 / 2, 1])
+    assert scores.aacc == pytest.approx(2 / 3)
+
+
+def test_types_of_maps_do_not_matter() -> None:
+    for kind in (np.uint8, np.int16, np.int32, np.uint32, np.int64):
+        matrix = ConfusionMatrix(3)
+        matrix.update(FOUND.astype(kind), TRUTH.astype(np.int64))
+        matrix.update(FOUND, TRUTH.clip(min=0).astype(kind))
+        assert matrix.counts.sum() == 19, kind
+        assert matrix.counts[0].tolist() == [4, 2, 1, 0], kind
+
+
+def test_rows_hold_each_image() -> None:
+    images = draw_images(3)
+    matrix = ConfusionMatrix(4, len(images) + 1)
+    own = [matrix.update(found, truth, i) for i, (found, truth) in enumerate(images)]
+    rows = ImageRows(tuple("abcdef"), matrix.rows)
+    np.testing.assert_array_equal(rows.miou, [*own, np.nan])
+    hits, found, true = (part.sum(0) for part in rows.areas)
+    np.testing.assert_array_equal(hits, np.diag(matrix.counts)[:4])
+    np.testing.assert_array_equal(found, matrix.counts.sum(0)[:4])
+    np.testing.assert_array_equal(true, matrix.counts.sum(1)[:4])
+    assert rows.pixels.tolist() == [(truth >= 0).sum() for _, truth in images] + [0]
+
+
+def test_plain_data_come_back() -> None:
+    matrix = ConfusionMatrix(3, 1)
+    matrix.update(FOUND, TRUTH, 0)
+    scores = matrix.scores(NAMES)
+    data = json.loads(json.dumps(scores.to_dict() | {"images": ImageRows(("x",), matrix.rows).to_list()}))
+    back = SemanticScores.from_dict(data)
+    assert back.names == NAMES and back.counts.tolist() == COUNTS and back.to_dict() == scores.to_dict()
+    assert back.images is not None and back.images.rows.tolist() == matrix.rows.tolist()
+    assert SemanticScores.from_dict(scores.to_dict()).images is None
+
+
+def test_confusion_of_an_older_file_is_padded() -> None:
+    old = scores_of(FOUND, TRUTH, 3).to_dict()
+    old["confusion"] = [row[:3] for row in COUNTS[:3]]
+    back = SemanticScores.from_dict(dict(sorted(old.items())), NAMES)
+    assert back.names == NAMES and back.counts.tolist() == COUNTS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"confusion": None}, "file: has no key 'confusion'"),
+        ({"classes": None}, "file: has no key 'classes'"),
+        ({"confusion": [[1, 2], [3]]}, "file: key 'confusion' is not a table of counts"),
+        ({"confusion": [[1, 2], [3, 4]]}, r"file: key 'confusion' is \[2, 2\], which does not fit 3 classes"),
+    ],
+)
+def test_plain_data_that_are_no_scores_are_refused(change: dict[str, Any], message: str) -> None:
+    data = scores_of(FOUND, TRUTH, 3).to_dict() | change
+    with pytest.raises(ValueError, match=message):
+        SemanticScores.from_dict({k: v for k, v in data.items() if v is not None}, source="file")
 
 
 def golden_case(seed: int, fill: ModuleType, shared: Path) -> tuple[SemanticScores, dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""The published training pipeline with geometry first. In: an image and its raw mask. Out: a crop of both.
+"""The published training pipeline with geometry first. In: an image and its target. Out: a crop of both.
 
 All draws are made on sizes; the pixels of the needed window are then resized once. Distributions:
-mmsegmentation's RandomResize, RandomCrop (0.75 rule), RandomFlip and PhotoMetricDistortion.
+mmsegmentation's RandomResize, RandomCrop (0.75 rule), RandomFlip; colors.py has its PhotoMetricDistortion.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.data.colors import Image, distort_colors, draw_colors
 from panfpn.labels import IGNORE
 
-Image = npt.NDArray[np.uint8]
 Target = npt.NDArray[np.int16]
 _TRIES = 10
 
@@ -23,6 +23,18 @@ def fit_size(height: int, width: int, scale: tuple[float, float] | None) -> tupl
         return height, width
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Which part of an image a sample shows, and how large."""
+
+    size: tuple[int, int]
+    """Height and width of the scaled image."""
+    window: tuple[int, int, int, int]
+    """Top, left, height and width of the crop in the scaled image."""
+    flip: bool = False
+    """Whether the crop is mirrored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +55,17 @@ class TrainTransform:
 
     def __call__(self, image: Image, target: Target, rng: np.random.Generator) -> tuple[Image, Target]:
         """A crop [h, w, 3] of the image and [h, w] of its train ids; smaller than `crop` if the scaled image is."""
+        image, target = cut(image, target, self.draw_geometry(target, rng))
+        if self.photometric:
+            image = distort_colors(image, draw_colors(rng, self.photometric))
+        return image, target
+
+    def draw_geometry(self, target: Target, rng: np.random.Generator) -> Geometry:
+        """Scale, crop and mirror for an image with this target [H, W], which the 0.75 rule looks at."""
         height, width = target.shape
         size = self._draw_size(height, width, rng)
         window = self._draw_window(target, size, rng)
-        image, target = _resized_window(image, target, size, window)
-        if rng.uniform() < self.flip:
-            image, target = image[:, ::-1], target[:, ::-1]
-        if self.photometric:
-            image = distort_colors(np.ascontiguousarray(image), rng, self.photometric)
-        return image, target
+        return Geometry(size=size, window=window, flip=bool(rng.uniform() < self.flip))
 
     def _draw_size(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
         ratio = rng.uniform(*self.ratio)
@@ -92,10 +106,10 @@ def _source_window(
     return slices[0], slices[1]
 
 
-def _resized_window(
-    image: Image, target: Target, size: tuple[int, int], window: tuple[int, int, int, int]
-) -> tuple[Image, Target]:
+def cut(image: Image, target: Target, geometry: Geometry) -> tuple[Image, Target]:
+    """The part of image and target that a geometry shows, resized once (image bilinear, target nearest)."""
     height, width = target.shape
+    window, size = geometry.window, geometry.size
     rows, cols = _source_window(target.shape, size, window)
     image, target = image[rows, cols], target[rows, cols]
     if size != (height, width):
@@ -103,44 +117,8 @@ def _resized_window(
         image = cv2.resize(image, None, **factors, interpolation=cv2.INTER_LINEAR)
         target = cv2.resize(target, None, **factors, interpolation=cv2.INTER_NEAREST)
     # A window that ends at the border may come out a pixel short of its rounded size: it is cut off there.
-    return image[: window[2], : window[3]], target[: window[2], : window[3]]
-
-
-def distort_colors(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:
-    """PhotoMetricDistortion of RGB [H, W, 3]: brightness ±32, contrast, saturation 0.5–1.5, hue ±18, each with p = ½.
-
-    `strength` scales the ranges. Every step rounds to uint8 as mmsegmentation's does.
-    """
-
-    def chance() -> bool:
-        return bool(rng.integers(2))
-
-    def factor() -> float:
-        return float(rng.uniform(1 - 0.5 * strength, 1 + 0.5 * strength))
-
-    if chance():
-        image = _scaled(image, 1, rng.uniform(-32, 32) * strength)
-    contrast_first = chance()
-    if contrast_first and chance():
-        image = _scaled(image, factor())
-    saturate, turn = chance(), chance()
-    if saturate or turn:
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        if saturate:
-            hsv[:, :, 1] = _scaled(hsv[:, :, 1], factor())
-        if turn:
-            hue = round(18 * strength)
-            hsv[:, :, 0] = (hsv[:, :, 0].astype(np.int16) + int(rng.integers(-hue, max(hue, 1 - hue)))) % 180
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    if not contrast_first and chance():
-        image = _scaled(image, factor())
-    return image
-
-
-def _scaled(image: Image, alpha: float, beta: float = 0.0) -> Image:
-    """clip(image × alpha + beta) cut to uint8, by a table of the 256 possible values."""
-    table = np.clip(np.arange(256, dtype=np.float32) * np.float32(alpha) + np.float32(beta), 0, 255).astype(np.uint8)
-    return cv2.LUT(image, table)  # type: ignore[no-any-return]
+    image, target = image[: window[2], : window[3]], target[: window[2], : window[3]]
+    return (cv2.flip(image, 1), cv2.flip(target, 1)) if geometry.flip else (image, target)
 
 
 def padded(image: Image, target: Target, size: tuple[int, int]) -> tuple[Image, Target]:

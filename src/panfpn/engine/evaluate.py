@@ -1,7 +1,8 @@
-"""Evaluation. In: a model or its file, and a data set. Out: scores from one confusion matrix."""
+"""Evaluation. In: a model or its file, and a data set. Out: scores from one confusion matrix, and counts per image."""
 
 import heapq
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from panfpn.config import Data
 from panfpn.data import Dataset, evaluation_loader
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.report import Shown
-from panfpn.metrics import ConfusionMatrix, SemanticScores
+from panfpn.metrics import BoundaryCounts, ConfusionMatrix, ImageRows, SemanticScores
 from panfpn.progress import progress_bar
 from panfpn.tasks import SemanticTask
 
@@ -47,14 +48,15 @@ def score_dataset(
     batch_size: int = 1,
     num_workers: int = 0,
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    boundary: BoundaryCounts | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[SemanticScores, list[Shown]]:
     """Scores of `task` on every image at its own size, and its best and worst images (of this rank).
 
     `progress` is called with the number of images done. Each image is predicted by itself, so neither `batch_size` nor
-    the order changes a count.
+    the order changes a count. `boundary` counts along, if given.
     """
-    matrix, extremes = ConfusionMatrix(task.table.num_classes), _Extremes()
+    matrix, extremes = ConfusionMatrix(task.table.num_classes, len(dataset)), _Extremes()
     indices = range(ranks.rank, len(dataset), ranks.world)
     was_training = task.training
     task.eval()
@@ -62,17 +64,20 @@ def score_dataset(
     for samples in evaluation_loader(dataset, indices, batch_size=batch_size, num_workers=num_workers):
         maps = task.predict([s.image for s in samples], names=[s.name for s in samples])
         for sample, found in zip(samples, maps, strict=True):
-            miou = matrix.update(found.labels, sample.target)
+            miou = matrix.update(found.labels, sample.target, indices[done])
+            if boundary:
+                boundary.update(found.labels, sample.target)
             shown = Shown(name=sample.name, image=sample.image, labels=found.labels, target=sample.target, miou=miou)
             extremes.add(done, shown)
             done += 1
         if progress:
             progress(done)
     task.train(was_training)
-    if ranks.world > 1:
-        counts = torch.from_numpy(matrix.counts).to(task.get_buffer("mean").device)
-        matrix.counts = ranks.total(counts).cpu().numpy()
-    return matrix.scores(task.table.names), extremes.all()
+    for counts in (matrix.counts, matrix.rows, *([boundary.counts] if boundary else [])):
+        if ranks.world > 1:
+            counts[...] = ranks.total(torch.from_numpy(counts).to(task.get_buffer("mean").device)).cpu().numpy()
+    images = ImageRows(tuple(map(dataset.name, range(len(dataset)))), matrix.rows)
+    return replace(matrix.scores(task.table.names), images=images, boundary=boundary), extremes.all()
 
 
 def evaluate(
@@ -82,9 +87,12 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 1,
+    trimap_width: int | None = None,
     progress: bool = True,
 ) -> SemanticScores:
     """Scores of a release file, run folder, Predictor or task on a data set's validation split.
+
+    With `trimap_width`, `boundary` of the scores holds Boundary IoU and the IoU that near to a change of label.
 
     Raises:
         ValueError: a file or data set that cannot be used, or label tables that disagree.
@@ -103,5 +111,8 @@ def evaluate(
         model_table, data_table = (f"{t.name!r} ({t.num_classes} classes)" for t in (task.table, dataset.table))
         raise ValueError(f"the model's label table {model_table} is not that of the data, {data_table}")
     workers = data.num_workers if isinstance(data, Data) else 0
+    boundary = trimap_width and BoundaryCounts(task.table.num_classes, trimap_width=trimap_width)
     with progress_bar("evaluating", len(dataset), show=progress) as advance:
-        return score_dataset(task, dataset, batch_size=batch_size, num_workers=workers, progress=advance)[0]
+        return score_dataset(
+            task, dataset, batch_size=batch_size, num_workers=workers, boundary=boundary or None, progress=advance
+        )[0]

@@ -1,6 +1,7 @@
 """Optimiser, learning rate and weight average; the rate is a pure function of the step."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 
 import torch
@@ -10,18 +11,19 @@ from panfpn.config import Optim
 
 
 def lr_at(step: int, steps: int, optim: Optim) -> float:
-    """Learning rate of `step` (0 … steps − 1): linear warm-up, then poly, cosine or constant.
+    """Learning rate of `step` (0 … steps − 1): poly, cosine, step or constant, times a linear warm-up at the start.
 
-    Poly is mmsegmentation 1.x's closed form: (lr − min)(1 − t/(T − 1))^power + min, from the first step on.
+    Poly is mmsegmentation 1.x's closed form (lr − min)(1 − t/(T − 1))^power + min, or with `mmcv_0x` that of mmcv 0.x:
+    t/T in its place. Step is detectron2's: a milestone is the first step at the lower rate.
     """
-    share = step / max(1, steps - 1)
+    share = step / (steps if optim.mmcv_0x else max(1, steps - 1))
     floor = min(optim.min_lr, optim.lr)
     if optim.schedule == "poly":
         lr = (optim.lr - floor) * math.pow(1 - share, optim.power) + floor
     elif optim.schedule == "cosine":
         lr = (optim.lr - floor) * (1 + math.cos(math.pi * share)) / 2 + floor
     else:
-        lr = optim.lr
+        lr = optim.lr * optim.gamma ** bisect_right(optim.milestones, step)  # constant: there are none
     if step < optim.warmup_steps:
         lr *= optim.warmup_factor + (1 - optim.warmup_factor) * step / optim.warmup_steps
     return lr

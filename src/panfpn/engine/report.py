@@ -174,7 +174,7 @@ def _miou_curve(val: Sequence[Mapping[str, Any]], last: float) -> str:
 def _classes(scores: SemanticScores, table: LabelTable) -> str:
     if not scores.counts.any():
         return _NONE_YET
-    pixels = scores.counts.sum(1)
+    pixels = scores.pixels
     share = pixels / max(1, pixels.sum())
     rows = []
     columns = zip(
@@ -201,10 +201,12 @@ def _classes(scores: SemanticScores, table: LabelTable) -> str:
 def _confusion(scores: SemanticScores, table: LabelTable) -> str:
     if not scores.counts.any():
         return _NONE_YET
-    counts = scores.counts
+    counts = scores.counts[:-1]  # [K, K + 1]
     with np.errstate(invalid="ignore"):
-        shares = counts / counts.sum(1, keepdims=True)  # [K, K], nan in the rows of classes that never are true
-    wrong = counts - np.diag(np.diag(counts))
+        shares = (counts / counts.sum(1, keepdims=True))[
+            :, :-1
+        ]  # [K, K], nan in the rows of classes that never are true
+    wrong = counts[:, :-1] - np.diag(np.diag(counts))
     chosen = np.arange(len(counts))
     note = "What the pixels of each true class (row) were predicted as, in % of the row; below 0.5 % without a number."
     if len(counts) > _MOST_CELLS:

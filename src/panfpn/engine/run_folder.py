@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from panfpn.build import load_weights
 from panfpn.checkpoint import read_checkpoint, read_header, write_checkpoint
-from panfpn.config import TrainConfig, parse
+from panfpn.config import TrainConfig
 from panfpn.engine.optim import WeightAverage, load_optimizer, optimizer_tensors
 from panfpn.files import write_text
 from panfpn.metrics import SemanticScores
+from panfpn.parsing import parse
 
 _LAST, _BEST = "last.safetensors", "model.safetensors"
 
@@ -129,4 +129,4 @@ def released_scores(folder: Path) -> SemanticScores:
     """The validation scores of the run's `model.safetensors`, as its header holds them."""
     header = read_header(folder / _BEST)
     names = tuple(entry["name"] for entry in header["table"]["classes"])
-    return SemanticScores(names=names, counts=np.array(header["scores"]["confusion"], np.int64))
+    return SemanticScores.from_dict(header["scores"], names, folder / _BEST)  # a header's own keys are sorted

@@ -69,8 +69,8 @@ class Trainer:
             from timm.layers import convert_sync_batchnorm  # noqa: PLC0415 - knows timm's own norm layers too
 
             self.task.model = convert_sync_batchnorm(self.task.model)
-        layout = torch.channels_last if train.channels_last else torch.contiguous_format
-        self.task.to(self.device).to(memory_format=layout)
+        self.task.layout = torch.channels_last if train.channels_last else torch.contiguous_format
+        self.task.to(self.device).to(memory_format=self.task.layout)
         self.task.dense = torch.compile(self.task.model) if train.compile else self.task.model  # type: ignore[assignment]
 
     def num_bytes(self) -> int:

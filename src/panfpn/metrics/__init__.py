@@ -1,5 +1,11 @@
-"""Scores from predictions and truth, in memory that does not grow with the number of images."""
+"""Scores from predictions and truth, in memory that does not grow with an image's size.
 
+semantic.py: the confusion matrix and its scores; protocols.py: those of other evaluators; boundary.py: outlines;
+bootstrap.py: intervals and comparisons; images.py, counts.py: what they share.
+"""
+
+from panfpn.metrics.boundary import BoundaryCounts
+from panfpn.metrics.images import ImageRows
 from panfpn.metrics.semantic import ConfusionMatrix, SemanticScores
 
-__all__ = ["ConfusionMatrix", "SemanticScores"]
+__all__ = ["BoundaryCounts", "ConfusionMatrix", "ImageRows", "SemanticScores"]

@@ -1,11 +1,5 @@
-"""Recipes: named functions that return a whole TrainConfig. `changes` are keys: `camvid_lite0(optim__lr=1e-3)`.
+"""Recipes that run on a small machine: procedural scenes, CamVid, a folder of one's own."""
 
-Each docstring holds the command, the hardware and hours, and the expected score.
-"""
-
-import difflib
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 from panfpn.config import Data, Loss, Model, Optim, Run, Train, TrainConfig
@@ -72,25 +66,3 @@ def folder(**changes: Any) -> TrainConfig:
         run=Run(name="folder", log_every=20, val_every=500, checkpoint_every=250),
     )  # fmt: skip
     return config.changed(**changes)
-
-
-NAMES = ("scenes", "camvid_lite0", "folder")
-
-
-def find(name: str) -> Callable[..., TrainConfig]:
-    """The recipe called `name`; ValueError names the nearest."""
-    if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.3)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
-        raise ValueError(f"no recipe {name!r}; {hint} (a configuration file ends in .yaml)")
-    return globals()[name]  # type: ignore[no-any-return]
-
-
-def summary(name: str) -> str:
-    """The first line of a recipe's docstring."""
-    return (find(name).__doc__ or "").splitlines()[0]
-
-
-def describe(name: str) -> str:
-    """A recipe's docstring and its settings as YAML."""
-    return f"{inspect.getdoc(find(name))}\n\n{find(name)().to_yaml()}"

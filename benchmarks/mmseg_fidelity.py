@@ -1,0 +1,165 @@
+"""panfpn beside mmsegmentation 1.2.2: the same weights, images and batches through both, and how far they differ.
+
+usage: python benchmarks/mmseg_fidelity.py PEER_PYTHON [--old OLD_PYTHON] [--images FOLDER] [--only infer|train]
+                                           [--steps 50]
+
+PEER_PYTHON is the interpreter of an environment with: torch mmengine mmcv-lite mmsegmentation ftfy regex (pip installs
+them all). OLD_PYTHON adds mmsegmentation 0.30 (pip install "setuptools<80" wheel torch torchvision "numpy<2", then
+MMCV_WITH_OPS=0 pip install --no-build-isolation mmcv==1.7.2 mmsegmentation==0.30.0).
+
+Printed: for whole, slide and multi-scale + flip (flip: of 1.x, flip0: of 0.x), the share of pixels whose labels agree,
+and how many disagree where the peer's two best scores differ by more than 1e-3; then the losses of 50 training steps
+side by side. Exit code 1 if a label or a loss (1e-3 relative) differs.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from panfpn import recipes
+from panfpn.build import build_task, build_transform, set_inference
+from panfpn.config import Data, Inference, Loss, Model
+from panfpn.data import train_loader
+from panfpn.data.datasets import SceneDataset, scenes_table
+from panfpn.data.loader import DrawSampler
+from panfpn.data.scenes import draw_scene
+from panfpn.engine.optim import build_optimizer, lr_at, set_lr
+from panfpn.files import read_image
+from panfpn.interop.mmseg import IMAGENET_MEAN, IMAGENET_STD, write_mmseg
+from panfpn.labels import LabelTable
+from panfpn.tasks import SemanticTask
+
+WINDOW, STRIDE, RATIOS = (320, 384), (200, 256), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+LIMIT = 1e-3
+
+
+def make_task(num_classes: int, table: LabelTable, denominator: str = "labelled") -> SemanticTask:
+    """A network whose norms are in use and whose labels do not hang on rounding; seeded."""
+    torch.manual_seed(0)
+    model = Model(backbone="resnet50c", num_classes=num_classes, mean=IMAGENET_MEAN, std=IMAGENET_STD, dropout=0.0)
+    task = build_task(model, table, loss=Loss(denominator=denominator))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, tensor in task.model.named_buffers():
+            if name.endswith("running_mean"):
+                tensor.normal_(0, 0.1)
+            elif name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5)
+        for name, tensor in task.model.named_parameters():
+            if name.endswith("bn3.weight"):
+                tensor.fill_(0.3)  # timm begins with 0, which would hide the residual branches
+        task.model.head.classifier.weight.normal_(0, 0.1)
+    return task
+
+
+def run_peer(
+    python: str, script: str, mode: str, task: dict, arrays: dict[str, np.ndarray], model: SemanticTask, settings: Model
+) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        write_mmseg(place / "model.pth", model.model.state_dict(), settings, model.table)
+        (place / "task.json").write_text(json.dumps(task))
+        np.savez(place / "input.npz", **arrays)
+        subprocess.run([python, str(Path(__file__).parent / "peers" / script), mode, folder], check=True)
+        with np.load(place / "output.npz") as output:
+            return dict(output)
+
+
+def compare_inference(python: str, old: str | None, folder: Path | None) -> bool:
+    if folder:
+        files = sorted(p for p in folder.rglob("*") if p.suffix in (".jpg", ".png"))
+        images = {p.stem: read_image(p) for p in (files[0], files[len(files) // 2], files[-1])}
+    else:
+        sizes = ((360, 480), (333, 500), (640, 427))
+        images = {f"scene{i}": draw_scene(0, i, height=h, width=w).image for i, (h, w) in enumerate(sizes)}
+    table = LabelTable.named("ade20k")
+    task = make_task(150, table).eval()
+    settings = Model(backbone="resnet50c", num_classes=150)
+    asked = {"config": "fpn_r50_4xb4-160k_ade20k-512x512.py", "config0": "fpn_r50_512x512_160k_ade20k.py",
+             "num_classes": 150, "window": WINDOW, "stride": STRIDE}  # fmt: skip
+    peer = run_peer(python, "mmseg_side.py", "infer", asked, images, task, settings)
+    if old:
+        peer |= run_peer(old, "mmseg0_side.py", "infer", asked, images, task, settings)
+    forms = {
+        "whole": Inference(),
+        "slide": Inference(mode="slide", window=WINDOW, stride=STRIDE),
+        "flip": Inference(ratios=RATIOS, flip=True, ratios_of="original"),
+    } | ({"flip0": Inference(ratios=RATIOS, flip=True)} if old else {})
+    good = True
+    print(f"{'image':<20} {'size':<10} {'form':<6} {'equal':>9} {'clear':>9}  different where clear")
+    for name, image in images.items():
+        for form, inference in forms.items():
+            set_inference(task, scale=(2048, 512), size_divisor=1, inference=inference)
+            labels = task.predict([image])[0].labels
+            different = labels != peer[f"{name}/{form}/labels"]
+            clear = peer[f"{name}/{form}/margin"] > LIMIT
+            bad = int((different & clear).sum())
+            good &= bad == 0
+            size = f"{image.shape[0]}x{image.shape[1]}"
+            print(f"{name:<20} {size:<10} {form:<6} {1 - different.mean():9.5%} {clear.mean():9.5%}  {bad}")
+    return good
+
+
+def compare_training(python: str, steps: int) -> bool:
+    crop, size = (128, 192), 4
+    data = Data(crop=crop, ratio=(0.75, 2.0), scale=(256, 192))
+    scenes = SceneDataset(table=scenes_table(), split="train", count=64, size=(192, 256))
+    sampler = DrawSampler(steps=range(steps), batch_size=size)
+    batches = list(train_loader(scenes, build_transform(data), sampler, seed=0, num_workers=0))
+    arrays = {}
+    for i, batch in enumerate(batches):
+        arrays |= {f"{i}/images": batch.images.numpy(), f"{i}/targets": batch.targets.numpy(),
+                   f"{i}/sizes": np.array(batch.sizes)}  # fmt: skip
+    padded = sum(s != crop for b in batches for s in b.sizes)
+    table = scenes_table()
+    task = make_task(table.num_classes, table, "all")
+    with torch.no_grad():
+        task.model.head.classifier.weight.mul_(0.1)  # as training begins: no class is preferred
+    settings = Model(backbone="resnet50c", num_classes=table.num_classes)
+    asked = {"config": "fpn_r50_4xb2-80k_cityscapes-512x1024.py", "num_classes": table.num_classes, "dropout": 0.0,
+             "steps": steps, "crop": crop}  # fmt: skip
+    peer = run_peer(python, "mmseg_side.py", "train", asked, arrays, task, settings)
+    published = recipes.published.fpn_r50_cityscapes().optim
+    task.layout = torch.contiguous_format  # the peer's: another order of additions is another rounding
+    optimizer = build_optimizer(task.model, published)
+    worst = worst_rate = 0.0
+    task.train()
+    for step, batch in enumerate(batches):
+        lr = lr_at(step, steps, published)
+        set_lr(optimizer, lr)
+        loss = sum(task(batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        theirs = float(peer["losses"][step])
+        difference = abs(loss.item() / theirs - 1)
+        worst, worst_rate = max(worst, difference), max(worst_rate, abs(lr / peer["rates"][step] - 1))
+        print(f"step {step:2d}  panfpn {loss.item():.6f}  mmsegmentation {theirs:.6f}  relative {difference:.1e}")
+    print(f"{steps} steps of {size} crops ({padded} of {steps * size} padded): largest relative difference of the loss "
+          f"{worst:.1e}, of the learning rate {worst_rate:.1e}")  # fmt: skip
+    return worst <= LIMIT and worst_rate <= 1e-9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer_python")
+    parser.add_argument("--old")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--only", choices=("infer", "train"))
+    parser.add_argument("--steps", type=int, default=50)
+    options = parser.parse_args()
+    good = True
+    if options.only != "train":
+        good &= compare_inference(options.peer_python, options.old, options.images)
+    if options.only != "infer":
+        good &= compare_training(options.peer_python, options.steps)
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Recipes: named functions that return a whole TrainConfig. `changes` are keys: `camvid_lite0(optim__lr=1e-3)`.
+
+Each docstring holds the command, the hardware and hours, and the expected score.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable
+
+from panfpn.config import TrainConfig
+from panfpn.recipes.probes import probe_ade20k, probe_ade20k_poolformer, probe_ade20k_twins, probe_ade20k_uniformer
+from panfpn.recipes.published import (
+    fpn_r50_ade20k,
+    fpn_r50_cityscapes,
+    fpn_r101_ade20k,
+    fpn_r101_cityscapes,
+    paper_r50_cityscapes,
+    paper_r101_cityscapes,
+)
+from panfpn.recipes.small import camvid_lite0, folder, scenes
+
+__all__ = [
+    "NAMES", "camvid_lite0", "describe", "find", "folder", "fpn_r50_ade20k", "fpn_r50_cityscapes", "fpn_r101_ade20k",
+    "fpn_r101_cityscapes", "paper_r50_cityscapes", "paper_r101_cityscapes", "probe_ade20k", "probe_ade20k_poolformer",
+    "probe_ade20k_twins", "probe_ade20k_uniformer", "scenes", "summary",
+]  # fmt: skip
+
+_RECIPES: dict[str, Callable[..., TrainConfig]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        scenes, camvid_lite0, folder,
+        fpn_r50_cityscapes, fpn_r101_cityscapes, fpn_r50_ade20k, fpn_r101_ade20k,
+        paper_r50_cityscapes, paper_r101_cityscapes,
+        probe_ade20k, probe_ade20k_poolformer, probe_ade20k_twins, probe_ade20k_uniformer,
+    )
+}  # fmt: skip
+NAMES = tuple(_RECIPES)
+
+
+def find(name: str) -> Callable[..., TrainConfig]:
+    """The recipe called `name`; ValueError names the nearest."""
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.3)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
+        raise ValueError(f"no recipe {name!r}; {hint} (a configuration file ends in .yaml)")
+    return _RECIPES[name]
+
+
+def summary(name: str) -> str:
+    """The first line of a recipe's docstring."""
+    return (find(name).__doc__ or "").splitlines()[0]
+
+
+def describe(name: str) -> str:
+    """A recipe's docstring and its settings as YAML."""
+    return f"{inspect.getdoc(find(name))}\n\n{find(name)().to_yaml()}"
