@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from panfpn.config import Model
+from panfpn.interop.mmseg import mmseg_name
+from panfpn.models import SemanticFPN
+
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
 cv2.setNumThreads(1)
 
@@ -56,3 +60,12 @@ def folder_data(tmp_path: Path) -> Path:
         "- {name: box, value: 20, thing: true}\nignore: [255]\n"
     )
     return root
+
+
+@pytest.fixture(scope="session")
+def small_mmseg() -> dict[str, torch.Tensor]:
+    """The state dict of a narrow Semantic FPN on ResNet-18, 3 classes, under mmsegmentation's names."""
+    torch.manual_seed(0)
+    network = SemanticFPN("resnet18", 3, fpn_channels=8, head_channels=8)
+    torch.nn.init.normal_(network.head.classifier.weight)
+    return {mmseg_name(name, Model(backbone="resnet18")): t for name, t in network.state_dict().items()}

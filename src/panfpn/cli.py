@@ -293,11 +293,11 @@ class _Convert:
     out: Path | None = None
     """File to write; without it, the input's name with the other suffix, in the current folder."""
     labels: str | None = None
-    """Classes of a checkpoint that does not name them: cityscapes, ade20k, camvid, or a labels.yaml."""
+    """Classes of a checkpoint, where it does not name them: cityscapes, ade20k, camvid, or a labels.yaml."""
     ema: bool = False
     """Take the second copy of the weights, where an EMA hook left one."""
     scale: tuple[int, int] | None = None
-    """Longer and shorter side that test images are fitted into, where the checkpoint does not say."""
+    """Longer and shorter side that test images are fitted into; without it, what the checkpoint says."""
 
 
 _CONVERT_HELP = """panfpn convert MODEL [--out FILE] [options]

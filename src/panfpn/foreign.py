@@ -33,6 +33,7 @@ _LET_IN: list[Any] = [
     *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
     *((f, f"numpy.{place}.multiarray.{name}") for place in ("core", "_core") for name, f in _REBUILD.items()),
     (_Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
+    *((_Inert, f"{place}.getattr") for place in ("builtins", "__builtin__")),  # the buffer's methods; nothing is got
 ]
 
 
@@ -80,7 +81,7 @@ def state_dict_of(data: dict[str, Any]) -> dict[str, torch.Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(data.get(key), dict):
             data = data[key]
-    return {name.removeprefix("module."): t for name, t in data.items() if isinstance(t, torch.Tensor)}
+    return {str(name).removeprefix("module."): t for name, t in data.items() if isinstance(t, torch.Tensor)}
 
 
 def write_foreign(path: Path, data: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from panfpn.checkpoint import is_release, read_checkpoint, write_checkpoint
-from panfpn.config import Model, TrainConfig
+from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.files import sha256
 from panfpn.interop import Imported, read_foreign_model, write_mmseg
 from panfpn.labels import LabelTable
@@ -62,15 +62,22 @@ def read_model(name: str | Path) -> tuple[Path, dict[str, torch.Tensor], dict[st
 def import_model(
     name: str, file: Path, *, labels: LabelTable | None = None, ema: bool = False, scale: tuple[int, int] | None = None
 ) -> tuple[Imported, dict[str, Any]]:
-    """The network in another library's checkpoint, and where it came from; see `read_foreign_model`."""
+    """The network in another library's checkpoint, and where it came from; see `read_foreign_model`.
+
+    Raises:
+        ValueError: also a label table, the file's own or another one, of another number of classes.
+    """
     if labels is None and name in PUBLISHED:
         labels = LabelTable.named(PUBLISHED[name].table)
     found = read_foreign_model(file, labels=labels, ema=ema, scale=scale)
+    if found.config.model.num_classes != found.table.num_classes:
+        raise ValueError(f"{file}: has {found.config.model.num_classes} classes, but label table {found.table.name!r} "
+                         f"names {found.table.num_classes}")  # fmt: skip
     return found, {"file": file.name, "sha256": sha256(file), "format": found.format}
 
 
 def convert_model(
-    name: str, out: Path | None = None, *, labels: str | None = None, ema: bool = False,
+    name: str | Path, out: Path | None = None, *, labels: str | None = None, ema: bool = False,
     scale: tuple[int, int] | None = None,
 ) -> tuple[Path, tuple[str, ...]]:  # fmt: skip
     """Another library's checkpoint -> release file, release file -> mmsegmentation checkpoint.
@@ -83,7 +90,10 @@ def convert_model(
     path = find_model(name)
     path = path / "model.safetensors" if path.is_dir() else path
     ours = path.suffix == ".safetensors" and is_release(path)
-    out = out or Path(path.with_suffix(".pth" if ours else ".safetensors").name)
+    suffix = ".pth" if ours else ".safetensors"
+    out = out or Path(path.with_suffix(suffix).name)
+    if out.suffix != suffix:
+        raise ValueError(f"{out}: is to be written as {suffix}; name the file so")
     if out.exists():
         raise ValueError(f"{out}: exists already; name another file with --out")
     if ours:
@@ -92,18 +102,19 @@ def convert_model(
                 f"{path}: is a release file, which says all of this itself; leave --labels, --ema, --scale"
             )
         weights, header = read_checkpoint(path, kind="release")
-        write_mmseg(
-            out, weights, parse(Model, header["model"]), LabelTable.from_dict(header["table"], f"{path}: table")
-        )
-        return out, ()
+        config = TrainConfig(
+            model=parse(Model, header["model"]), inference=parse(Inference, header.get("inference", {})),
+            data=Data(scale=header["scale"] and tuple(header["scale"]), size_divisor=header["size_divisor"]),
+        )  # fmt: skip
+        write_mmseg(out, weights, config, LabelTable.from_dict(header["table"], f"{path}: table"))
+        asked = config.inference
+        views = asked.ratios != (1.0,) or asked.flip
+        return out, ("several scales and mirror (inference.ratios, .flip) were left out",) if views else ()
     table = None
     if labels is not None:
         is_file = labels.endswith((".yaml", ".yml"))
         table = LabelTable.from_yaml(Path(labels)) if is_file else LabelTable.named(labels)
-    found, source = import_model(name, path, labels=table, ema=ema, scale=scale)
-    if found.config.model.num_classes != found.table.num_classes:
-        raise ValueError(f"{path}: has {found.config.model.num_classes} classes, but label table "
-                         f"{found.table.name!r} names {found.table.num_classes}")  # fmt: skip
+    found, source = import_model(str(name), path, labels=table, ema=ema, scale=scale)
     write_release(out, found.weights, found.config, found.table, scores={}, source=source)
     return out, found.notes
 

@@ -9,6 +9,7 @@ import os
 import re
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from panfpn.files import replacing, sha256
@@ -78,7 +79,7 @@ def find_model(name: str | Path) -> Path:
         return _fetched(published, looked)
     if path.is_absolute() or path.suffix in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"{path}: no such file (nor in a folder of {looked[1]})")
-    if re.fullmatch(r"(hf:)?[\w.-]+/[\w.-]+(@[\w.-]+)?", text):
+    if re.fullmatch(r"(hf:)?\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", text):
         return _from_hub(text.removeprefix("hf:"), looked)
     near = difflib.get_close_matches(text, PUBLISHED, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(PUBLISHED)}"
@@ -107,8 +108,8 @@ def _fetched(published: Published, looked: list[str]) -> Path:
         try:
             _download(url, target, published)
             return target
-        except (OSError, ValueError) as error:  # urllib's errors are OSErrors
-            looked.append(f"{url} ({error})")
+        except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors
+            looked.append(f"{url} ({_first_line(error)})")
     raise ValueError(
         f"the published file {published.file} could not be had; looked in {'; '.join(looked)}; put it into a folder "
         "that PANFPN_WEIGHTS names, or name a mirror in PANFPN_MIRRORS"
@@ -139,6 +140,9 @@ def _from_hub(name: str, looked: list[str]) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision or None))
     except Exception as error:  # no network, no such repository, no such file: the hub's own classes
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        looked.append(f"the Hugging Face Hub, repository {repository} ({first})")
+        looked.append(f"the Hugging Face Hub, repository {repository} ({_first_line(error)})")
     raise ValueError(f"no model {name!r}; looked in {'; '.join(looked)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -7,9 +7,12 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+import torchvision
 from torch import nn
 
 import panfpn.models.backbone as backbone_module
+from panfpn.config import Model
+from panfpn.interop.mmseg import mmseg_name
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.backbone import STRIDES
 
@@ -237,6 +240,85 @@ def test_the_real_weights_load_whole() -> None:
     own = backbone.body.state_dict()
     assert [n for n in own if n not in weights and not n.endswith("num_batches_tracked")] == []
     assert all(torch.equal(own[n], weights[n]) for n in own if n in weights)
+
+
+def _drawn(network: nn.Module) -> nn.Module:
+    """The network with every scale, shift and statistic drawn anew: none can be missed without a difference."""
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point() and tensor.ndim == 1:
+            tensor.uniform_(0.5, 1.0)
+    return network.eval()
+
+
+def _gives(backbone: Backbone, maps: list[torch.Tensor], images: torch.Tensor) -> bool:
+    with torch.no_grad():
+        return all(
+            torch.allclose(m, t, rtol=1e-5, atol=1e-5) for m, t in zip(backbone.eval()(images), maps, strict=True)
+        )
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "encoder."])  # as it is, of DDP, of a network, of smp
+def test_torchvisions_weights(prefix: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = _drawn(torchvision.models.resnet18(weights=None))
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        x = source.maxpool(source.relu(source.bn1(source.conv1(images))))
+        maps = [x := layer(x) for layer in (source.layer1, source.layer2, source.layer3, source.layer4)]
+    others = {"decoder.p5.weight": torch.zeros(3), "segmentation_head.0.bias": torch.zeros(1)}
+    torch.save({prefix + n: t for n, t in source.state_dict().items()} | others, tmp_path / "w.pth")
+    backbone = Backbone("resnet18")
+    assert not _gives(backbone, maps, images)
+    backbone.load(tmp_path / "w.pth")
+    assert _gives(backbone, maps, images)
+
+
+@pytest.mark.parametrize("name", ["resnet18c", "resnet50c", "resnet18d", "resnet18"])
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_mmsegmentations_weights(name: str, prefix: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = Backbone(name)
+    _drawn(source)
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        maps = source(images)
+    theirs = {mmseg_name(f"backbone.body.{n}", Model(backbone=name)): t for n, t in source.body.state_dict().items()}
+    assert ("backbone.stem.7.weight" in theirs) == (name != "resnet18")
+    state = {prefix + n.removeprefix("backbone."): t for n, t in theirs.items()}
+    torch.save({"state_dict": state | {"decode_head.conv_seg.bias": torch.zeros(2)}}, tmp_path / "w.pth")
+    backbone = Backbone(name)
+    assert not _gives(backbone, maps, images)
+    backbone.load(tmp_path / "w.pth")
+    assert _gives(backbone, maps, images)
+
+
+def test_smps_wrapped_timm_encoder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = Backbone("convnext_atto")
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        maps = source.eval()(images)
+    torch.save({f"encoder.model.{n}": t for n, t in source.body.state_dict().items()}, tmp_path / "w.pth")
+    backbone = Backbone("convnext_atto")
+    backbone.load(tmp_path / "w.pth")
+    assert _gives(backbone, maps, images)
+
+
+@pytest.mark.parametrize("name", ["resnet18c", "resnet34c"])
+def test_deep_stems_that_timm_has_no_name_for(name: str) -> None:
+    backbone = Backbone(name)
+    plain = Backbone(name[:-1])
+    assert (backbone.channels, backbone.multiple) == (plain.channels, 1) == ((64, 128, 256, 512), 1)
+    stem = [m for m in backbone.body.conv1.modules() if isinstance(m, nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels, m.stride) for m in stem] == [
+        (3, 32, (2, 2)), (32, 32, (1, 1)), (32, 64, (1, 1)),
+    ]  # fmt: skip
+    backbone(torch.randn(2, 3, 97, 131))[3].sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+    shortcuts = [m for n, m in backbone.body.named_modules() if n.endswith("downsample")]
+    assert len(shortcuts) == 3 and not any(isinstance(m, nn.AvgPool2d) for s in shortcuts for m in s.modules())
+    with pytest.raises(ValueError, match=f"no pretrained weights for '{name}'; give a local file"):
+        Backbone(name, pretrained=True)
 
 
 def _file(path: Path, weights: dict[str, torch.Tensor]) -> Path:

@@ -16,7 +16,7 @@ import torch
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.foreign import write_foreign
 from panfpn.interop.imported import Imported, fitted, skeleton
-from panfpn.interop.mmseg_config import MMSegSettings, read_settings
+from panfpn.interop.mmseg_config import MMSegSettings, read_settings, write_settings
 from panfpn.labels import LabelClass, LabelTable
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -40,8 +40,8 @@ def read_mmseg(
 ) -> Imported:  # fmt: skip
     """The network of a checkpoint `data` with state dict `tensors`.
 
-    `labels` names its classes where the file does not; `ema` takes the file's second copy of the weights; `scale` is
-    the test size (longer, shorter side) where the file has no configuration.
+    `labels` and `scale` (longer, shorter side of test images) win over what the file says; `ema` takes its second
+    copy of the weights.
 
     Raises:
         ValueError: another architecture (the differences, or the missing and unexpected tensors, are listed), a file
@@ -63,13 +63,16 @@ def read_mmseg(
         model = _architecture(tensors, settings)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    notes.extend(settings.notes)
     table = labels or _table(meta, model.num_classes, path)
-    if settings.scale is None:
-        scale = scale or _PUBLISHED_SCALE.get(table.name)
+    scale = scale or settings.scale
+    if scale is None:
+        scale = _PUBLISHED_SCALE.get(table.name)
         size = f"{scale[0]}×{scale[1]}" if scale else "their own size"
         notes.append(f"the file does not say at which size images are tested: they are fitted into {size} (--scale)")
-    weights = fitted(tensors, {name: mmseg_name(name, model) for name in skeleton(model)}, skeleton(model), path)
-    data_settings = Data(scale=settings.scale or scale, size_divisor=settings.size_divisor)
+    shapes = skeleton(model)
+    weights = fitted(tensors, {name: mmseg_name(name, model) for name in shapes}, shapes, path)
+    data_settings = Data(scale=scale, size_divisor=settings.size_divisor)
     config = TrainConfig(data=data_settings, model=model, inference=settings.inference)
     version = "1.x" if "mmengine_version" in meta or "dataset_meta" in meta else "0.x"
     return Imported(weights=weights, config=config, table=table, format=f"mmsegmentation {version}", notes=tuple(notes))
@@ -87,7 +90,8 @@ def _chosen_copy(tensors: Tensors, data: Mapping[str, Any], ema: bool, path: Pat
         raise ValueError(f"{path}: holds one copy of the weights only (no ema_ tensors, no ema_state_dict)")
     if second:
         taken = "the second (--ema)" if ema else "the first (--ema takes the second)"
-        notes.append(f"the file holds two copies of the weights, the second left by an EMA hook; {taken} was taken")
+        which = "mmengine saves the averaged ones first" if isinstance(held, dict) else "an EMA hook left the second"
+        notes.append(f"the file holds two copies of the weights ({which}); {taken} was taken")
     # mmcv's hook averages parameters only: what it has no copy of (norm statistics) is the same for both
     return main | second if ema else main
 
@@ -101,7 +105,7 @@ def _architecture(tensors: Tensors, settings: MMSegSettings) -> Model:
     depth = _BLOCKS.get((*counts, bottleneck))
     classifier = tensors.get("decode_head.conv_seg.weight")
     output = tensors.get("neck.fpn_convs.0.conv.weight")
-    if depth is None or classifier is None or output is None:
+    if depth is None or classifier is None or output is None or not classifier.ndim == output.ndim == 4:
         heads = sorted({".".join(name.split(".")[:2]) for name in tensors})
         raise ValueError(f"not a Semantic FPN on ResNet-18, 34, 50, 101 or 152 (blocks per stage {counts}); "
                          f"it holds {', '.join(heads[:12])}")  # fmt: skip
@@ -127,7 +131,7 @@ def _table(meta: Mapping[str, Any], num_classes: int | None, path: Path) -> Labe
     """The classes as the file names them: a table that ships with panfpn where the names are its own."""
     described = meta.get("dataset_meta") or {}
     names = meta.get("CLASSES") or described.get("classes")
-    palette = meta.get("PALETTE") or described.get("palette")
+    palette = meta["PALETTE"] if meta.get("PALETTE") is not None else described.get("palette")  # 0.x: may be an array
     if not names:
         raise ValueError(f"{path}: names no classes; say what its {num_classes} classes are: "
                          "panfpn convert FILE --labels cityscapes, ade20k or a labels.yaml")  # fmt: skip
@@ -172,12 +176,16 @@ def mmseg_name(name: str, model: Model) -> str:
     return f"decode_head.scale_heads.{level}.{place}.{norm if kind == 'norm' else 'conv'}.{leaf}"
 
 
-def write_mmseg(path: Path, weights: Mapping[str, torch.Tensor], model: Model, table: LabelTable) -> None:
+def write_mmseg(path: Path, weights: Mapping[str, torch.Tensor], config: TrainConfig, table: LabelTable) -> None:
     """Write an mmsegmentation checkpoint (`meta`, `state_dict`) that 0.x and 1.x load.
+
+    Colours and test size go into the text `meta["config"]`, so that nothing is lost on the way back; mmsegmentation
+    itself wants them in its own configuration.
 
     Raises:
         ValueError: a backbone that is not one of mmsegmentation's ResNets.
     """
+    model = config.model
     if not re.fullmatch(r"resnet(18|34|50|101|152)[cd]?", model.backbone.partition(".")[0]):
         raise ValueError(f"{path}: mmsegmentation has no backbone {model.backbone!r} under names that panfpn knows; "
                          "only ResNets (resnet18 … resnet152, also with c or d) can be written")  # fmt: skip
@@ -188,5 +196,6 @@ def write_mmseg(path: Path, weights: Mapping[str, torch.Tensor], model: Model, t
         (mmseg_name(n, model), t.float() if (t := weights[n]).is_floating_point() else t) for n in names
     )
     classes, palette = list(table.names), table.palette.tolist()
-    meta = {"CLASSES": classes, "PALETTE": palette, "dataset_meta": {"classes": classes, "palette": palette}}
+    meta = {"CLASSES": classes, "PALETTE": palette, "dataset_meta": {"classes": classes, "palette": palette},
+            "config": write_settings(config)}  # fmt: skip
     write_foreign(path, {"meta": meta, "state_dict": state})

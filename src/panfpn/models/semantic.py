@@ -19,7 +19,7 @@ class ConvNormReLU(nn.Module):
     def __init__(self, in_channels: int, channels: int, norm: Norm) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(_num_groups(channels), channels)
+        self.norm = nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(num_groups(channels), channels)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -27,7 +27,7 @@ class ConvNormReLU(nn.Module):
         return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
-def _num_groups(channels: int) -> int:
+def num_groups(channels: int) -> int:
     """The paper's 32 groups, or the largest power of two that divides a narrower head."""
     groups = 32
     while channels % groups:
