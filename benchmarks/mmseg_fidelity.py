@@ -25,7 +25,7 @@ import torch
 
 from panfpn import recipes
 from panfpn.build import build_task, build_transform, set_inference
-from panfpn.config import Data, Inference, Loss, Model
+from panfpn.config import Data, Inference, Loss, Model, Optim, TrainConfig
 from panfpn.data import train_loader
 from panfpn.data.datasets import SceneDataset, scenes_table
 from panfpn.data.loader import DrawSampler
@@ -42,11 +42,14 @@ LIMIT = 1e-3
 CROP, WARM_UP = (128, 192), 300
 
 
+def network(num_classes: int) -> Model:
+    return Model(backbone="resnet50c", num_classes=num_classes, mean=IMAGENET_MEAN, std=IMAGENET_STD, dropout=0.0)
+
+
 def make_task(num_classes: int, table: LabelTable, denominator: str = "labelled") -> SemanticTask:
     """A network whose norms are in use and whose labels do not hang on rounding; seeded."""
     torch.manual_seed(0)
-    model = Model(backbone="resnet50c", num_classes=num_classes, mean=IMAGENET_MEAN, std=IMAGENET_STD, dropout=0.0)
-    task = build_task(model, table, loss=Loss(denominator=denominator))  # type: ignore[arg-type]
+    task = build_task(network(num_classes), table, loss=Loss(denominator=denominator))  # type: ignore[arg-type]
     with torch.no_grad():
         for name, tensor in task.model.named_buffers():
             if name.endswith("running_mean"):
@@ -61,11 +64,16 @@ def make_task(num_classes: int, table: LabelTable, denominator: str = "labelled"
 
 
 def run_peer(
-    python: str, script: str, mode: str, task: dict, arrays: dict[str, np.ndarray], model: SemanticTask, settings: Model
+    python: str, script: str, mode: str, task: dict, arrays: dict[str, np.ndarray], model: SemanticTask
 ) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        write_mmseg(place / "model.pth", model.model.state_dict(), settings, model.table)
+        write_mmseg(
+            place / "model.pth",
+            model.model.state_dict(),
+            TrainConfig(model=network(model.table.num_classes)),
+            model.table,
+        )
         (place / "task.json").write_text(json.dumps(task))
         np.savez(place / "input.npz", **arrays)
         subprocess.run([python, str(Path(__file__).parent / "peers" / script), mode, folder], check=True)
@@ -82,12 +90,11 @@ def compare_inference(python: str, old: str | None, folder: Path | None) -> bool
         images = {f"scene{i}": draw_scene(0, i, height=h, width=w).image for i, (h, w) in enumerate(sizes)}
     table = LabelTable.named("ade20k")
     task = make_task(150, table).eval()
-    settings = Model(backbone="resnet50c", num_classes=150)
     asked = {"config": "fpn_r50_4xb4-160k_ade20k-512x512.py", "config0": "fpn_r50_512x512_160k_ade20k.py",
              "num_classes": 150, "window": WINDOW, "stride": STRIDE}  # fmt: skip
-    peer = run_peer(python, "mmseg_side.py", "infer", asked, images, task, settings)
+    peer = run_peer(python, "mmseg_side.py", "infer", asked, images, task)
     if old:
-        peer |= run_peer(old, "mmseg0_side.py", "infer", asked, images, task, settings)
+        peer |= run_peer(old, "mmseg0_side.py", "infer", asked, images, task)
     forms = {
         "whole": Inference(),
         "slide": Inference(mode="slide", window=WINDOW, stride=STRIDE),
@@ -157,23 +164,20 @@ def compare_training(python: str, steps: int) -> bool:
     for i, batch in enumerate(batches):
         arrays |= {f"{i}/images": batch.images.numpy(), f"{i}/targets": batch.targets.numpy(),
                    f"{i}/sizes": np.array(batch.sizes)}  # fmt: skip
-    settings = Model(backbone="resnet50c", num_classes=table.num_classes)
     asked = {"config": "fpn_r50_4xb2-80k_cityscapes-512x1024.py", "num_classes": table.num_classes, "dropout": 0.0,
              "steps": steps, "crop": CROP}  # fmt: skip
     good = True
     for kind, lr in ((torch.float32, published.lr / 10), (torch.float64, published.lr)):
         task.to(kind).model.load_state_dict(start)
         asked |= {"lr": lr, "dtype": str(kind).removeprefix("torch.")}
-        peer = run_peer(python, "mmseg_side.py", "train", asked, arrays, task, settings)
+        peer = run_peer(python, "mmseg_side.py", "train", asked, arrays, task)
         losses, rates = train(task, batches, replace(published, lr=lr))
         apart = np.abs(np.array(losses) / peer["losses"] - 1)
         apart_rates = np.abs(np.array(rates) / peer["rates"] - 1).max()
-        for step in range(steps):
-            print(
-                f"step {step:2d}  panfpn {losses[step]:.6f}  mmsegmentation {peer['losses'][step]:.6f}  {apart[step]:.1e}"
-            )
-        print(f"{kind}, lr {lr}: {steps} steps of {size} crops ({padded} of {steps * size} padded); largest relative "
-              f"difference of the loss {apart.max():.1e}, of the learning rate {apart_rates:.1e}", flush=True)  # fmt: skip
+        for step, (ours, theirs) in enumerate(zip(losses, peer["losses"], strict=True)):
+            print(f"step {step:2d}  panfpn {ours:.6f}  mmsegmentation {theirs:.6f}  {apart[step]:.1e}")
+        print(f"{kind}, lr {lr}, {steps} steps of {size} crops ({padded} of {steps * size} padded): largest relative")
+        print(f"difference of the loss {apart.max():.1e}, of the learning rate {apart_rates:.1e}", flush=True)
         good &= bool(apart.max() <= LIMIT and apart_rates <= 1e-9)
     return good
 
