@@ -117,7 +117,7 @@ def compare_inference(python: str, old: str | None, folder: Path | None) -> bool
 
 def training_batches(steps: int, size: int, seed: int) -> list[Batch]:
     scenes = SceneDataset(table=scenes_table(), split="train", count=64, size=(192, 256))
-    transform = build_transform(Data(crop=CROP, ratio=(0.75, 2.0), scale=(256, 192)))
+    transform = build_transform(Data(crop=CROP, ratio=(0.5, 2.0), scale=(256, 192)))
     sampler = DrawSampler(steps=range(steps), batch_size=size)
     return list(train_loader(scenes, transform, sampler, seed=seed, num_workers=0))
 

@@ -119,7 +119,7 @@ def test_nothing_outside_of_a_folder_is_taken(name: str, tmp_path: Path, monkeyp
 def test_a_damaged_published_file_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = FILE[-12:-4]
     monkeypatch.setenv("PANFPN_WEIGHTS", str(folder(tmp_path / "w", **{FILE.replace(".", "__"): CONTENT[:-1]})))
-    with pytest.raises(ValueError, match=rf"{FILE}: its SHA-256 begins with .*but the published file's with {wanted}"):
+    with pytest.raises(ValueError, match=rf"{FILE}: its SHA-256 begins with .*, not with {wanted} as its name says"):
         find_model("toy")
     monkeypatch.delenv("PANFPN_WEIGHTS")
     folder(tmp_path / "cache", **{FILE.replace(".", "__"): b"damaged"})

@@ -182,7 +182,8 @@ def _eval(arguments: list[str]) -> int:
     from panfpn.files import write_json
     from panfpn.show import print_scores, scores_to_json
 
-    task = load_task(from_start[0], device=options.device, precision=options.precision)[0]
+    task, header = load_task(from_start[0], device=options.device, precision=options.precision)
+    _print_notes(header.get("notes", ()))
     own = task.preprocess
     default = _Eval(data=replace(data, scale=own.scale, size_divisor=own.size_divisor), inference=task.inference)
     options = _parse(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, default)
@@ -257,6 +258,7 @@ def _predict(arguments: list[str]) -> int:
     from panfpn.submission import submission_for
 
     predictor = Predictor.from_file(options.model, options.device, options.precision)
+    _print_notes(predictor.notes)
     task = predictor.task
     own = replace(options, scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor,
                   inference=task.inference)  # fmt: skip
@@ -311,10 +313,15 @@ def _convert(arguments: list[str]) -> int:
     from panfpn.release import convert_model
 
     file, notes = convert_model(options.model, options.out, labels=options.labels, ema=options.ema, scale=options.scale)
-    for note in notes:
-        sys.stdout.write(f"note: {note}\n")
+    _print_notes(notes)
     sys.stdout.write(f"{file}\n")
     return 0
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    """What a reader of foreign checkpoints left out or assumed; beside the results, not among them."""
+    for note in notes:
+        sys.stderr.write(f"note: {note}\n")
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ class Failure:
 class Predictor:
     """A network ready to predict. Make one with `Predictor.from_file`; call it with an image."""
 
-    def __init__(self, task: SemanticTask) -> None:
+    def __init__(self, task: SemanticTask, notes: Sequence[str] = ()) -> None:
         self.task = task.eval()
+        self.notes = tuple(notes)  # what was left out or assumed when another library's checkpoint was read
 
     @classmethod
     def from_file(
@@ -51,7 +52,8 @@ class Predictor:
         OWNER/REPO on the Hugging Face Hub (see `panfpn.zoo.find_model`). `device` None is cuda, else mps, else cpu;
         `precision` None is bfloat16 where the hardware has it. ValueError for a damaged file or one of another kind.
         """
-        return cls(load_task(path or SHIPPED, device=device or "auto", precision=precision or "auto")[0])
+        task, header = load_task(path or SHIPPED, device=device or "auto", precision=precision or "auto")
+        return cls(task, header.get("notes", ()))
 
     @property
     def model(self) -> SemanticFPN:

@@ -56,7 +56,7 @@ def read_model(name: str | Path) -> tuple[Path, dict[str, torch.Tensor], dict[st
     if file.suffix == ".safetensors" and is_release(file):
         return file, *read_checkpoint(file, kind="release")
     found, source = import_model(str(name), file)
-    return file, found.weights, _release_header(found.config, found.table, {}, source)
+    return file, found.weights, _release_header(found.config, found.table, {}, source) | {"notes": found.notes}
 
 
 def import_model(

@@ -65,7 +65,7 @@ def find_model(name: str | Path) -> Path:
     """
     path = Path(name).expanduser()
     if path.exists():
-        return path
+        return _vouched(path)
     text = str(name)
     published = PUBLISHED.get(text)
     wanted = [text, f"{text}.safetensors", f"{text}.pth"] + ([published.file] if published else [])
@@ -74,7 +74,7 @@ def find_model(name: str | Path) -> Path:
     for folder in folders:
         for file in wanted:
             if (folder / file).is_file() and (folder / file).resolve().is_relative_to(folder.resolve()):
-                return _vouched(folder / file, published)
+                return _vouched(folder / file)
     if published:
         return _fetched(published, looked)
     if path.is_absolute() or path.suffix in (".pth", ".pt", ".safetensors"):
@@ -86,12 +86,13 @@ def find_model(name: str | Path) -> Path:
     raise ValueError(f"no model {text!r}; looked in {'; '.join(looked)}; {hint}")
 
 
-def _vouched(file: Path, published: Published | None) -> Path:
-    """The file, if its content is what its published name says; other files (our own) carry their hash inside."""
-    if published and file.name == published.file and not sha256(file).startswith(published.digest):
+def _vouched(file: Path) -> Path:
+    """The file, if its content is what a hash in its name says; our own files carry theirs inside."""
+    said = re.search(r"-([0-9a-f]{8})\.pth$", file.name)
+    if said and file.is_file() and not (found := sha256(file)).startswith(said[1]):
         raise ValueError(
-            f"{file}: its SHA-256 begins with {sha256(file)[:8]}, but the published file's with {published.digest}; "
-            "it is damaged or another file, get it again"
+            f"{file}: its SHA-256 begins with {found[:8]}, not with {said[1]} as its name says; it is damaged or was "
+            "changed: get it again, or give it another name"
         )
     return file
 
@@ -101,7 +102,7 @@ def _fetched(published: Published, looked: list[str]) -> Path:
     cache = Path(os.environ.get("PANFPN_CACHE") or Path.home() / ".cache" / "panfpn").expanduser()
     target = cache / published.file
     if target.is_file():
-        return _vouched(target, published)
+        return _vouched(target)
     looked.append(f"{cache}")
     mirrors = os.environ.get("PANFPN_MIRRORS", "").split()
     for url in [*(f"{mirror.rstrip('/')}/{published.file}" for mirror in mirrors), published.url]:
