@@ -1,6 +1,8 @@
 """Other people's files: what is in them comes back, or one sentence says why not."""
 
 import json
+import os
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -109,3 +111,19 @@ def test_what_is_no_mapping(data: object, kind: str, tmp_path: Path) -> None:
     torch.save(data, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=rf"x\.pth: holds a {kind}, but a mapping of names to tensors is wanted"):
         read_foreign(tmp_path / "x.pth")
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_a_pickle_that_wants_to_run_is_refused_by_name(
+    protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"state_dict": _Evil()}, protocol))
+    with pytest.raises(ValueError, match=r"evil\.pth: not loaded: to unpickle it, posix\.system would have to run"):
+        read_foreign(tmp_path / "evil.pth")
+    assert not (tmp_path / "pwned").exists()

@@ -4,8 +4,11 @@ A pickle is a program; torch's weights_only reader runs none but builds plain da
 commonly leave beside the weights (arrays, their log buffers) is let in as data that does nothing.
 """
 
+import contextlib
 import pickle
+import pickletools
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +52,11 @@ def read_foreign(path: Path) -> dict[str, Any]:
     try:
         data = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except Exception as error:  # safetensors, zipfile, pickle and torch each have errors of their own
-        wanted = re.search(r"GLOBAL (\S+)|function '?([\w.]+)|got <class '([\w.]+)'", str(error))
-        if isinstance(error, pickle.UnpicklingError) and wanted:
+        wanted = _wanted(path, error) if isinstance(error, pickle.UnpicklingError) else None
+        if wanted:
             raise ValueError(
-                f"{path}: not loaded: to unpickle it, {next(filter(None, wanted.groups()))} would have to run, and "
-                "files from elsewhere may run nothing here; where you trust it, save its state dict (tensors) alone"
+                f"{path}: not loaded: to unpickle it, {wanted} would have to run, and files from elsewhere may "
+                "run nothing here; where you trust it, save its state dict (tensors) alone"
             ) from error
         first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ValueError(
@@ -64,8 +67,26 @@ def read_foreign(path: Path) -> dict[str, Any]:
     return data
 
 
+def _wanted(path: Path, error: pickle.UnpicklingError) -> str | None:
+    """What a refused pickle wanted to run: as torch says, or as the first such opcode does."""
+    said = re.search(r"GLOBAL (\S+)|function '?([\w.]+)|got <class '([\w.]+)'", str(error))
+    if said:
+        return str(next(filter(None, said.groups())))
+    texts: list[str] = []
+    with path.open("rb") as file, contextlib.suppress(ValueError):  # reads opcodes, runs none
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
+                name = argument.replace(" ", ".") if argument else ".".join(texts[-2:])
+                if not name.startswith(("collections.", "torch.", "numpy.")):
+                    return name
+            elif isinstance(argument, str):
+                texts.append(argument)
+    return None
+
+
 def _read_pickle(path: Path) -> Any:
-    with torch.serialization.safe_globals(_LET_IN):
+    with torch.serialization.safe_globals(_LET_IN), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about newer pickles, which are refused with a sentence of ours
         if _is_zip(path):  # since torch 1.6: tensors stay on disk until they are used
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return torch.load(path, map_location="cpu", weights_only=True)
