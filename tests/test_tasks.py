@@ -152,3 +152,20 @@ def test_sizes_are_rounded_as_the_peer_does() -> None:
 )
 def test_windows_cover_the_side(length: int, window: int, stride: int, starts: tuple[int, ...]) -> None:
     assert window_starts(length, window, stride) == starts
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (33, 3)])
+@pytest.mark.parametrize(
+    "inference",
+    [
+        Inference(),
+        Inference(mode="slide", window=(32, 32), stride=(20, 20)),
+        Inference(ratios=(0.5, 1.75), flip=True, mode="slide", window=(40, 40), stride=(40, 40), ratios_of="original"),
+        Inference(stretch=True, flip=True),
+    ],
+)
+def test_tiny_images(task: SemanticTask, size: tuple[int, int], inference: Inference) -> None:
+    asked(task, inference, size_divisor=32)
+    result = task.predict([np.zeros((*size, 3), np.uint8)], confidence=True)[0]
+    assert result.labels.shape == size and result.confidence is not None
+    assert 0 < result.confidence.min() and result.confidence.max() <= 1 + 1e-6

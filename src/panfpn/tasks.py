@@ -93,7 +93,8 @@ class SemanticTask(nn.Module):
 
     def _view(self, image: npt.NDArray[np.uint8], size: Size, mirrored: bool) -> View:
         """Run the network over the image at `size`, in one piece or in windows."""
-        pixels = resized_image(image, size)[:, :: -1 if mirrored else 1]  # [h, w, 3]
+        pixels = resized_image(image, size)  # [h, w, 3]
+        pixels = pixels[:, ::-1].copy() if mirrored else pixels  # torch takes no negative strides
         batch = torch.from_numpy(np.require(pixels, requirements=("C", "W"))).permute(2, 0, 1)[None]
         images = self._normalised(batch.to(self.get_buffer("mean").device))
         asked, divisor = self.inference, self.preprocess.size_divisor
