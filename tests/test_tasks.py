@@ -168,4 +168,4 @@ def test_tiny_images(task: SemanticTask, size: tuple[int, int], inference: Infer
     asked(task, inference, size_divisor=32)
     result = task.predict([np.zeros((*size, 3), np.uint8)], confidence=True)[0]
     assert result.labels.shape == size and result.confidence is not None
-    assert 0 < result.confidence.min() and result.confidence.max() <= 1 + 1e-6
+    assert result.confidence.min() > 0 and result.confidence.max() <= 1 + 1e-6
