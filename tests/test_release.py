@@ -115,8 +115,12 @@ def test_the_names_of_published_models_bring_their_classes(
     small_mmseg: State, theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save(small_mmseg, tmp_path / "toy.pth")
-    published = zoo.Published(file="toy-00000000.pth", table="camvid", miou=1, miou_flip=1)
-    monkeypatch.setitem(zoo.PUBLISHED, "toy", published)
+
+    def publish() -> None:
+        name = f"toy-{sha256(tmp_path / 'toy.pth')[:8]}.pth"
+        monkeypatch.setitem(zoo.PUBLISHED, "toy", zoo.Published(file=name, table="camvid", miou=1, miou_flip=1))
+
+    publish()
     monkeypatch.setenv("PANFPN_WEIGHTS", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="has 3 classes, but label table 'camvid' names 11"):
@@ -126,6 +130,7 @@ def test_the_names_of_published_models_bring_their_classes(
         for n in ("weight", "bias")
     }
     torch.save(state, tmp_path / "toy.pth")
+    publish()
     assert read_model("toy")[2]["table"] == LabelTable.named("camvid").to_dict()
     with pytest.raises(ValueError, match="names no classes"):
         convert_model(tmp_path / "toy.pth")

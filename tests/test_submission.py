@@ -151,3 +151,10 @@ def test_options_that_do_not_go_together(
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 32, 3), np.uint8))
     assert main(["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_neither_an_image_nor_a_prediction_is_taken_for_ground_truth(tmp_path: Path) -> None:
+    submission = submission_for("ade20k", LabelTable.named("ade20k"))
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((20, 20, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "a.png"), np.ones((20, 20), np.uint8))  # the prediction, beside the image
+    assert submission.check([tmp_path / "a.jpg"], tmp_path) == (1, None)

@@ -169,3 +169,22 @@ def test_tiny_images(task: SemanticTask, size: tuple[int, int], inference: Infer
     result = task.predict([np.zeros((*size, 3), np.uint8)], confidence=True)[0]
     assert result.labels.shape == size and result.confidence is not None
     assert result.confidence.min() > 0 and result.confidence.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("scale", "divisor", "inference", "message"),
+    [
+        ((0, 0), 1, Inference(), r"data\.scale is \(0, 0\)"),
+        (None, 0, Inference(), r"data\.size_divisor is 0"),
+        (None, 1, Inference(ratios=()), r"inference\.ratios is \(\)"),
+        (None, 1, Inference(ratios=(1.0, float("nan"))), r"inference\.ratios is \(1\.0, nan\)"),
+        (None, 1, Inference(mode="slide", window=(16, 16), stride=(16, 40)), r"inference\.stride is \(16, 40\)"),
+    ],
+)
+def test_impossible_settings_are_refused(
+    task: SemanticTask, scale: tuple[int, int] | None, divisor: int, inference: Inference, message: str
+) -> None:
+    before = task.preprocess, task.inference
+    with pytest.raises(ValueError, match=message):
+        build.set_inference(task, scale=scale, size_divisor=divisor, inference=inference)
+    assert (task.preprocess, task.inference) == before

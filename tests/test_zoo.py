@@ -102,13 +102,12 @@ def test_folders_hold_published_files_under_either_name(tmp_path: Path, monkeypa
     assert find_model("toy") == where / "toy.safetensors"
 
 
-@pytest.mark.parametrize("name", ["../secret.pth", "../secret", "link", "/secret", "sub/../../secret.pth"])
+@pytest.mark.parametrize("name", ["../secret.pth", "../secret", "/secret", "sub/../../secret.pth"])
 def test_nothing_outside_of_a_folder_is_taken(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = tmp_path / "secret.pth"
     secret.write_bytes(b"x")
     where = folder(tmp_path / "w")
     (where / "sub").mkdir()
-    (where / "link.pth").symlink_to(secret)
     monkeypatch.setenv("PANFPN_WEIGHTS", str(where))
     monkeypatch.setattr(zoo, "_from_hub", lambda name, looked: pytest.fail("asked the hub for a path"))
     monkeypatch.chdir(tmp_path / "w" / "sub")
@@ -225,3 +224,16 @@ def test_the_hubs_cache_without_network(tmp_path: Path) -> None:
         repo = name.partition("@")[0]
         assert f"ValueError: no model '{name}'; looked in the path {name}; PANFPN_WEIGHTS (not set)" in message
         assert f"the Hugging Face Hub, repository {repo} (" in message
+
+
+def test_links_are_followed_and_short_names_are_vouched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "mine.pth").write_bytes(b"mine")
+    (tmp_path / "w" / "link.pth").symlink_to(tmp_path / "mine.pth")
+    (tmp_path / "w" / "toy.pth").write_bytes(b"not the published content")
+    (tmp_path / "model-20240517.pth").write_bytes(b"a date is no hash")
+    monkeypatch.setenv("PANFPN_WEIGHTS", str(tmp_path / "w"))
+    assert find_model("link") == tmp_path / "w" / "link.pth"
+    assert find_model(tmp_path / "model-20240517.pth") == tmp_path / "model-20240517.pth"
+    with pytest.raises(ValueError, match=r"toy\.pth: its SHA-256 begins with"):
+        find_model("toy")

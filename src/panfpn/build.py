@@ -14,8 +14,7 @@ from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
-from panfpn.parsing import parse
-from panfpn.release import read_model
+from panfpn.release import parse_header, read_model
 from panfpn.tasks import SemanticTask
 from panfpn.types import Preprocess
 
@@ -143,7 +142,7 @@ def start_from_release(network: SemanticFPN, path: str | Path, model: Model, tab
     if other != model.backbone:
         raise ValueError(f"{file}: has backbone {other!r}, but model.backbone is {model.backbone!r}; change it, or set "
                          "model.start_from to None")  # fmt: skip
-    same_classes = [c["name"] for c in header["table"]["classes"]] == list(table.names)
+    same_classes = parse_header(header, file)[1].names == table.names
     own = network.state_dict()
     for name, tensor in tensors.items():
         fits = name in own and own[name].shape == tensor.shape
@@ -169,20 +168,11 @@ def load_task(
     `name` is a file, a run folder or a known name (see `read_model`). ValueError for one that cannot be used.
     """
     file, tensors, header = read_model(name)
-    if header.get("architecture") != "SemanticFPN":
-        raise ValueError(f"{file}: holds a {header.get('architecture')}, but this reads SemanticFPN")
-    try:
-        model = parse(Model, header["model"])
-        scale = tuple(header["scale"]) if header["scale"] else None
-        divisor = int(header["size_divisor"])
-        inference = parse(Inference, header.get("inference", {}))
-        table = LabelTable.from_dict(header["table"], f"{file}: table")
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{file}: its header does not describe a Semantic FPN ({error})") from error
+    config, table = parse_header(header, file)
     place = resolve_device(device)
     task = build_task(
-        model, table, scale=scale, size_divisor=divisor, inference=inference,
-        precision=resolve_precision(precision, place), load=False,
+        config.model, table, scale=config.data.scale, size_divisor=config.data.size_divisor,
+        inference=config.inference, precision=resolve_precision(precision, place), load=False,
     )  # fmt: skip
     load_weights(task.model, tensors, file)
     task.to(place).to(memory_format=torch.channels_last)
@@ -192,7 +182,8 @@ def load_task(
 def set_inference(
     task: SemanticTask, *, scale: tuple[int, int] | None, size_divisor: int, inference: Inference
 ) -> None:
-    """Ask the task for labels in another way than its model was released with."""
+    """Ask the task for labels in another way than its model was released with; ValueError for an impossible one."""
+    TrainConfig(data=Data(scale=scale, size_divisor=size_divisor), inference=inference)  # applies the rules
     task.preprocess = replace(task.preprocess, scale=scale, size_divisor=size_divisor)
     task.inference = inference
 

@@ -188,6 +188,8 @@ def _eval(arguments: list[str]) -> int:
     default = _Eval(data=replace(data, scale=own.scale, size_divisor=own.size_divisor), inference=task.inference)
     options = _parse(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, default)
     set_inference(task, scale=options.data.scale, size_divisor=options.data.size_divisor, inference=options.inference)
+    if options.json and (options.json.is_dir() or options.json.suffix != ".json"):  # before hours of scoring
+        raise ValueError(f"{options.json}: the scores go into a file whose name ends in .json")
     width = options.trimap_width if options.boundary else None
     scores = evaluate(task, options.data, batch_size=options.batch_size, trimap_width=width)
     print_scores(scores, options.protocol)
@@ -264,7 +266,8 @@ def _predict(arguments: list[str]) -> int:
                   inference=task.inference)  # fmt: skip
     options = _parse(_Predict, "predict", arguments, _PREDICT_HELP, own)
     set_inference(task, scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
-    what = tuple((options.save or ("labels" if options.format else "labels,overlay")).split(","))
+    save = ("labels" if options.format else "labels,overlay") if options.save is None else options.save
+    what = tuple(part.strip() for part in save.split(","))
     if options.format and what != ("labels",):
         raise ValueError(f"--format {options.format} writes labels only; leave --save out")
     if options.check and not options.format:

@@ -70,7 +70,11 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
             all(0 < step <= side for step, side in zip(i.stride, i.window, strict=True)),
             "two positive steps, at most the window's size, so that no pixel is left out",
         ),
-        ("inference.ratios", min(i.ratios, default=0) > 0, "one or more positive factors"),
+        (
+            "inference.ratios",
+            i.ratios and all(0 < r <= 100 for r in i.ratios),
+            "factors above 0, up to 100",
+        ),
     ]
 
 

@@ -45,13 +45,13 @@ class View:
         rows and of columns: those of rows are multiplied with each other before they meet the logits.
         """
         first, taken = _resize_rows(self.size[0], size[0], rows.start, rows.stop)  # [rows, rows of the view]
-        columns = [self._strip(j, taken, first) for j in range(len(self.lefts))]
-        if len(columns) == 1:
-            whole = columns[0]
-        else:
-            whole = columns[0].new_zeros((*columns[0].shape[:3], self.size[1]))
+        whole = self._strip(0, taken, first)
+        if len(self.lefts) > 1:
+            whole = F.pad(whole, (0, self.size[1] - self.window[1]))
             count = whole.new_zeros(self.size[1])
-            for left, strip in zip(self.lefts, columns, strict=True):
+            count[: self.window[1]] = 1
+            for j, left in enumerate(self.lefts[1:], 1):
+                strip = self._strip(j, taken, first)
                 whole[..., left : left + self.window[1]] += strip
                 count[left : left + self.window[1]] += 1
             whole /= count

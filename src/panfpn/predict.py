@@ -147,9 +147,10 @@ def predict_to_folder(
             (folder / f"{stem}{end}").resolve() for stem in written_stems(name) for end in (".png", ".jpg")
         ):
             raise ValueError(f"{folder}: the results would overwrite {path}; choose another folder for them")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; name a folder for the results")
     folder.mkdir(parents=True, exist_ok=True)
     failures, done = [], 0
-    partial(_save, folder, what, submission)
     with progress_bar("labelling", inputs.count, show=progress) as advance:
         for result in predictor.stream(
             inputs, confidence="confidence" in what, then=partial(_save, folder, what, submission)

@@ -59,6 +59,20 @@ def read_model(name: str | Path) -> tuple[Path, dict[str, torch.Tensor], dict[st
     return file, found.weights, _release_header(found.config, found.table, {}, source) | {"notes": found.notes}
 
 
+def parse_header(header: Mapping[str, Any], file: Path) -> tuple[TrainConfig, LabelTable]:
+    """Settings (model, scale, size_divisor, inference) and classes in a release header; ValueError names `file`."""
+    if header.get("architecture") != "SemanticFPN":
+        raise ValueError(f"{file}: holds a {header.get('architecture')}, but this reads SemanticFPN")
+    try:
+        config = TrainConfig(
+            model=parse(Model, header["model"]), inference=parse(Inference, header.get("inference", {})),
+            data=parse(Data, {key: header[key] for key in ("scale", "size_divisor")}),
+        )  # fmt: skip
+        return config, LabelTable.from_dict(header["table"], f"{file}: table")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: its header does not describe a Semantic FPN ({error})") from error
+
+
 def import_model(
     name: str, file: Path, *, labels: LabelTable | None = None, ema: bool = False, scale: tuple[int, int] | None = None
 ) -> tuple[Imported, dict[str, Any]]:
@@ -102,11 +116,8 @@ def convert_model(
                 f"{path}: is a release file, which says all of this itself; leave --labels, --ema, --scale"
             )
         weights, header = read_checkpoint(path, kind="release")
-        config = TrainConfig(
-            model=parse(Model, header["model"]), inference=parse(Inference, header.get("inference", {})),
-            data=Data(scale=header["scale"] and tuple(header["scale"]), size_divisor=header["size_divisor"]),
-        )  # fmt: skip
-        write_mmseg(out, weights, config, LabelTable.from_dict(header["table"], f"{path}: table"))
+        config, own = parse_header(header, path)
+        write_mmseg(out, weights, config, own)
         asked = config.inference
         views = asked.ratios != (1.0,) or asked.flip
         return out, ("several scales and mirror (inference.ratios, .flip) were left out",) if views else ()

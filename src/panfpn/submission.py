@@ -43,14 +43,16 @@ class Submission:
             raise ValueError(f"{path}: its name is not CITY_SEQ_FRAME_leftImg8bit, by which the server knows it")
         return f"{found[1]}_pred"
 
-    def ground_truth(self, image: Path) -> Path:
-        """Where the image's ground truth lies in the benchmark's own folders, if it is there."""
+    def ground_truth(self, image: Path) -> Path | None:
+        """The image's ground truth in the benchmark's own folders; None where there is none."""
         first, second = {"cityscapes": ("leftImg8bit", "gtFine"), "ade20k": ("images", "annotations")}[self.format]
         parts = list(image.resolve().parts)
-        if first in parts:
-            parts[len(parts) - 1 - parts[::-1].index(first)] = second
+        if first not in parts:
+            return None
+        parts[len(parts) - 1 - parts[::-1].index(first)] = second
         stem = image.stem.replace("_leftImg8bit", "_gtFine_labelIds") if self.format == "cityscapes" else image.stem
-        return Path(*parts).with_name(f"{stem}.png")
+        truth = Path(*parts).with_name(f"{stem}.png")
+        return truth if truth.is_file() else None
 
     def check(self, images: Iterable[Path], folder: Path) -> tuple[int, SemanticScores | None]:
         """Read what was written for `images`; returns how many files, and their scores where there is ground truth.
@@ -71,7 +73,7 @@ class Submission:
             if (labels < 0).any():
                 raise ValueError(f"{file}: holds the value {int(mask[labels < 0][0])}, which is not scored")
             truth = self.ground_truth(image)
-            if truth.is_file():
+            if truth:
                 matrix.update(labels, self.table.encode(read_mask(truth), truth))
                 scored += 1
             count += 1

@@ -119,7 +119,7 @@ def view_sizes(height: int, width: int, preprocess: Preprocess, inference: Infer
                  for r in ratios]  # fmt: skip
     else:
         long, short = scale or (max(height, width), min(height, width))
-        sizes = [fit_size(height, width, (int(long * r), int(short * r))) for r in ratios]
+        sizes = [fit_size(height, width, (max(1, int(long * r)), max(1, int(short * r)))) for r in ratios]
     if inference.stretch:
         divisor = preprocess.size_divisor
         sizes = [(h + -h % divisor, w + -w % divisor) for h, w in sizes]

@@ -4,6 +4,7 @@ The address of the published models is reported gone, so every other place is as
 earlier downloads (PANFPN_CACHE), mirrors (PANFPN_MIRRORS). What a name's hash does not vouch for is not used.
 """
 
+import contextlib
 import difflib
 import os
 import re
@@ -64,17 +65,20 @@ def find_model(name: str | Path) -> Path:
         ValueError: nothing of that name (it says where it looked), or a file whose hash is not the one in its name.
     """
     path = Path(name).expanduser()
-    if path.exists():
-        return _vouched(path)
+    with contextlib.suppress(OSError):  # a name too long for the file system is no path
+        if path.exists():
+            return _vouched(path)
     text = str(name)
     published = PUBLISHED.get(text)
     wanted = [text, f"{text}.safetensors", f"{text}.pth"] + ([published.file] if published else [])
-    folders = [Path(f).expanduser() for f in os.environ.get("PANFPN_WEIGHTS", "").split(os.pathsep) if f]
+    climbs = path.is_absolute() or ".." in path.parts  # a name is looked up in folders, a path is not
+    named = "" if climbs else os.environ.get("PANFPN_WEIGHTS", "")
+    folders = [Path(f).expanduser() for f in named.split(os.pathsep) if f]
     looked = [f"the path {path}", f"PANFPN_WEIGHTS ({', '.join(map(str, folders)) or 'not set'})"]
     for folder in folders:
         for file in wanted:
-            if (folder / file).is_file() and (folder / file).resolve().is_relative_to(folder.resolve()):
-                return _vouched(folder / file)
+            if (folder / file).is_file():
+                return _vouched(folder / file, published.digest if published and file.endswith(".pth") else None)
     if published:
         return _fetched(published, looked)
     if path.is_absolute() or path.suffix in (".pth", ".pt", ".safetensors"):
@@ -86,12 +90,13 @@ def find_model(name: str | Path) -> Path:
     raise ValueError(f"no model {text!r}; looked in {'; '.join(looked)}; {hint}")
 
 
-def _vouched(file: Path) -> Path:
-    """The file, if its content is what a hash in its name says; our own files carry theirs inside."""
-    said = re.search(r"-([0-9a-f]{8})\.pth$", file.name)
-    if said and file.is_file() and not (found := sha256(file)).startswith(said[1]):
+def _vouched(file: Path, digest: str | None = None) -> Path:
+    """The file, if its SHA-256 begins with `digest` or with what its published name says; ours carry theirs inside."""
+    said = re.search(r"_\d{8}_\d{6}-([0-9a-f]{8})\.pth$", file.name)
+    digest = digest or (said[1] if said else None)
+    if digest and file.is_file() and not (found := sha256(file)).startswith(digest):
         raise ValueError(
-            f"{file}: its SHA-256 begins with {found[:8]}, not with {said[1]} as its name says; it is damaged or was "
+            f"{file}: its SHA-256 begins with {found[:8]}, not with {digest} as its name says; it is damaged or was "
             "changed: get it again, or give it another name"
         )
     return file
@@ -101,9 +106,12 @@ def _fetched(published: Published, looked: list[str]) -> Path:
     """The published file out of the cache, or downloaded into it."""
     cache = Path(os.environ.get("PANFPN_CACHE") or Path.home() / ".cache" / "panfpn").expanduser()
     target = cache / published.file
-    if target.is_file():
-        return _vouched(target)
-    looked.append(f"{cache}")
+    try:
+        if target.is_file():
+            return _vouched(target, published.digest)
+        looked.append(f"{cache}")
+    except ValueError as error:  # a damaged download is fetched again
+        looked.append(str(error))
     mirrors = os.environ.get("PANFPN_MIRRORS", "").split()
     for url in [*(f"{mirror.rstrip('/')}/{published.file}" for mirror in mirrors), published.url]:
         try:

@@ -70,7 +70,7 @@ class TrainTransform:
     def _draw_size(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
         ratio = rng.uniform(*self.ratio)
         long, short = self.scale or (max(height, width), min(height, width))
-        height, width = fit_size(height, width, (int(long * ratio), int(short * ratio)))
+        height, width = fit_size(height, width, (max(1, int(long * ratio)), max(1, int(short * ratio))))
         if self.aspect > 1:
             stretch = self.aspect ** rng.uniform(-0.5, 0.5)
             height, width = max(1, int(height / stretch + 0.5)), max(1, int(width * stretch + 0.5))

@@ -111,7 +111,8 @@ def evaluate(
         model_table, data_table = (f"{t.name!r} ({t.num_classes} classes)" for t in (task.table, dataset.table))
         raise ValueError(f"the model's label table {model_table} is not that of the data, {data_table}")
     workers = data.num_workers if isinstance(data, Data) else 0
-    boundary = trimap_width and BoundaryCounts(task.table.num_classes, trimap_width=trimap_width)
+    classes = task.table.num_classes
+    boundary = None if trimap_width is None else BoundaryCounts(classes, trimap_width=trimap_width)
     with progress_bar("evaluating", len(dataset), show=progress) as advance:
         return score_dataset(
             task, dataset, batch_size=batch_size, num_workers=workers, boundary=boundary or None, progress=advance

@@ -120,9 +120,12 @@ def load_run(folder: Path) -> tuple[TrainConfig, RunState]:
     if not (folder / _LAST).is_file():
         return TrainConfig.from_yaml(folder / "config.yaml"), RunState()
     tensors, header = read_checkpoint(folder / _LAST, kind="run")
-    config = parse(TrainConfig, header["config"])
     keys = ("step", "best_miou", "best_step", "bad_validations", "scaler")
-    return config, RunState(**{key: header[key] for key in keys}, tensors=tensors, source=folder / _LAST)
+    try:
+        state = RunState(**{key: header[key] for key in keys}, tensors=tensors, source=folder / _LAST)
+        return parse(TrainConfig, header["config"]), state
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{folder / _LAST}: its header does not describe a run ({error})") from error
 
 
 def released_scores(folder: Path) -> SemanticScores:

@@ -64,7 +64,10 @@ def read_mmseg(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     notes.extend(settings.notes)
-    table = labels or _table(meta, model.num_classes, path)
+    try:
+        table = labels or _table(meta, model.num_classes, path)
+    except (AttributeError, TypeError, OverflowError) as error:
+        raise ValueError(f"{path}: its class names or colours are damaged ({error}); give --labels") from error
     scale = scale or settings.scale
     if scale is None:
         scale = _PUBLISHED_SCALE.get(table.name)
@@ -73,7 +76,10 @@ def read_mmseg(
     shapes = skeleton(model)
     weights = fitted(tensors, {name: mmseg_name(name, model) for name in shapes}, shapes, path)
     data_settings = Data(scale=scale, size_divisor=settings.size_divisor)
-    config = TrainConfig(data=data_settings, model=model, inference=settings.inference)
+    try:
+        config = TrainConfig(data=data_settings, model=model, inference=settings.inference)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     version = "1.x" if "mmengine_version" in meta or "dataset_meta" in meta else "0.x"
     return Imported(weights=weights, config=config, table=table, format=f"mmsegmentation {version}", notes=tuple(notes))
 

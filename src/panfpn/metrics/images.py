@@ -57,6 +57,8 @@ class ImageRows:
                 for k, hits, found, true in entry["classes"]:
                     if not 0 <= k < num_classes:
                         raise ValueError(f"class {k} of {num_classes}")
+                    if not all(type(n) is int for n in (hits, found, true)) or not 0 <= hits <= min(found, true):
+                        raise ValueError(f"class {k}: hits {hits}, predicted {found}, true {true}")
                     rows[i, [k, num_classes + k, 2 * num_classes + k]] = hits, found, true
             except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise ValueError(f"{source}: images[{i}] is not an image's counts ({error})") from error
