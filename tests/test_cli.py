@@ -77,6 +77,7 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         (["compare", __file__, __file__], f"{__file__}: not JSON"),
         (["predict", "/nowhere.jpg", "--out", "x"], "/nowhere.jpg: no such file or folder"),
         (["predict", "x.jpg"], "--out"),
+        (["predict", "--out", "x"], "nothing to label; name images"),
         (["recipes", "scene"], "no recipe 'scene'"),
     ],
 )

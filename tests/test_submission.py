@@ -174,3 +174,9 @@ def test_ground_truth_is_never_overwritten(model_files: dict[str, Path], tmp_pat
             [tmp_path / "images"], truth.parent, predictor=predictor, what=("labels",), submission=submission
         )  # names below the folder given are flat in a submission
     assert truth.read_bytes() == before
+
+
+def test_results_beside_the_images_are_checked(model_files: dict[str, Path], tmp_path: Path) -> None:
+    images = next(cityscapes(tmp_path).iterdir())
+    options = ["--model", str(model_files["cityscapes"]), "--format", "cityscapes", "--check", "True"]
+    assert main(["predict", str(images), "--out", str(images), *options]) == 0

@@ -275,6 +275,8 @@ def _predict(arguments: list[str]) -> int:
     if options.check and not options.format:
         raise ValueError("--check goes with --format")
     submission = submission_for(options.format, task.table) if options.format else None
+    # Listed before anything is written: results may lie beside the images.
+    images = [path for _, path in Inputs(options.inputs, out=options.out).files] if options.check else []
     failures, done = predict_to_folder(
         options.inputs, options.out, predictor=predictor, what=what, submission=submission
     )
@@ -283,7 +285,6 @@ def _predict(arguments: list[str]) -> int:
         reasons = "\n  ".join(failure.reason for failure in failures)
         raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")
     if submission and options.check:
-        images = [path for _, path in Inputs(options.inputs, out=options.out).files]
         files, scores = submission.check(images, options.out)
         sys.stdout.write(f"{files} files are as {submission.format} wants them\n")
         if scores is None:

@@ -138,6 +138,8 @@ def predict_to_folder(
     if unknown or not what:
         raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(SAVED)}")
     inputs = Inputs(arguments, out=folder)
+    if not inputs.files:
+        raise ValueError("nothing to label; name images, folders, patterns or videos")
     if submission:
         assert what == ("labels",), "a submission holds labels only"
         inputs.rename(submission.names(path for _, path in inputs.files))
