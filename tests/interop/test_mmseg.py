@@ -359,6 +359,17 @@ def test_own_classes_with_and_without_colours(small_mmseg: State, write: Callabl
     assert len({c.color for c in read_foreign_model(file).table.classes}) == 3
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["data = dict(test=dict(reduce_zero_label=True))",
+     "test_pipeline = [dict(type='LoadAnnotations', reduce_zero_label=True)]"],
+)  # fmt: skip
+def test_masks_whose_zero_is_ignored(text: str, small_mmseg: State, write: Callable[..., Path]) -> None:
+    meta = {"CLASSES": ("a", "b", "c"), "config": text}
+    table = read_foreign_model(write({"meta": meta, "state_dict": small_mmseg})).table
+    assert [c.values for c in table.classes] == [(1,), (2,), (3,)] and table.ignore == (0, 255)
+
+
 def test_where_the_test_size_comes_from(small_mmseg: State) -> None:
     said = {"meta": {"config": CONFIG_0X}}
     assert read(small_mmseg, data=said).config.data.scale == (2048, 1024)
