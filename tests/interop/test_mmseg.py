@@ -315,8 +315,8 @@ def test_both_copies_of_mmcvs_ema_hook(small_mmseg: State, write: Callable[..., 
     copies = {"ema_" + n.replace(".", "_"): small_mmseg[n] + 1 for n in parameters}
     file = write(container_0x({f"module.{n}": t for n, t in (small_mmseg | copies).items()}, classes(3)))
     first, second = (read_foreign_model(file, ema=ema) for ema in (False, True))
-    assert any("two copies" in n and "the first (--ema takes the second)" in n for n in first.notes)
-    assert any("two copies" in n and "the second (--ema)" in n for n in second.notes)
+    assert any("two copies" in n and "the first (--ema True takes the second)" in n for n in first.notes)
+    assert any("two copies" in n and "the second (--ema True)" in n for n in second.notes)
     for name, t in first.weights.items():
         theirs = mmseg_name(name, Model(backbone="resnet18"))
         assert torch.equal(t, small_mmseg[theirs])
@@ -386,7 +386,7 @@ def test_the_published_size_where_the_file_says_none() -> None:
     state = {mmseg_name(name, model): torch.empty(shape, device="meta") for name, shape in skeleton(model).items()}
     found = read(state, LabelTable.named("cityscapes"))
     assert found.config.data.scale == (2048, 1024)
-    assert any("fitted into 2048×1024 (--scale)" in note for note in found.notes)
+    assert any("without --scale, they are fitted into 2048×1024" in note for note in found.notes)
 
 
 def test_settings_reach_the_network(small_mmseg: State) -> None:

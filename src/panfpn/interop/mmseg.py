@@ -72,7 +72,9 @@ def read_mmseg(
     if scale is None:
         scale = _PUBLISHED_SCALE.get(table.name)
         size = f"{scale[0]}×{scale[1]}" if scale else "their own size"
-        notes.append(f"the file does not say at which size images are tested: they are fitted into {size} (--scale)")
+        notes.append(
+            f"the file does not say at which size images are tested: without --scale, they are fitted into {size}"
+        )
     shapes = skeleton(model)
     weights = fitted(tensors, {name: mmseg_name(name, model) for name in shapes}, shapes, path)
     data_settings = Data(scale=scale, size_divisor=settings.size_divisor)
@@ -95,7 +97,7 @@ def _chosen_copy(tensors: Tensors, data: Mapping[str, Any], ema: bool, path: Pat
     if ema and not second:
         raise ValueError(f"{path}: holds one copy of the weights only (no ema_ tensors, no ema_state_dict)")
     if second:
-        taken = "the second (--ema)" if ema else "the first (--ema takes the second)"
+        taken = "the second (--ema True)" if ema else "the first (--ema True takes the second)"
         which = "mmengine saves the averaged ones first" if isinstance(held, dict) else "an EMA hook left the second"
         notes.append(f"the file holds two copies of the weights ({which}); {taken} was taken")
     # mmcv's hook averages parameters only: what it has no copy of (norm statistics) is the same for both
