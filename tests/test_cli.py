@@ -71,11 +71,13 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         (["eval"], "eval needs a model: a release file"),
         (["eval", "/nowhere/model.safetensors"], "/nowhere/model.safetensors: no such file"),
         (["eval", "x", "--protocol", "coco"], "invalid choice 'coco'"),
+        (["eval", "x", "--trimap-width", "7"], "--trimap-width goes with --boundary True"),
         (["compare"], "panfpn compare --help"),
         (["compare", "/nowhere.json", "/nowhere.json"], "/nowhere.json: cannot be read"),
         (["compare", __file__, __file__], f"{__file__}: not JSON"),
         (["predict", "/nowhere.jpg", "--out", "x"], "/nowhere.jpg: no such file or folder"),
         (["predict", "x.jpg"], "--out"),
+        (["predict", "--out", "x"], "nothing to label; name images"),
         (["recipes", "scene"], "no recipe 'scene'"),
     ],
 )

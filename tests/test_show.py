@@ -55,6 +55,8 @@ def test_what_is_not_there_is_not_printed(scores: SemanticScores, capsys: pytest
     print_scores(replace(scores, images=None, boundary=None))
     out = capsys.readouterr().out
     assert "bootstrap" not in out and "Boundary" not in out and "mmseg, %: aAcc" in out
+    summary = next(line for line in out.splitlines() if line.startswith("mmseg, %"))
+    assert "mRecall" in summary  # on one line, however narrow the terminal
 
 
 def test_json_holds_scores_images_and_interval(scores: SemanticScores) -> None:

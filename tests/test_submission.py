@@ -13,6 +13,7 @@ from panfpn.cli import main
 from panfpn.config import Model, TrainConfig
 from panfpn.files import read_mask
 from panfpn.labels import LabelTable
+from panfpn.predict import Predictor, predict_to_folder
 from panfpn.release import write_release
 from panfpn.submission import FORMATS, Submission, submission_for
 
@@ -158,3 +159,24 @@ def test_neither_an_image_nor_a_prediction_is_taken_for_ground_truth(tmp_path: P
     cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((20, 20, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "a.png"), np.ones((20, 20), np.uint8))  # the prediction, beside the image
     assert submission.check([tmp_path / "a.jpg"], tmp_path) == (1, None)
+
+
+def test_ground_truth_is_never_overwritten(model_files: dict[str, Path], tmp_path: Path) -> None:
+    truth = tmp_path / "annotations" / "validation" / "a.png"
+    for path in (tmp_path / "images" / "validation" / "a.jpg", truth):
+        path.parent.mkdir(parents=True)
+        cv2.imwrite(str(path), np.zeros((32, 32, 3), np.uint8))
+    before = truth.read_bytes()
+    predictor = Predictor.from_file(model_files["ade20k"], device="cpu")
+    submission = submission_for("ade20k", predictor.table)
+    with pytest.raises(ValueError, match=r"would overwrite .*annotations/validation/a\.png; choose another folder"):
+        predict_to_folder(
+            [tmp_path / "images"], truth.parent, predictor=predictor, what=("labels",), submission=submission
+        )  # names below the folder given are flat in a submission
+    assert truth.read_bytes() == before
+
+
+def test_results_beside_the_images_are_checked(model_files: dict[str, Path], tmp_path: Path) -> None:
+    images = next(cityscapes(tmp_path).iterdir())
+    options = ["--model", str(model_files["cityscapes"]), "--format", "cityscapes", "--check", "True"]
+    assert main(["predict", str(images), "--out", str(images), *options]) == 0

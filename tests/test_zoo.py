@@ -202,6 +202,15 @@ def test_a_path_that_is_not_there(name: str) -> None:
         find_model(name)
 
 
+def test_a_typing_error_in_a_path_does_not_ask_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "_from_hub", lambda name, looked: Path(f"hub of {name}"))
+    assert find_model("runs/yadr") == Path("hub of runs/yadr")
+    Path("runs").mkdir()
+    with pytest.raises(ValueError, match=r"^runs/yadr: no such file or folder \(.*: hf:runs/yadr\)$"):
+        find_model("runs/yadr")
+    assert find_model("hf:runs/yadr") == Path("hub of runs/yadr")
+
+
 def ask_the_hub(name: str, home: Path) -> subprocess.CompletedProcess[str]:
     """In a process of its own: huggingface_hub reads its environment when it is imported."""
     code = f"from panfpn.zoo import find_model\nprint(find_model({name!r}))"

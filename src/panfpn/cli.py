@@ -157,7 +157,7 @@ class _Eval:
     boundary: bool = False
     """Score outlines too: Boundary IoU and trimap IoU."""
     trimap_width: int = 5
-    """Pixels to either side of a change of label that trimap IoU looks at."""
+    """With --boundary True: pixels to either side of a change of label that trimap IoU looks at."""
     json: Path | None = None
     """Write the scores and the counts of each image to this file."""
 
@@ -177,6 +177,8 @@ def _eval(arguments: list[str]) -> int:
     settings = model / "config.yaml"
     data = TrainConfig.from_yaml(settings).data if settings.is_file() else Data()
     options = _parse(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, _Eval(data=data))
+    if options.trimap_width != _Eval.trimap_width and not options.boundary:
+        raise ValueError("--trimap-width goes with --boundary True")
     from panfpn.build import load_task, set_inference
     from panfpn.engine import evaluate
     from panfpn.files import write_json
@@ -273,6 +275,8 @@ def _predict(arguments: list[str]) -> int:
     if options.check and not options.format:
         raise ValueError("--check goes with --format")
     submission = submission_for(options.format, task.table) if options.format else None
+    # Listed before anything is written: results may lie beside the images.
+    images = [path for _, path in Inputs(options.inputs, out=options.out).files] if options.check else []
     failures, done = predict_to_folder(
         options.inputs, options.out, predictor=predictor, what=what, submission=submission
     )
@@ -281,7 +285,6 @@ def _predict(arguments: list[str]) -> int:
         reasons = "\n  ".join(failure.reason for failure in failures)
         raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")
     if submission and options.check:
-        images = [path for _, path in Inputs(options.inputs, out=options.out).files]
         files, scores = submission.check(images, options.out)
         sys.stdout.write(f"{files} files are as {submission.format} wants them\n")
         if scores is None:

@@ -138,15 +138,18 @@ def predict_to_folder(
     if unknown or not what:
         raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(SAVED)}")
     inputs = Inputs(arguments, out=folder)
+    if not inputs.files:
+        raise ValueError("nothing to label; name images, folders, patterns or videos")
     if submission:
         assert what == ("labels",), "a submission holds labels only"
         inputs.rename(submission.names(path for _, path in inputs.files))
-    sources = {path.resolve() for _, path in inputs.files}
-    for name, path in inputs.files:
-        if not sources.isdisjoint(
-            (folder / f"{stem}{end}").resolve() for stem in written_stems(name) for end in (".png", ".jpg")
-        ):
-            raise ValueError(f"{folder}: the results would overwrite {path}; choose another folder for them")
+    kept = {path.resolve() for _, path in inputs.files}
+    if submission:
+        kept |= {truth.resolve() for _, path in inputs.files if (truth := submission.ground_truth(path))}
+    for name, _ in inputs.files:
+        written = (folder / f"{stem}{end}" for stem in written_stems(name) for end in (".png", ".jpg"))
+        if lost := [path for path in written if path.resolve() in kept]:
+            raise ValueError(f"{folder}: the results would overwrite {lost[0]}; choose another folder for them")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder for the results")
     folder.mkdir(parents=True, exist_ok=True)

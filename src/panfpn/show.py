@@ -52,7 +52,7 @@ def print_scores(scores: SemanticScores, protocol: str = "mmseg") -> None:
     if scores.images and len(scores.images.names) > 1:
         bounds = _bounds(miou_interval(scores.images), scale, digits)
         lines.append(f"mmseg mIoU {bounds} in 95 % of bootstrap resamples of the {len(scores.images.names)} images")
-    console.print("\n".join(lines), highlight=False, markup=False)
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def scores_to_json(scores: SemanticScores, protocol: str = "mmseg") -> dict[str, Any]:

@@ -65,9 +65,11 @@ def find_model(name: str | Path) -> Path:
         ValueError: nothing of that name (it says where it looked), or a file whose hash is not the one in its name.
     """
     path = Path(name).expanduser()
+    in_folder = False
     with contextlib.suppress(OSError):  # a name too long for the file system is no path
         if path.exists():
             return _vouched(path)
+        in_folder = path.parent.is_dir()
     text = str(name)
     published = PUBLISHED.get(text)
     wanted = [text, f"{text}.safetensors", f"{text}.pth"] + ([published.file] if published else [])
@@ -84,6 +86,8 @@ def find_model(name: str | Path) -> Path:
     if path.is_absolute() or path.suffix in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"{path}: no such file (nor in a folder of {looked[1]})")
     if re.fullmatch(r"(hf:)?\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", text):
+        if in_folder:  # a typing error in a path must not fetch a stranger's model
+            raise ValueError(f"{path}: no such file or folder (the repository of that name on the Hub: hf:{text})")
         return _from_hub(text.removeprefix("hf:"), looked)
     near = difflib.get_close_matches(text, PUBLISHED, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(PUBLISHED)}"

@@ -73,6 +73,8 @@ def test_boundaries_count_along(task: SemanticTask, data: Dataset) -> None:
         wanted.update(task.predict([sample.image], names=["x"])[0].labels, sample.target)
     assert scores.boundary is boundary and np.array_equal(boundary.counts, wanted.counts)
     assert boundary.counts.any(1).all()
+    with pytest.raises(ValueError, match="trimap width is 0; it must be from 1"):
+        panfpn.evaluate(task, data, trimap_width=0)
     from_evaluate = panfpn.evaluate(task, data, trimap_width=2).boundary
     assert from_evaluate is not None and np.array_equal(from_evaluate.counts, wanted.counts)
     assert panfpn.evaluate(task, data).boundary is None

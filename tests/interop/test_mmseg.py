@@ -315,8 +315,8 @@ def test_both_copies_of_mmcvs_ema_hook(small_mmseg: State, write: Callable[..., 
     copies = {"ema_" + n.replace(".", "_"): small_mmseg[n] + 1 for n in parameters}
     file = write(container_0x({f"module.{n}": t for n, t in (small_mmseg | copies).items()}, classes(3)))
     first, second = (read_foreign_model(file, ema=ema) for ema in (False, True))
-    assert any("two copies" in n and "the first (--ema takes the second)" in n for n in first.notes)
-    assert any("two copies" in n and "the second (--ema)" in n for n in second.notes)
+    assert any("two copies" in n and "the first (--ema True takes the second)" in n for n in first.notes)
+    assert any("two copies" in n and "the second (--ema True)" in n for n in second.notes)
     for name, t in first.weights.items():
         theirs = mmseg_name(name, Model(backbone="resnet18"))
         assert torch.equal(t, small_mmseg[theirs])
@@ -359,6 +359,17 @@ def test_own_classes_with_and_without_colours(small_mmseg: State, write: Callabl
     assert len({c.color for c in read_foreign_model(file).table.classes}) == 3
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["data = dict(test=dict(reduce_zero_label=True))",
+     "test_pipeline = [dict(type='LoadAnnotations', reduce_zero_label=True)]"],
+)  # fmt: skip
+def test_masks_whose_zero_is_ignored(text: str, small_mmseg: State, write: Callable[..., Path]) -> None:
+    meta = {"CLASSES": ("a", "b", "c"), "config": text}
+    table = read_foreign_model(write({"meta": meta, "state_dict": small_mmseg})).table
+    assert [c.values for c in table.classes] == [(1,), (2,), (3,)] and table.ignore == (0, 255)
+
+
 def test_where_the_test_size_comes_from(small_mmseg: State) -> None:
     said = {"meta": {"config": CONFIG_0X}}
     assert read(small_mmseg, data=said).config.data.scale == (2048, 1024)
@@ -375,7 +386,7 @@ def test_the_published_size_where_the_file_says_none() -> None:
     state = {mmseg_name(name, model): torch.empty(shape, device="meta") for name, shape in skeleton(model).items()}
     found = read(state, LabelTable.named("cityscapes"))
     assert found.config.data.scale == (2048, 1024)
-    assert any("fitted into 2048×1024 (--scale)" in note for note in found.notes)
+    assert any("without --scale, they are fitted into 2048×1024" in note for note in found.notes)
 
 
 def test_settings_reach_the_network(small_mmseg: State) -> None:

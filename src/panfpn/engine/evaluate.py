@@ -115,5 +115,5 @@ def evaluate(
     boundary = None if trimap_width is None else BoundaryCounts(classes, trimap_width=trimap_width)
     with progress_bar("evaluating", len(dataset), show=progress) as advance:
         return score_dataset(
-            task, dataset, batch_size=batch_size, num_workers=workers, boundary=boundary or None, progress=advance
+            task, dataset, batch_size=batch_size, num_workers=workers, boundary=boundary, progress=advance
         )[0]

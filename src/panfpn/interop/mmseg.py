@@ -65,14 +65,16 @@ def read_mmseg(
         raise ValueError(f"{path}: {error}") from error
     notes.extend(settings.notes)
     try:
-        table = labels or _table(meta, model.num_classes, path)
+        table = labels or _table(meta, model.num_classes, path, first=int(settings.reduce_zero_label))
     except (AttributeError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: its class names or colours are damaged ({error}); give --labels") from error
     scale = scale or settings.scale
     if scale is None:
         scale = _PUBLISHED_SCALE.get(table.name)
         size = f"{scale[0]}×{scale[1]}" if scale else "their own size"
-        notes.append(f"the file does not say at which size images are tested: they are fitted into {size} (--scale)")
+        notes.append(
+            f"the file does not say at which size images are tested: without --scale, they are fitted into {size}"
+        )
     shapes = skeleton(model)
     weights = fitted(tensors, {name: mmseg_name(name, model) for name in shapes}, shapes, path)
     data_settings = Data(scale=scale, size_divisor=settings.size_divisor)
@@ -95,7 +97,7 @@ def _chosen_copy(tensors: Tensors, data: Mapping[str, Any], ema: bool, path: Pat
     if ema and not second:
         raise ValueError(f"{path}: holds one copy of the weights only (no ema_ tensors, no ema_state_dict)")
     if second:
-        taken = "the second (--ema)" if ema else "the first (--ema takes the second)"
+        taken = "the second (--ema True)" if ema else "the first (--ema True takes the second)"
         which = "mmengine saves the averaged ones first" if isinstance(held, dict) else "an EMA hook left the second"
         notes.append(f"the file holds two copies of the weights ({which}); {taken} was taken")
     # mmcv's hook averages parameters only: what it has no copy of (norm statistics) is the same for both
@@ -133,8 +135,11 @@ def _architecture(tensors: Tensors, settings: MMSegSettings) -> Model:
     )  # fmt: skip
 
 
-def _table(meta: Mapping[str, Any], num_classes: int | None, path: Path) -> LabelTable:
-    """The classes as the file names them: a table that ships with panfpn where the names are its own."""
+def _table(meta: Mapping[str, Any], num_classes: int | None, path: Path, *, first: int) -> LabelTable:
+    """The classes as the file names them: a table that ships with panfpn where the names are its own.
+
+    `first` is the value of the first class in masks; what is below is ignored.
+    """
     described = meta.get("dataset_meta") or {}
     names = meta.get("CLASSES") or described.get("classes")
     palette = meta["PALETTE"] if meta.get("PALETTE") is not None else described.get("palette")  # 0.x: may be an array
@@ -149,9 +154,10 @@ def _table(meta: Mapping[str, Any], num_classes: int | None, path: Path) -> Labe
     classes = []
     for k, name in enumerate(names):
         color = tuple(int(v) for v in palette[k]) if palette is not None and k < len(palette) else None
-        entry = LabelClass(name=name, color=color or (0, 0, 0), values=(k,))  # type: ignore[arg-type]
+        entry = LabelClass(name=name, color=color or (0, 0, 0), values=(first + k,))  # type: ignore[arg-type]
         classes.append(entry)
-    table = LabelTable(name=path.stem, classes=tuple(classes), ignore=(255,) if len(names) <= 255 else (65535,))
+    void = 255 if first + len(names) <= 255 else 65535
+    table = LabelTable(name=path.stem, classes=tuple(classes), ignore=(*range(first), void))
     if palette is None:
         plain = table.to_dict()
         for entry in plain["classes"]:

@@ -24,6 +24,7 @@ class MMSegSettings:
     scale: tuple[int, int] | None = None
     size_divisor: int = 1
     dropout: float = 0.1
+    reduce_zero_label: bool = False  # masks hold class + 1, and 0 for what is ignored
     inference: Inference = Inference()  # noqa: RUF009 - frozen
     notes: tuple[str, ...] = ()  # what could not be taken over, one sentence each
 
@@ -57,6 +58,7 @@ def read_settings(text: str) -> MMSegSettings:
         std=tuple(map(float, colors[0]["std"])) if colors else None,
         scale=(max(scales[0]), min(scales[0])) if scales else None, size_divisor=stretched or padded or 1,
         dropout=max(0.0, dropout) if isinstance(dropout, int | float) else 0.1,
+        reduce_zero_label=any(s.get("reduce_zero_label") is True for s in (*steps, *_datasets(config))),
         # early 0.x keeps test_cfg beside the model
         inference=_inference(_part(model, "test_cfg") or _part(config, "test_cfg"), views, stretch=stretched > 0),
         notes=tuple(notes),
@@ -147,10 +149,14 @@ def _differences(model: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{part}.{key} is {value!r} there and {possible[0]!r} here"
 
 
+def _datasets(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """What is tested on, as 0.x and 1.x describe it."""
+    return _part(config, "data", "test"), _part(config, "test_dataloader", "dataset")
+
+
 def _steps(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Every step of the test pipeline, nested ones too (`MultiScaleFlipAug`)."""
-    places = (_part(config, "data", "test"), _part(config, "test_dataloader", "dataset"))  # 0.x, 1.x
-    pipelines = (*(place.get("pipeline") for place in places), config.get("test_pipeline"))
+    pipelines = (*(place.get("pipeline") for place in _datasets(config)), config.get("test_pipeline"))
     waiting = list(next((p for p in pipelines if isinstance(p, list | tuple)), ()))
     while waiting:
         step = waiting.pop(0)
