@@ -56,19 +56,9 @@ def median_ms(sample: object, count: int = 100) -> float:
 
 
 def import_mmseg() -> types.ModuleType:
-    import mmcv
+    from peers.mmseg_shim import pretend_operators
 
-    mmcv.__version__ = "2.1.0"  # mmsegmentation 1.2.2 refuses newer ones, which it works with
-
-    class Absent(types.ModuleType):  # mmcv-lite lacks the compiled operators, which no augmentation uses
-        __path__: list[str] = []  # noqa: RUF012
-
-        def __getattr__(self, name: str) -> None:
-            if name.startswith("__"):
-                raise AttributeError(name)
-
-    for name in ("mmcv.ops", "mmcv.ops.point_sample"):
-        sys.modules.setdefault(name, Absent(name))
+    pretend_operators()
     import mmseg.datasets.transforms as transforms
 
     return transforms

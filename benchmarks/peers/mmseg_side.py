@@ -6,32 +6,18 @@ FOLDER holds `model.pth` (an mmsegmentation checkpoint that panfpn wrote), `task
 written into it. Everything that is compared is computed by mmsegmentation's own classes from its own configuration.
 """
 
-import importlib.machinery
 import json
 import sys
 import types
 from pathlib import Path
 
-import mmcv
 import numpy as np
 import torch
-
-
-class Absent(types.ModuleType):
-    """Compiled operators that mmcv-lite leaves out; Semantic FPN calls none of them."""
-
-    __path__: list[str] = []  # noqa: RUF012 - a module's own attribute
-
-    def __getattr__(self, name: str) -> None:
-        if name.startswith("__"):
-            raise AttributeError(name)
+from mmseg_shim import pretend_operators
 
 
 def import_mmseg() -> types.ModuleType:
-    mmcv.__version__ = "2.1.0"  # mmsegmentation 1.2.2 asks for an older mmcv than it works with
-    for name in ("mmcv.ops", "mmcv.ops.point_sample"):
-        sys.modules[name] = Absent(name)
-        sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
+    pretend_operators()
     import mmseg
     import mmseg.datasets
     import mmseg.models

@@ -245,6 +245,7 @@ class _Predict:
     """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's own unless
     you set it."""
     size_divisor: int = 1
+    """Multiple that images are padded to (with inference.stretch: resized to)."""
     inference: Inference = field(default_factory=Inference)
 
 

@@ -1,7 +1,8 @@
 """From a model's name to its file. In: a path, a known name, a repository on the Hugging Face Hub. Out: a local file.
 
 The address of the published models is reported gone, so every other place is asked first: folders (PANFPN_WEIGHTS),
-earlier downloads (PANFPN_CACHE), mirrors (PANFPN_MIRRORS). What a name's hash does not vouch for is not used.
+earlier downloads (PANFPN_CACHE), mirrors (PANFPN_MIRRORS). A published .pth is used only if its SHA-256 begins as its
+name says; our own files carry theirs inside.
 """
 
 import contextlib

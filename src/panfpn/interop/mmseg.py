@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from panfpn import recipes
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.foreign import write_foreign
 from panfpn.interop.imported import Imported, fitted, skeleton
@@ -24,7 +25,7 @@ _BLOCKS: dict[tuple[int, ...], int] = {
     (2, 2, 2, 2, False): 18, (3, 4, 6, 3, False): 34, (3, 4, 6, 3, True): 50, (3, 4, 23, 3, True): 101,
     (3, 8, 36, 3, True): 152,
 }  # fmt: skip
-_PUBLISHED_SCALE = {"cityscapes": (2048, 1024), "ade20k": (2048, 512)}  # of the test pipelines (FACTS B4)
+_PUBLISHED = {"cityscapes": recipes.fpn_r50_cityscapes, "ade20k": recipes.fpn_r50_ade20k}  # whose test size is assumed
 
 Tensors = dict[str, torch.Tensor]
 
@@ -70,7 +71,7 @@ def read_mmseg(
         raise ValueError(f"{path}: its class names or colours are damaged ({error}); give --labels") from error
     scale = scale or settings.scale
     if scale is None:
-        scale = _PUBLISHED_SCALE.get(table.name)
+        scale = _PUBLISHED[table.name]().data.scale if table.name in _PUBLISHED else None
         size = f"{scale[0]}×{scale[1]}" if scale else "their own size"
         notes.append(
             f"the file does not say at which size images are tested: without --scale, they are fitted into {size}"

@@ -17,7 +17,7 @@ from panfpn.metrics.images import ImageRows
 
 
 class ConfusionMatrix:
-    """Counts of (true class, predicted class) over the pixels that are not ignored: all the memory it takes.
+    """Counts of (true class, predicted class) over the pixels that are not ignored.
 
     `counts` is int64 [K + 1, K + 1]: row K counts true values that are no class, column K predicted ones. `rows` is
     int64 [N, 3K + 1], an `ImageRows` row for each of `num_images` images. Both add up over parts of a set.
