@@ -9,11 +9,11 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
-from panfpn import cli
 from panfpn.metrics import BoundaryCounts, ConfusionMatrix, ImageRows, SemanticScores
 from panfpn.metrics.bootstrap import compare
 from panfpn.metrics.protocols import NAMES, score
 from panfpn.show import print_comparison, print_scores, scores_to_json
+from panfpn.verbs import scoring
 
 CLASSES = ("road", "a class with [red]quite a long[/red] name, so that the table is wide", "never", "hit or miss")
 
@@ -87,4 +87,4 @@ def test_comparison(scores: SemanticScores, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_command_line_knows_all_protocols() -> None:
-    assert get_args(get_type_hints(cli._Eval)["protocol"]) == NAMES
+    assert get_args(get_type_hints(scoring._Eval)["protocol"]) == NAMES

@@ -1,0 +1,1 @@
+"""The verbs of the command line, each a function of its arguments: parse, call, print; no logic."""

@@ -1,0 +1,115 @@
+"""`panfpn predict` and `convert`."""
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from panfpn.config import Inference
+from panfpn.verbs.options import parse_options, print_notes
+
+
+@dataclass(frozen=True)
+class _Predict:
+    inputs: tyro.conf.Positional[tuple[str, ...]]
+    """Images, folders, patterns, videos."""
+    out: Path
+    """Folder that the results are written to."""
+    model: str | None = None
+    """Release file, run folder, mmsegmentation checkpoint, published name (fpn_r50_cityscapes, …) or OWNER/REPO on the
+    Hugging Face Hub; without it, the street-scene model that ships with panfpn."""
+    save: str | None = None
+    """What to write, joined by commas: labels, overlay, confidence. Default: labels,overlay (labels with --format)."""
+    format: Literal["cityscapes", "ade20k"] | None = None
+    """Name and encode the files as this benchmark's server wants them."""
+    check: bool = False
+    """With --format: read the files again as the server will, and score them where the ground truth lies beside the
+    images."""
+    device: str = "auto"
+    precision: str = "auto"
+    scale: tuple[int, int] | None = None
+    """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's own unless
+    you set it."""
+    size_divisor: int = 1
+    """Multiple that images are padded to (with inference.stretch: resized to)."""
+    inference: Inference = field(default_factory=Inference)
+
+
+_PREDICT_HELP = """panfpn predict INPUT... --out DIR [options]
+
+Label images: files, folders, patterns ('photos/*.jpg') and videos. Results keep the input's size."""
+
+
+def run_predict(arguments: list[str]) -> int:
+    """Label images."""
+    options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP)
+    from panfpn.build import set_inference
+    from panfpn.inputs import Inputs
+    from panfpn.predict import Predictor, predict_to_folder
+    from panfpn.show import print_scores
+    from panfpn.submission import submission_for
+
+    predictor = Predictor.from_file(options.model, options.device, options.precision)
+    print_notes(predictor.notes)
+    task = predictor.task
+    own = replace(options, scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor,
+                  inference=task.inference)  # fmt: skip
+    options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP, own)
+    set_inference(task, scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
+    save = ("labels" if options.format else "labels,overlay") if options.save is None else options.save
+    what = tuple(part.strip() for part in save.split(","))
+    if options.format and what != ("labels",):
+        raise ValueError(f"--format {options.format} writes labels only; leave --save out")
+    if options.check and not options.format:
+        raise ValueError("--check goes with --format")
+    submission = submission_for(options.format, task.table) if options.format else None
+    # Listed before anything is written: results may lie beside the images.
+    images = [path for _, path in Inputs(options.inputs, out=options.out).files] if options.check else []
+    failures, done = predict_to_folder(
+        options.inputs, options.out, predictor=predictor, what=what, submission=submission
+    )
+    sys.stdout.write(f"{done} of {done + len(failures)} images labelled; {', '.join(what)} in {options.out}\n")
+    if failures:
+        reasons = "\n  ".join(failure.reason for failure in failures)
+        raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")
+    if submission and options.check:
+        files, scores = submission.check(images, options.out)
+        sys.stdout.write(f"{files} files are as {submission.format} wants them\n")
+        if scores is None:
+            sys.stdout.write("no ground truth beside the images, so they were not scored\n")
+        else:
+            print_scores(scores, "cityscapes" if submission.format == "cityscapes" else "mmseg")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Convert:
+    model: tyro.conf.Positional[str]
+    """mmsegmentation checkpoint (0.x or 1.x), release file, run folder, or the name of a published model."""
+    out: Path | None = None
+    """File to write; without it, the input's name with the other suffix, in the current folder."""
+    labels: str | None = None
+    """Classes of a checkpoint, where it does not name them: cityscapes, ade20k, camvid, or a labels.yaml."""
+    ema: bool = False
+    """Take the second copy of the weights, where an EMA hook left one."""
+    scale: tuple[int, int] | None = None
+    """Longer and shorter side that test images are fitted into; without it, what the checkpoint says."""
+
+
+_CONVERT_HELP = """panfpn convert MODEL [--out FILE] [options]
+
+An mmsegmentation checkpoint becomes a release file (.safetensors) that predicts, scores and fine-tunes here; a release
+file or run folder becomes an mmsegmentation checkpoint (.pth). Nothing in a checkpoint is run."""
+
+
+def run_convert(arguments: list[str]) -> int:
+    """Change a checkpoint's form."""
+    options = parse_options(_Convert, "convert", arguments, _CONVERT_HELP)
+    from panfpn.release import convert_model
+
+    file, notes = convert_model(options.model, options.out, labels=options.labels, ema=options.ema, scale=options.scale)
+    print_notes(notes)
+    sys.stdout.write(f"{file}\n")
+    return 0

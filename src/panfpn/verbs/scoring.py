@@ -1,0 +1,90 @@
+"""`panfpn eval` and `compare`."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from panfpn.config import Data, Inference, TrainConfig
+from panfpn.verbs.options import parse_options, print_notes
+
+
+@dataclass(frozen=True)
+class _Eval:
+    data: Data = field(default_factory=Data)
+    inference: Inference = field(default_factory=Inference)
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = 1
+    protocol: Literal["mmseg", "detectron2", "cityscapes", "hf", "smp"] = "mmseg"
+    """Whose definition of the scores to print."""
+    boundary: bool = False
+    """Score outlines too: Boundary IoU and trimap IoU."""
+    trimap_width: int = 5
+    """With --boundary True: pixels to either side of a change of label that trimap IoU looks at."""
+    json: Path | None = None
+    """Write the scores and the counts of each image to this file."""
+
+
+_EVAL_HELP = """panfpn eval MODEL|RUN_DIR [options]
+
+Score a model on the validation split (data.val-split): a release file, a run folder, an mmsegmentation checkpoint, a
+published model's name (fpn_r50_cityscapes, …) or OWNER/REPO on the Hugging Face Hub. A run brings its data settings.
+data.scale, data.size-divisor and inference.* are the model's own unless you set them."""
+
+
+def run_eval(arguments: list[str]) -> int:
+    """Score a model on a data set."""
+    from_start = [a for a in arguments[:1] if not a.startswith("-")]
+    if not from_start and not {"-h", "--help"} & set(arguments):
+        raise ValueError("eval needs a model: a release file (model.safetensors), a run folder, or a published name")
+    model = Path(from_start[0]) if from_start else Path("MODEL")
+    settings = model / "config.yaml"
+    data = TrainConfig.from_yaml(settings).data if settings.is_file() else Data()
+    options = parse_options(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, _Eval(data=data))
+    if options.trimap_width != _Eval.trimap_width and not options.boundary:
+        raise ValueError("--trimap-width goes with --boundary True")
+    from panfpn.build import load_task, set_inference
+    from panfpn.engine import evaluate
+    from panfpn.files import write_json
+    from panfpn.show import print_scores, scores_to_json
+
+    task, header = load_task(from_start[0], device=options.device, precision=options.precision)
+    print_notes(header.get("notes", ()))
+    own = task.preprocess
+    default = _Eval(data=replace(data, scale=own.scale, size_divisor=own.size_divisor), inference=task.inference)
+    options = parse_options(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, default)
+    set_inference(task, scale=options.data.scale, size_divisor=options.data.size_divisor, inference=options.inference)
+    if options.json and (options.json.is_dir() or options.json.suffix != ".json"):  # before hours of scoring
+        raise ValueError(f"{options.json}: the scores go into a file whose name ends in .json")
+    width = options.trimap_width if options.boundary else None
+    scores = evaluate(task, options.data, batch_size=options.batch_size, trimap_width=width)
+    print_scores(scores, options.protocol)
+    if options.json:
+        write_json(options.json, scores_to_json(scores, options.protocol))
+    return 0
+
+
+@dataclass(frozen=True)
+class _Compare:
+    files: tyro.conf.Positional[tuple[Path, Path]]
+    """Two files of `panfpn eval --json`, on the same images."""
+
+
+_COMPARE_HELP = """panfpn compare A.json B.json
+
+Compare two models on the same images: mIoU, their difference and its 95 % interval (bootstrap over images)."""
+
+
+def run_compare(arguments: list[str]) -> int:
+    """Compare two files of scores."""
+    first, second = parse_options(_Compare, "compare", arguments, _COMPARE_HELP).files
+    from panfpn.files import read_json
+    from panfpn.metrics import SemanticScores
+    from panfpn.metrics.bootstrap import compare
+    from panfpn.show import print_comparison
+
+    a, b = (SemanticScores.from_dict(read_json(path), source=path) for path in (first, second))
+    print_comparison(compare(a, b, sources=(first, second)), first, second)
+    return 0

@@ -1,0 +1,91 @@
+"""`panfpn demo`, `recipes`, `train`."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from panfpn import recipes
+from panfpn.config import TrainConfig
+from panfpn.verbs.options import parse_options
+
+if TYPE_CHECKING:
+    from panfpn.engine import RunResult
+
+
+def run_recipes(arguments: list[str]) -> int:
+    """List the recipes, or show one."""
+    if arguments and arguments[0] not in ("-h", "--help"):
+        sys.stdout.write(f"{recipes.describe(arguments[0])}\n")
+        return 0
+    sys.stdout.write("usage: panfpn recipes [NAME]      (a recipe's command, hardware, score and settings)\n\n")
+    width = max(map(len, recipes.NAMES))
+    for name in recipes.NAMES:
+        sys.stdout.write(f"  {name:<{width}}  {recipes.summary(name)}\n")
+    return 0
+
+
+_TRAIN_HELP = """panfpn train RECIPE|FILE.yaml [options], or panfpn train --resume DIR
+
+Train a recipe (see `panfpn recipes`) or a YAML file. Every setting is an option; its default here is the recipe's."""
+
+
+def run_train(arguments: list[str]) -> int:
+    """Train, or go on with a run."""
+    arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--resume=") else [a])]
+    from_start = [a for a in arguments[:1] if not a.startswith("-")]
+    if "--resume" in arguments:
+        if len(arguments) != 2 or arguments[0] != "--resume":
+            raise ValueError("--resume DIR stands alone: a run goes on with the settings it began with")
+        from panfpn.engine import train
+
+        return _finished(train(resume=Path(arguments[1])))
+    if not from_start and not {"-h", "--help"} & set(arguments):
+        raise ValueError("train needs a recipe (`panfpn recipes` lists them), a YAML file, or --resume DIR")
+    name = from_start[0] if from_start else None
+    if name is None:
+        start = TrainConfig()
+    elif name.endswith((".yaml", ".yml")):
+        start = TrainConfig.from_yaml(Path(name))
+    else:
+        start = recipes.find(name)()
+    config = parse_options(TrainConfig, f"train {name or 'RECIPE'}", arguments[len(from_start) :], _TRAIN_HELP, start)
+    from panfpn.engine import train
+
+    return _finished(train(config))
+
+
+def _finished(result: "RunResult") -> int:
+    if result.scores is not None and os.environ.get("RANK", "0") == "0":
+        from panfpn.show import print_scores
+
+        print_scores(result.scores)
+        files = f"model: {result.dir / 'model.safetensors'}, report: {result.dir / 'report.html'}"
+        sys.stdout.write(f"\nbest mIoU {result.miou:.4f}; {result.minutes:.1f} min; {files}\n")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Demo:
+    out: Path = Path("demo")
+    """Folder for the run and the pictures."""
+
+
+_DEMO_HELP = """panfpn demo [--out DIR]
+
+Train a small Semantic FPN on procedural street scenes (about two minutes on two cores), print its per-class table, draw
+held-out scenes, and label a real photo with the street-scene model that ships with panfpn."""
+
+
+def run_demo(arguments: list[str]) -> int:
+    """Train on procedural scenes, and label a photo."""
+    options = parse_options(_Demo, "demo", arguments, _DEMO_HELP)
+    from panfpn import demo
+
+    result, pictures = demo.run_demo(options.out)
+    if not result.interrupted:
+        _finished(result)
+    for picture in pictures:
+        sys.stdout.write(f"{picture}\n")
+    return 0
