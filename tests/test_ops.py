@@ -44,6 +44,29 @@ def test_upsample_argmax_is_the_argmax(classes: int, height: int, width: int, fa
     torch.testing.assert_close(winner, full.softmax(1).max(1).values, rtol=1e-4, atol=1e-5)
 
 
+@given(
+    classes=st.integers(1, 9), height=st.integers(1, 9), width=st.integers(1, 9), cut=st.integers(0, 3),
+    tall=st.floats(0.2, 3.0), wide=st.floats(0.2, 3.0), same=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_labels_of_one_view_are_the_argmax_of_both_resizes(
+    classes: int, height: int, width: int, cut: int, tall: float, wide: float, same: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, classes, height, width, generator=generator)
+    logits[:, 0, : height // 2] += 5  # so that there is a part where one class wins everywhere
+    padded = (4 * height, 4 * width)
+    seen = (padded[0] - cut, padded[1] - cut)
+    size = seen if same else (max(1, int(seen[0] * tall)), max(1, int(seen[1] * wide)))
+    view = ops.View(windows=((logits,),), tops=(0,), lefts=(0,), window=seen, padded=padded, size=seen)
+    labels, _ = ops.upsample_argmax([view], size)
+    first = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)[:, :, : seen[0], : seen[1]]
+    full = F.interpolate(first, size=size, mode="bilinear", align_corners=False)
+    best, second = full.topk(2, 1).values.unbind(1) if classes > 1 else (full[:, 0], full[:, 0] - 1)
+    clear = best - second > 1e-4
+    assert torch.equal(labels.long()[clear], full.argmax(1)[clear])
+
+
 def test_labels_are_int16_above_256_classes() -> None:
     logits = torch.zeros(1, 300, 2, 2)
     logits[:, 299] = 1

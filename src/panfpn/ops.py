@@ -1,7 +1,8 @@
 """Fused tensor kernels without parameters: what needs every class at every pixel, done a few rows at a time.
 
 In: logits [B, K, h, w] at stride 4. Out: labels or sums at the size of the labels. K × H × W never exists:
-blocks of rows are upsampled, used and dropped, so memory is bounded whatever K and H × W.
+blocks of rows (or of the pixels where labels change) are upsampled, used and dropped, so memory is bounded whatever K
+and H × W.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,11 @@ class View:
     def whole(logits: torch.Tensor, size: Size) -> "View":
         """The view of an image that went through the network in one piece."""
         return View(windows=((logits,),), tops=(0,), lefts=(0,), window=size, padded=size, size=size)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the image was seen in one piece, and not mirrored."""
+        return not self.mirrored and len(self.tops) == len(self.lefts) == 1
 
     def rows(self, size: Size, rows: slice) -> torch.Tensor:
         """Rows of the view brought to `size`: [B, K, rows, W] float32.
@@ -85,16 +91,18 @@ def _resize_rows(size_in: int, size_out: int, start: int, stop: int) -> tuple[in
 
     A product with the weights is fast forward and backward, where gathering rows is not.
     """
+    taps, shares = _taps(size_in, size_out, start, stop)
+    first, last = int(taps[0, 0]), int(taps[-1, 1])
+    return first, torch.zeros(stop - start, last + 1 - first).scatter_add_(1, taps - first, shares)
+
+
+def _taps(size_in: int, size_out: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two inputs that outputs start … stop − 1 of a bilinear resize lie between, and their weights: [n, 2] each."""
     position = ((torch.arange(start, stop, dtype=torch.float32) + 0.5) * (size_in / size_out) - 0.5).clamp(min=0)
     above = position.long().clamp(max=size_in - 1)
     below = (above + 1).clamp(max=size_in - 1)
     share = position - above
-    first, last = int(above[0]), int(below[-1])
-    weights = torch.zeros(stop - start, last + 1 - first)
-    row = torch.arange(stop - start)
-    weights[row, above - first] = 1 - share
-    weights[row, below - first] += share
-    return first, weights
+    return torch.stack([above, below], 1), torch.stack([1 - share, share], 1)
 
 
 def as_float(x: torch.Tensor) -> torch.Tensor:
@@ -135,6 +143,8 @@ def upsample_argmax(
     logits = views[0].windows[0][0]
     batch, classes = logits.shape[:2]
     kind = torch.uint8 if classes <= 256 else torch.int16
+    if not confidence and len(views) == 1 and views[0].plain:
+        return torch.stack([_argmax_where_mixed(views[0], image, size, kind) for image in logits]), None
     labels = torch.empty((batch, *size), dtype=kind, device=logits.device)
     winner = torch.empty((batch, *size), device=logits.device) if confidence else None
     width = max(size[1], *(view.size[1] for view in views))
@@ -152,6 +162,53 @@ def _mean_softmax(views: Sequence[View], size: Size, rows: slice) -> torch.Tenso
     for view in views[1:]:
         total += view.rows(size, rows).softmax(1)
     return total / len(views)
+
+
+def _argmax_where_mixed(view: View, logits: torch.Tensor, size: Size, kind: torch.dtype) -> torch.Tensor:
+    """Labels [H, W] of one image's logits [K, h, w], which are the only ones of the view.
+
+    A pixel is a convex combination of the few logits around it. Where one class wins in all of those it wins in the
+    pixel, so classes are compared only where labels change: a tenth of a usual photo. Memory is flat in K and H × W.
+    """
+    classes, height, width = logits.shape
+    row, row_weights = _bands(height, view.padded[0], view.size[0], size[0], logits.device)  # [H], [H, taps]
+    column, column_weights = _bands(width, view.padded[1], view.size[1], size[1], logits.device)
+    rows, columns = (torch.arange(weights.shape[1], device=logits.device) for weights in (row_weights, column_weights))
+    winner = logits.max(0).indices.to(torch.float32)[None]  # [1, h, w]
+    kernel = (len(rows), len(columns))
+    mixed = F.max_pool2d(winner, kernel, 1) != -F.max_pool2d(-winner, kernel, 1)  # by the corner of the taps
+    labels = winner[0].to(kind).index_select(0, row).index_select(1, column)  # [H, W]
+    table = as_float(logits).permute(1, 2, 0).reshape(height * width, classes)
+    y, x = mixed[0].index_select(0, row).index_select(1, column).nonzero(as_tuple=True)
+    step = max(1, BLOCK_ELEMENTS // (classes + 2 * len(rows) * len(columns)))
+    for i, j in zip(torch.split(y, step), torch.split(x, step), strict=True):
+        taps = ((row[i, None] + rows) * width)[:, :, None] + (column[j, None] + columns)[:, None]  # [n, taps, taps]
+        weights = (row_weights[i][:, :, None] * column_weights[j][:, None]).to(table)
+        values = F.embedding_bag(
+            taps.flatten(1), table, mode="sum", per_sample_weights=weights.flatten(1)
+        )  # the weighted sum of the taps: [n, K]
+        labels[i, j] = values.max(1).indices.to(kind)
+    return labels
+
+
+def _bands(
+    size_in: int, padded: int, view: int, size_out: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two bilinear resizes along one side as one, size_in -> padded, cut to view -> size_out.
+
+    Returns the first input of every output [size_out], and the weights of it and the inputs after it [size_out, taps].
+    """
+    taps, weights = _taps(size_in, padded, 0, view)  # [view, 2]
+    if size_out != view:
+        second, shares = _taps(view, size_out, 0, size_out)
+        taps, weights = taps[second].flatten(1), (shares[:, :, None] * weights[second]).flatten(1)
+    used = weights > 0
+    first = taps.where(used, size_in).amin(1)
+    length = int((taps.where(used, 0).amax(1) - first).max()) + 1
+    first = first.clamp(max=size_in - length)
+    # A tap without weight may lie outside of the band: adding its 0 anywhere does no harm.
+    places = (taps - first[:, None]).clamp(0, length - 1)
+    return first.to(device), torch.zeros(size_out, length).scatter_add_(1, places, weights).to(device)
 
 
 class _SumOverRows(torch.autograd.Function):

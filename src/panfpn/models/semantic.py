@@ -54,15 +54,25 @@ class SemanticHead(nn.Module):
     def forward(self, pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
         """p2…p5 -> logits [B, K, H/4, W/4]."""
         size = pyramid[0].shape[2:]
+        any_size: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call] # an exported graph's
         total = next(self.levels[0].children())(pyramid[0])  # [B, channels, H/4, W/4]
+        coarse: dict[torch.Size, torch.Tensor] = {}  # before the last doubling, which is linear
         for units, x in zip(list(self.levels)[1:], pyramid[1:], strict=True):
-            for unit in units.children():
-                x = unit(x)
-                x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            if x.shape[2:] != size:  # the input's size does not divide by 32
+            first, *others = units.children()
+            x = first(x)
+            for unit in others:
+                x = unit(_doubled(x))
+            coarse[x.shape] = coarse[x.shape] + x if x.shape in coarse else x
+        for x in coarse.values():
+            x = _doubled(x)
+            if any_size or x.shape[2:] != size:  # the input's size does not divide by 32
                 x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
             total = total + x
         return self.classifier(self.dropout(total))  # type: ignore[no-any-return]
+
+
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class SemanticFPN(nn.Module):
