@@ -85,7 +85,8 @@ def test_scale_of_the_release_is_applied(image: np.ndarray, tmp_path: Path) -> N
     write_release(tmp_path / "m.safetensors", task.model.state_dict(), config, scenes_table(), scores={}, source={})
     loaded = Predictor.from_file(tmp_path / "m.safetensors", "cpu", "float32")
     seen: list[tuple[int, ...]] = []
-    loaded.model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    network = loaded.task.runtime.network
+    network.network.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
     assert loaded(image).labels.shape == (50, 71)
     assert seen == [(1, 3, 32, 32)]  # 50×71 fitted into 32×32 is 23×32, padded to a multiple of 32
 

@@ -15,6 +15,7 @@ from panfpn.losses import SemanticLoss
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
 from panfpn.release import parse_header, read_model
+from panfpn.runtime import PixelNetwork, make_runtime
 from panfpn.tasks import SemanticTask
 from panfpn.types import Preprocess
 
@@ -33,12 +34,28 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_precision(name: str, device: torch.device) -> str:
-    """float32, bfloat16 or float16; auto = bfloat16 where the hardware computes in it."""
+def describe_runtime(task: SemanticTask, precision: str) -> str:
+    """What makes the predictions; `precision` as it was asked for."""
+    device = task.get_buffer("mean").device
+    chosen = next(name for name, dtype in _DTYPES.items() if dtype == task.precision)
+    runtime = f"engine {task.runtime.engine}" if task.runtime else "the plain network"
+    why = ""
+    if precision == "auto":
+        fast = resolve_precision("auto", device) == "bfloat16"
+        why = f" (auto: this {device.type} {'computes fast' if fast else 'is not faster'} in bfloat16)"
+        if fast and chosen == "float32":
+            why = f" (auto: {runtime} has no bfloat16)"
+    return f"{runtime} on {device} in {chosen}{why}"
+
+
+def resolve_precision(name: str, device: torch.device, engine: str = "torch") -> str:
+    """float32, bfloat16 or float16; auto = bfloat16 where the hardware (and the engine) computes in it."""
     if name not in ("auto", *_DTYPES):
         raise ValueError(f"precision {name!r}; choose from auto, {', '.join(_DTYPES)}")
     if name != "auto":
         return name
+    if engine == "onnxruntime":
+        return "float32"
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
@@ -161,22 +178,38 @@ def build_loss(loss: Loss) -> SemanticLoss:
 
 
 def load_task(
-    name: str | Path, *, device: str = "auto", precision: str = "auto"
+    name: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str | None = None,
+    compile: bool = False,
 ) -> tuple[SemanticTask, dict[str, Any]]:
     """The task of a model, ready to predict, and its header.
 
-    `name` is a file, a run folder or a known name (see `read_model`). ValueError for one that cannot be used.
+    `name` is a file, a run folder or a known name (see `read_model`). Its predictions are the plain network's, as in
+    training, unless an `engine` is named. ValueError for what cannot be used.
     """
+    place = resolve_device("cpu" if engine in ("openvino", "onnxruntime") and device == "auto" else device)
     file, tensors, header = read_model(name)
     config, table = parse_header(header, file)
-    place = resolve_device(device)
     task = build_task(
         config.model, table, scale=config.data.scale, size_divisor=config.data.size_divisor,
-        inference=config.inference, precision=resolve_precision(precision, place), load=False,
+        inference=config.inference, precision=resolve_precision(precision, place, engine or "torch"), load=False,
     )  # fmt: skip
     load_weights(task.model, tensors, file)
-    task.to(place).to(memory_format=torch.channels_last)
-    return task.eval(), header
+    task.to(place).to(memory_format=torch.channels_last).eval()
+    if engine:
+        use_engine(task, engine, compile=compile)
+    return task, header
+
+
+def use_engine(task: SemanticTask, engine: str = "torch", *, compile: bool = False) -> None:
+    """Let an engine (torch, openvino, onnxruntime) make the task's predictions; see `make_runtime` for the errors."""
+    network = PixelNetwork(
+        task.model, task.get_buffer("mean"), task.get_buffer("std"), task.preprocess.size_divisor
+    ).eval()
+    task.runtime = make_runtime(engine, network, task.precision, compile=compile)
 
 
 def set_inference(
@@ -184,8 +217,11 @@ def set_inference(
 ) -> None:
     """Ask the task for labels in another way than its model was released with; ValueError for an impossible one."""
     TrainConfig(data=Data(scale=scale, size_divisor=size_divisor), inference=inference)  # applies the rules
+    same_padding = size_divisor == task.preprocess.size_divisor
     task.preprocess = replace(task.preprocess, scale=scale, size_divisor=size_divisor)
     task.inference = inference
+    if task.runtime is not None and not same_padding:  # which is a part of it
+        use_engine(task, task.runtime.engine, compile=task.runtime.compiled)
 
 
 def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.build import load_task
+from panfpn.build import describe_runtime, load_task
 from panfpn.inputs import Inputs, Source, as_image, written_stems
 from panfpn.labels import LabelTable
 from panfpn.models import SemanticFPN
@@ -22,6 +23,7 @@ from panfpn.tasks import SemanticTask
 from panfpn.types import SAVED, SemanticMap
 
 _AHEAD = 4  # images decoded before their turn, and results written behind it
+_BUCKETS = 4  # batches that are looked through for inputs of one size
 
 Image = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -38,22 +40,30 @@ class Failure:
 class Predictor:
     """A network ready to predict. Make one with `Predictor.from_file`; call it with an image."""
 
-    def __init__(self, task: SemanticTask, notes: Sequence[str] = ()) -> None:
+    def __init__(self, task: SemanticTask, notes: Sequence[str] = (), *, about: str = "the plain network") -> None:
         self.task = task.eval()
         self.notes = tuple(notes)  # what was left out or assumed when another library's checkpoint was read
+        self.about = about  # what runs the network, where, in which precision and why
 
     @classmethod
     def from_file(
-        cls, path: str | Path | None = None, device: str | None = None, precision: str | None = None
-    ) -> "Predictor":
+        cls, path: str | Path | None = None, device: str | None = None, precision: str | None = None, *,
+        engine: str = "torch", compile: bool = False,
+    ) -> "Predictor":  # fmt: skip
         """The predictor of a model; None: the street-scene model that ships with panfpn.
 
         `path` is a release file, a run folder, an mmsegmentation checkpoint, the name of a published model, or
         OWNER/REPO on the Hugging Face Hub (see `panfpn.zoo.find_model`). `device` None is cuda, else mps, else cpu;
-        `precision` None is bfloat16 where the hardware has it. ValueError for a damaged file or one of another kind.
+        `precision` None is bfloat16 where the hardware has it. `engine` is torch, openvino or onnxruntime (pip install
+        'panfpn[export]'); `compile` is torch.compile's, which pays for many images of few sizes.
+
+        ValueError for a damaged file or one of another kind, and for an engine that is not there.
         """
-        task, header = load_task(path or SHIPPED, device=device or "auto", precision=precision or "auto")
-        return cls(task, header.get("notes", ()))
+        asked = precision or "auto"
+        task, header = load_task(
+            path or SHIPPED, device=device or "auto", precision=asked, engine=engine, compile=compile
+        )
+        return cls(task, header.get("notes", ()), about=describe_runtime(task, asked))
 
     @property
     def model(self) -> SemanticFPN:
@@ -75,41 +85,69 @@ class Predictor:
         return self.task.predict([as_image(image)], names=[name], confidence=confidence)[0]
 
     def stream(
-        self, inputs: "Iterable[Source]", *, confidence: bool = False, then: Callable[[SemanticMap], Any] | None = None
-    ) -> Iterator[SemanticMap | Failure]:
+        self, inputs: "Iterable[Source]", *, confidence: bool = False, batch_size: int = 1,
+        then: Callable[[SemanticMap], Any] | None = None,
+    ) -> Iterator[SemanticMap | Failure]:  # fmt: skip
         """Maps of many inputs, in their order and in bounded memory; a bad one gives a `Failure` and the rest go on.
 
         Decoding runs ahead of the network in one thread, `then` (saving, say) behind it in another; an error in either
-        makes that input a `Failure`.
+        makes that input a `Failure`. With `batch_size` > 1, inputs of one size that are near each other share a run.
         """
-
-        def label(name: str, image: Image) -> SemanticMap:
-            return self(image, confidence=confidence, name=name)
 
         def finish(_: str, result: SemanticMap) -> SemanticMap:
             if then:
                 then(result)
             return result
 
+        span = 1 if batch_size == 1 else _BUCKETS * batch_size
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            decoded = _ahead(reader, lambda _, source: source.read(), ((source.name, source) for source in inputs))
-            labelled = ((name, _guarded(label, name, image)) for name, image in decoded)
-            for _, result in _ahead(writer, finish, labelled):
+            named = ((source.name, source) for source in inputs)
+            decoded = _ahead(reader, lambda _, source: source.read(), named, span)
+            labelled = (pair for part in _parts(decoded, span) for pair in self._label(part, confidence, batch_size))
+            for _, result in _ahead(writer, finish, labelled, span):
                 yield result
+
+    def _label(
+        self, part: "list[tuple[str, Image | Failure]]", confidence: bool, batch_size: int
+    ) -> "list[tuple[str, SemanticMap | Failure]]":
+        """Maps of decoded inputs, those of one size together; one by one if that fails, to find which is bad."""
+        good = [i for i, (_, item) in enumerate(part) if not isinstance(item, Failure)]
+        good.sort(key=lambda i: part[i][1].shape)  # type: ignore[union-attr]
+
+        def run(_: str, numbers: list[int]) -> list[SemanticMap]:
+            images, names = [part[i][1] for i in numbers], [part[i][0] for i in numbers]
+            return self.task.predict(images, names=names, confidence=confidence, batch_size=batch_size)  # type: ignore[arg-type]
+
+        sets = [good]
+        made = [_guarded(run, part[0][0], good)]
+        if isinstance(made[0], Failure) and len(good) > 1:
+            sets = [[i] for i in good]
+            made = [_guarded(run, part[i][0], [i]) for i in good]
+        maps: dict[int, SemanticMap | Failure] = {}
+        for numbers, results in zip(sets, made, strict=True):
+            maps.update(zip(numbers, [results] if isinstance(results, Failure) else results, strict=True))
+        return [(name, maps.get(i, item)) for i, (name, item) in enumerate(part)]  # type: ignore[arg-type]
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[str, Any], T], items: Iterable[tuple[str, Any]]
+    pool: ThreadPoolExecutor, work: Callable[[str, Any], T], items: Iterable[tuple[str, Any]], span: int
 ) -> Iterator[tuple[str, "T | Failure"]]:
-    """`work` on named items in a thread, results in order, `_AHEAD` of them under way."""
+    """`work` on named items in a thread, results in order, some of them (at least `span`) under way."""
     waiting: deque[tuple[str, Future[T | Failure]]] = deque()
     for name, item in items:
         waiting.append((name, pool.submit(_guarded, work, name, item)))
-        if len(waiting) > _AHEAD:
+        if len(waiting) > max(_AHEAD, span):
             first, future = waiting.popleft()
             yield first, future.result()
     for name, future in waiting:
         yield name, future.result()
+
+
+def _parts(items: Iterable[T], length: int) -> Iterator[list[T]]:
+    """Lists of `length` neighbours; the last may be shorter."""
+    iterator = iter(items)
+    while part := list(islice(iterator, length)):
+        yield part
 
 
 def _guarded(work: Callable[[str, Any], T], name: str, item: Any) -> "T | Failure":
@@ -127,7 +165,8 @@ def _guarded(work: Callable[[str, Any], T], name: str, item: Any) -> "T | Failur
 
 def predict_to_folder(
     arguments: Sequence[str | Path], folder: Path, *, predictor: "Predictor",
-    what: tuple[str, ...] = ("labels", "overlay"), submission: Submission | None = None, progress: bool = True,
+    what: tuple[str, ...] = ("labels", "overlay"), submission: Submission | None = None, batch_size: int = 1,
+    progress: bool = True,
 ) -> tuple[list[Failure], int]:  # fmt: skip
     """Label everything behind `arguments` and save it in `folder`; returns what failed, and how many did not.
 
@@ -156,7 +195,10 @@ def predict_to_folder(
     failures, done = [], 0
     with progress_bar("labelling", inputs.count, show=progress) as advance:
         for result in predictor.stream(
-            inputs, confidence="confidence" in what, then=partial(_save, folder, what, submission)
+            inputs,
+            confidence="confidence" in what,
+            batch_size=batch_size,
+            then=partial(_save, folder, what, submission),
         ):
             if isinstance(result, Failure):
                 failures.append(result)

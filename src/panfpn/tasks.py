@@ -1,6 +1,8 @@
 """A network with its losses and predictions. In: a Batch or images. Out: {name: loss}, or maps. What DDP wraps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,16 @@ from panfpn.losses import SemanticLoss
 from panfpn.models import SemanticFPN
 from panfpn.ops import Size, View, as_float, upsample_argmax
 from panfpn.types import Batch, Preprocess, SemanticMap
+
+
+class Runtime(Protocol):
+    """A faster copy of the network for predictions; panfpn.runtime has three."""
+
+    engine: str
+    compiled: bool
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels uint8 [B, h, w, 3] -> logits [B, K, h/4, w/4] with those of the padding."""
 
 
 class SemanticTask(nn.Module):
@@ -43,6 +55,7 @@ class SemanticTask(nn.Module):
         self.loss = loss or SemanticLoss(weights={"cross_entropy": 1.0})
         self.layout = torch.channels_last  # of images, which the network's maps follow
         self.dense: nn.Module = model  # the part that may be compiled; shares its weights with `model`
+        self.runtime: Runtime | None = None  # makes the predictions, if there is one
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocess.std).view(-1, 1, 1), persistent=False)
 
@@ -56,6 +69,12 @@ class SemanticTask(nn.Module):
             images[i, :, :, width:] = 0
         logits = self._logits(self.dense, images)[:, :, : -(-images.shape[2] // 4), : -(-images.shape[3] // 4)]
         return self.loss(as_float(logits), batch.targets, pixels=pixels, share=share)
+
+    def train(self, mode: bool = True) -> "SemanticTask":
+        """As of every module; training leaves the runtime behind, which holds the weights as they were."""
+        if mode:
+            self.runtime = None
+        return super().train(mode)
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [B, C, H, W] -> float32."""
@@ -71,42 +90,66 @@ class SemanticTask(nn.Module):
 
     @torch.inference_mode()
     def predict(
-        self, images: Sequence[npt.NDArray[np.uint8]], *, names: Sequence[str] | None = None, confidence: bool = False
-    ) -> list[SemanticMap]:
+        self, images: Sequence[npt.NDArray[np.uint8]], *, names: Sequence[str] | None = None, confidence: bool = False,
+        batch_size: int = 1,
+    ) -> list[SemanticMap]:  # fmt: skip
         """Label maps at each image's own size, of RGB images [H, W, 3] of any sizes.
 
-        Every image goes through the network by itself, so its labels never depend on its neighbours.
+        With the default `batch_size` every image goes through the network by itself, so its labels never depend on its
+        neighbours; more makes up to that many neighbours of one size share a run, which GPUs like.
         """
+        names = names or ["image"] * len(images)
         maps = []
-        for image, name in zip(images, names or ["image"] * len(images), strict=True):
-            size = (image.shape[0], image.shape[1])
-            sizes = view_sizes(*size, self.preprocess, self.inference)
-            views = [
-                self._view(image, s, m) for s in sizes for m in ((False, True) if self.inference.flip else (False,))
-            ]
-            labels, winner = upsample_argmax(views, size, confidence=confidence)
-            maps.append(SemanticMap(
-                labels=labels[0].cpu().numpy(), table=self.table, image=image, name=name,
-                confidence=None if winner is None else winner[0].cpu().numpy(),
-            ))  # fmt: skip
+        for group in _groups(images, batch_size):
+            labels, winner = self._labels([images[i] for i in group], confidence)
+            for place, i in enumerate(group):
+                maps.append(SemanticMap(
+                    labels=labels[place].cpu().numpy(), table=self.table, image=images[i], name=names[i],
+                    confidence=None if winner is None else winner[place].cpu().numpy(),
+                ))  # fmt: skip
         return maps
 
-    def _view(self, image: npt.NDArray[np.uint8], size: Size, mirrored: bool) -> View:
-        """Run the network over the image at `size`, in one piece or in windows."""
-        pixels = resized_image(image, size)  # [h, w, 3]
-        pixels = pixels[:, ::-1].copy() if mirrored else pixels  # torch takes no negative strides
-        batch = torch.from_numpy(np.require(pixels, requirements=("C", "W"))).permute(2, 0, 1)[None]
-        images = self._normalised(batch.to(self.get_buffer("mean").device))
+    def _labels(
+        self, images: Sequence[npt.NDArray[np.uint8]], confidence: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Labels (and the winner's probability) [B, H, W] of images of one size."""
+        size = (images[0].shape[0], images[0].shape[1])
+        mirrors = (False, True) if self.inference.flip else (False,)
+        views = [
+            self._view(images, s, mirrored)
+            for s in view_sizes(*size, self.preprocess, self.inference)
+            for mirrored in mirrors
+        ]
+        return upsample_argmax(views, size, confidence=confidence)
+
+    def _view(self, images: Sequence[npt.NDArray[np.uint8]], size: Size, mirrored: bool) -> View:
+        """Run the network over images at `size`, in one piece or in windows."""
+        resized = [resized_image(image, size) for image in images]
+        array = resized[0][None] if len(resized) == 1 else np.stack(resized)  # [B, h, w, 3]
+        array = array[:, :, ::-1].copy() if mirrored else array  # torch takes no negative strides
+        pixels = torch.from_numpy(np.require(array, requirements=("C", "W")))
         asked, divisor = self.inference, self.preprocess.size_divisor
         whole = asked.mode == "whole"
         height, width = (s if whole else min(w, s) for w, s in zip(asked.window, size, strict=True))
         tops, lefts = window_starts(size[0], height, asked.stride[0]), window_starts(size[1], width, asked.stride[1])
-        windows = tuple(
-            tuple(self._logits(self.model, images[:, :, t : t + height, x : x + width]) for x in lefts) for t in tops
-        )  # never the compiled model: sizes vary
+        windows = tuple(tuple(self._ask(pixels[:, t : t + height, x : x + width]) for x in lefts) for t in tops)
         padded = (height + -height % divisor, width + -width % divisor)
         return View(windows=windows, tops=tops, lefts=lefts, window=(height, width), padded=padded, size=size,
                     mirrored=mirrored)  # fmt: skip
+
+    def _ask(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels uint8 [B, h, w, 3] -> logits [B, K, h/4, w/4]; never by the compiled model, as sizes vary."""
+        if self.runtime is not None:
+            return self.runtime(pixels)
+        images = pixels.permute(0, 3, 1, 2).to(self.get_buffer("mean").device)
+        return self._logits(self.model, self._normalised(images))
+
+
+def _groups(images: Sequence[npt.NDArray[np.uint8]], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of neighbouring images of one size, at most `batch_size` together."""
+    for _, group in groupby(range(len(images)), key=lambda i: images[i].shape):
+        numbers = list(group)
+        yield from (numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size))
 
 
 def view_sizes(height: int, width: int, preprocess: Preprocess, inference: Inference) -> list[Size]:

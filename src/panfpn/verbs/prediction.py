@@ -29,6 +29,12 @@ class _Predict:
     images."""
     device: str = "auto"
     precision: str = "auto"
+    engine: Literal["torch", "openvino", "onnxruntime"] = "torch"
+    """What runs the network; the last two are for CPUs (pip install 'panfpn[export]'), and openvino is the fastest."""
+    compile: bool = False
+    """torch.compile: a minute at the first image of each size, then faster."""
+    batch_size: int = 1
+    """Inputs of one size that go through the network together; for GPUs."""
     scale: tuple[int, int] | None = None
     """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's own unless
     you set it."""
@@ -51,7 +57,9 @@ def run_predict(arguments: list[str]) -> int:
     from panfpn.show import print_scores
     from panfpn.submission import submission_for
 
-    predictor = Predictor.from_file(options.model, options.device, options.precision)
+    predictor = Predictor.from_file(
+        options.model, options.device, options.precision, engine=options.engine, compile=options.compile
+    )
     print_notes(predictor.notes)
     task = predictor.task
     own = replace(options, scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor,
@@ -68,9 +76,16 @@ def run_predict(arguments: list[str]) -> int:
     # Listed before anything is written: results may lie beside the images.
     images = [path for _, path in Inputs(options.inputs, out=options.out).files] if options.check else []
     failures, done = predict_to_folder(
-        options.inputs, options.out, predictor=predictor, what=what, submission=submission
+        options.inputs,
+        options.out,
+        predictor=predictor,
+        what=what,
+        submission=submission,
+        batch_size=options.batch_size,
     )
-    sys.stdout.write(f"{done} of {done + len(failures)} images labelled; {', '.join(what)} in {options.out}\n")
+    sys.stdout.write(
+        f"{done} of {done + len(failures)} images labelled by {predictor.about}; {', '.join(what)} in {options.out}\n"
+    )
     if failures:
         reasons = "\n  ".join(failure.reason for failure in failures)
         raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")

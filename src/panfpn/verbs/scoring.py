@@ -16,6 +16,8 @@ class _Eval:
     inference: Inference = field(default_factory=Inference)
     device: str = "auto"
     precision: str = "auto"
+    engine: Literal["torch", "openvino", "onnxruntime"] | None = None
+    """Score the network as `panfpn predict` would run it; without, the plain network, as in training."""
     batch_size: int = 1
     protocol: Literal["mmseg", "detectron2", "cityscapes", "hf", "smp"] = "mmseg"
     """Whose definition of the scores to print."""
@@ -50,7 +52,7 @@ def run_eval(arguments: list[str]) -> int:
     from panfpn.files import write_json
     from panfpn.show import print_scores, scores_to_json
 
-    task, header = load_task(from_start[0], device=options.device, precision=options.precision)
+    task, header = load_task(from_start[0], device=options.device, precision=options.precision, engine=options.engine)
     print_notes(header.get("notes", ()))
     own = task.preprocess
     default = _Eval(data=replace(data, scale=own.scale, size_divisor=own.size_divisor), inference=task.inference)
