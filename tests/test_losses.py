@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from panfpn import ops
 from panfpn.labels import IGNORE
 from panfpn.losses import SemanticLoss
+from panfpn.ops.tiles import TILE
 
 TERMS = ("cross_entropy", "ohem", "dice", "lovasz", "focal")
 CLASSES, SIZE = 4, (26, 33)
@@ -71,9 +71,9 @@ PLAIN: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("name", TERMS)
-@pytest.mark.parametrize("block", [500, 1 << 22])
-def test_equals_the_plain_loss_and_gradient(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "BLOCK_ELEMENTS", block)
+@pytest.mark.parametrize("tile", [(500, 8), (1 << 17, 64)])
+def test_equals_the_plain_loss_and_gradient(name: str, tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TILE, "cpu", tile)
     logits, target = random_case()
     ours, plain = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     loss = SemanticLoss(weights={name: 0.7})(ours, target)[name]

@@ -5,29 +5,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panfpn import ops
+from panfpn.ops.tiles import TILE
 
 SIZES = [(92, 124), (97, 131), (23, 31), (20, 30), (1, 1), (23, 200)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("block", [1, 5_000, 1 << 22])
-def test_upsample_blocks_equal_interpolate(size: tuple[int, int], block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "BLOCK_ELEMENTS", block)
+@pytest.mark.parametrize("tile", [(1, 1), (500, 7), (1 << 17, 64)])
+def test_tiles_are_the_interpolated_logits_each_pixel_once(
+    size: tuple[int, int], tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TILE, "cpu", tile)
     logits = torch.randn(2, 5, 23, 31, generator=torch.Generator().manual_seed(0))
-    parts = list(ops.upsample_blocks(logits, size))
-    assert [rows.start for rows, _ in parts] == [0, *(rows.stop for rows, _ in parts[:-1])]
-    result = torch.cat([part for _, part in parts], 2)
+    result, visits = torch.zeros(2, 5, *size), torch.zeros(2, *size)
+
+    def keep(found: torch.Tensor, place: ops.Place) -> None:
+        image, rows, columns = place
+        result[image, :, rows, columns] = found.transpose(0, 1)
+        visits[place] += 1
+
+    ops.each_tile(logits, size, keep)
+    assert (visits == 1).all()
     expected = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
     torch.testing.assert_close(result, expected, rtol=0, atol=5e-6)
 
 
-def test_a_block_is_bounded_however_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "BLOCK_ELEMENTS", 40_000)
-    largest = [
-        max(block.numel() for _, block in ops.upsample_blocks(torch.zeros(1, classes, 16, 16), (64, 64)))
-        for classes in (3, 100, 600)
-    ]
-    assert max(largest) <= 40_000
+def test_a_tile_is_bounded_however_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TILE, "cpu", (40_000, 64))
+    sizes: list[int] = []
+    for classes in (3, 100, 600):
+        ops.each_tile(torch.zeros(1, classes, 16, 16), (64, 64), lambda tile, _: sizes.append(tile.numel()))
+    assert max(sizes) <= 40_000
 
 
 @given(classes=st.integers(1, 9), height=st.integers(1, 9), width=st.integers(1, 9), factor=st.integers(1, 5))
@@ -75,22 +83,55 @@ def test_labels_are_int16_above_256_classes() -> None:
     assert ops.upsample_argmax(logits[:, :256], (8, 8))[0].dtype == torch.uint8
 
 
-@pytest.mark.parametrize("block", [200, 1 << 22])
-def test_sum_over_rows_has_exact_gradients(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "BLOCK_ELEMENTS", block)
+@pytest.mark.parametrize("tile", [(60, 4), (1 << 17, 64)])
+def test_sum_over_tiles_has_exact_gradients(tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TILE, "cpu", tile)
     logits = torch.randn(2, 3, 6, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    weight = torch.randn(2, 3, 25, 29, generator=torch.Generator().manual_seed(1))
-    total = ops.sum_over_rows(logits, (25, 29), lambda b, rows: (b.sin() * weight[:, :, rows]).sum())
-    (2.5 * total).backward()
-    twin = logits.detach().clone().requires_grad_()
-    full = F.interpolate(twin, size=(25, 29), mode="bilinear", align_corners=False)
-    expected = (full.sin() * weight).sum()
-    (2.5 * expected).backward()
-    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
-    assert logits.grad is not None and twin.grad is not None
-    assert (logits.grad - twin.grad).abs().max() <= 1e-6 * twin.grad.abs().max()
+    weight = torch.randn(2, 25, 3, 29, generator=torch.Generator().manual_seed(1))
+
+    def function(found: torch.Tensor, place: ops.Place) -> torch.Tensor:
+        image, rows, columns = place
+        return (found.sin() * weight[image, rows, :, columns]).sum()
+
+    total = ops.sum_over_tiles(logits, (25, 29), function)
+    (3 * total).backward()
+    other = logits.detach().clone().requires_grad_()
+    up = F.interpolate(other, size=(25, 29), mode="bilinear", align_corners=False)
+    expected = (up.sin() * weight.transpose(1, 2)).sum()
+    (3 * expected).backward()
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits.grad, other.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_sum_over_rows_without_gradients() -> None:
-    total = ops.sum_over_rows(torch.ones(1, 2, 3, 3), (6, 6), lambda block, _: block.sum())
+def test_sum_over_tiles_without_gradients() -> None:
+    total = ops.sum_over_tiles(torch.ones(1, 2, 3, 3), (6, 6), lambda tile, _: tile.sum())
     assert total.item() == pytest.approx(72) and not total.requires_grad
+
+
+@given(
+    classes=st.integers(1, 7), height=st.integers(1, 6), width=st.integers(1, 6), tall=st.floats(0.4, 5),
+    wide=st.floats(0.4, 5), weighted=st.booleans(), smoothing=st.sampled_from([0.0, 0.1]), seed=st.integers(0, 99),
+    tile=st.sampled_from([(1, 1), (50, 3), (1 << 17, 64)]),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_cross_entropy_is_torch_s_with_its_gradient(
+    classes: int, height: int, width: int, tall: float, wide: float, weighted: bool, smoothing: float, seed: int,
+    tile: tuple[int, int],
+) -> None:  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, classes, height, width, generator=generator, dtype=torch.float64).requires_grad_()
+    size = (max(1, int(height * tall)), max(1, int(width * wide)))
+    target = torch.randint(-1, classes, (2, *size), generator=generator).to(torch.int16)
+    weights = torch.rand(classes, generator=generator, dtype=torch.float64) if weighted else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TILE, "cpu", tile)
+        found = ops.upsample_cross_entropy(logits, target, weights=weights, label_smoothing=smoothing)
+    (gradient,) = torch.autograd.grad(found, logits)
+    full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    expected = F.cross_entropy(
+        full, target.long(), weights, ignore_index=-1, reduction="sum", label_smoothing=smoothing
+    )
+    (wanted,) = torch.autograd.grad(expected, logits)
+    # F.interpolate computes its own weights in float64, ours are float32
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-5)

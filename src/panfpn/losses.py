@@ -4,14 +4,14 @@ Every term sees only labelled pixels (gradient exactly zero elsewhere) and is 0 
 Full-resolution logits never exist: see `panfpn.ops`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from panfpn.labels import IGNORE
-from panfpn.ops import sum_over_rows, upsample_blocks
+from panfpn.ops import Place, each_tile, sum_over_tiles, upsample_cross_entropy, with_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,39 +58,36 @@ class SemanticLoss:
         return None if self.class_weights is None else self.class_weights.to(logits.device)
 
     def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        weights = self._weights(logits)
-
-        def block_sum(block: torch.Tensor, rows: slice) -> torch.Tensor:
-            return F.cross_entropy(
-                block, target[:, rows].long(), weights, ignore_index=IGNORE, reduction="sum",
-                label_smoothing=self.label_smoothing,
-            )  # fmt: skip
-
-        return sum_over_rows(logits, _size(target), block_sum)
+        return upsample_cross_entropy(
+            logits, target, weights=self._weights(logits), label_smoothing=self.label_smoothing
+        )
 
     def _focal(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(1 − p)^γ × cross-entropy; Lin et al. 2017."""
         weights = self._weights(logits)
 
-        def block_sum(block: torch.Tensor, rows: slice) -> torch.Tensor:
-            loss = _pixel_cross_entropy(block, target[:, rows])
+        def tile_sum(tile: torch.Tensor, place: Place) -> torch.Tensor:
+            truth = target[place].long()
+            loss = _pixel_cross_entropy(tile, truth)
             weight = -torch.expm1(-loss)  # 1 − p
             weighted = loss * weight.clamp(min=1e-12) ** self.focal_gamma
             if weights is not None:
-                weighted = weighted * weights[target[:, rows].clamp(min=0).long()]
+                weighted = weighted * weights[truth.clamp(min=0)]
             return weighted.sum()
 
-        return sum_over_rows(logits, _size(target), block_sum)
+        return sum_over_tiles(logits, _size(target), tile_sum)
 
     def _ohem(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of the hard pixels: true class below `ohem_threshold`, at least `ohem_min_kept` of them.
 
         Its denominator is the number of kept pixels of this rank and micro-batch: which pixels are hard is local.
         """
-        with torch.no_grad():
-            losses = torch.cat(
-                [_pixel_cross_entropy(b, target[:, r]) for r, b in upsample_blocks(logits, _size(target))], 1
-            )
+        losses = torch.empty(target.shape, device=logits.device)
+
+        def keep(tile: torch.Tensor, place: Place) -> None:
+            losses[place] = _pixel_cross_entropy(tile, target[place].long()).float()
+
+        each_tile(logits, _size(target), keep)
         labelled = target != IGNORE
         hard = losses.new_tensor(self.ohem_threshold).log().neg()  # −log p of a pixel at the threshold
         kept = int(self.ohem_min_kept * int(labelled.sum()))
@@ -98,13 +95,7 @@ class SemanticLoss:
             hard = torch.minimum(hard, losses[labelled].topk(kept).values[-1])
         chosen = torch.where(labelled & (losses >= hard), target, IGNORE)
         count = (chosen != IGNORE).sum().clamp(min=1)
-        weights = self._weights(logits)
-
-        def block_sum(block: torch.Tensor, rows: slice) -> torch.Tensor:
-            truth = chosen[:, rows].long()
-            return F.cross_entropy(block, truth, weights, ignore_index=IGNORE, reduction="sum")
-
-        return sum_over_rows(logits, _size(target), block_sum) / count
+        return upsample_cross_entropy(logits, chosen, weights=self._weights(logits)) / count
 
     def _dice(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """1 − mean over the classes present of 2Σpy / (Σp² + Σy), over the batch; Milletari et al. 2016."""
@@ -112,24 +103,32 @@ class SemanticLoss:
         labelled = target != IGNORE
         present = torch.bincount(target[labelled].long(), minlength=classes).float()  # [K] Σy
         seen = present > 0
+        sums = torch.zeros(2, classes, device=logits.device)  # Σpy, Σp²
 
-        def block_sums(block: torch.Tensor, rows: slice) -> torch.Tensor:  # [2, K]: Σpy, Σp²
-            p = block.softmax(1) * labelled[:, None, rows]
-            true = target[:, None, rows].clamp(min=0).long()
-            py = torch.zeros(classes, device=p.device).index_add(0, true.flatten(), p.gather(1, true).flatten())
-            return torch.stack([py, p.square().sum((0, 2, 3))])
+        def read(tile: torch.Tensor, place: Place) -> tuple[torch.Tensor, torch.Tensor]:
+            """Probabilities [rows, K, columns], 0 where unlabelled, and the true class [rows, 1, columns]."""
+            return tile.softmax(1) * labelled[place][:, None], target[place].long().clamp(min=0)[:, None]
 
-        with torch.no_grad():
-            blocks = upsample_blocks(logits, _size(target))
-            sums = sum((block_sums(b, r) for r, b in blocks), torch.zeros(2, classes, device=logits.device))
+        def add(tile: torch.Tensor, place: Place) -> None:
+            p, true = read(tile, place)
+            sums[0].index_add_(0, true.flatten(), p.gather(1, true).flatten().float())
+            sums[1] += p.square().sum((0, 2))
+
+        each_tile(logits, _size(target), add)
         with torch.enable_grad():
             sums.requires_grad_()
             dice = 2 * sums[0] / (sums[1] + present).clamp(min=1e-6)
             loss = torch.where(seen, 1 - dice, 0).sum() / seen.sum().clamp(min=1)
-            (slope,) = torch.autograd.grad(loss, sums)
-        # The loss is a function of sums over all pixels: its gradient is that of the sums weighted by their slopes.
-        linear = sum_over_rows(logits, _size(target), lambda block, rows: (slope * block_sums(block, rows)).sum())
-        return loss.detach() + linear - linear.detach()
+            (slope,) = torch.autograd.grad(loss, sums)  # [2, K]
+
+        def differentiate(tile: torch.Tensor, place: Place) -> torch.Tensor:
+            p, true = read(tile, place)
+            inner = (2 * slope[1])[:, None] * p  # by p; where unlabelled, p is 0 and so is all that follows
+            inner.scatter_add_(1, true, slope[0][true].to(p))
+            return p * (inner - (p * inner).sum(1, keepdim=True))  # by the logits, through the softmax
+
+        gradient = each_tile(logits, _size(target), differentiate) if logits.requires_grad else logits
+        return with_gradient(logits, loss.detach(), gradient)
 
     def _lovasz(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Lovász extension of the Jaccard loss, mean over the classes present; Berman et al. 2018.
@@ -138,25 +137,39 @@ class SemanticLoss:
         that of Σ_k slope_k · logit_k − (Σ_k slope_k) · logsumexp, taken one class at a time.
         """
         size, labelled = _size(target), target != IGNORE
-        with torch.no_grad():
-            normaliser = torch.cat([block.logsumexp(1) for _, block in upsample_blocks(logits, size)], 1)  # [B, H, W]
+        normaliser = _map_of(logits, size, lambda tile: tile.logsumexp(1))  # [B, H, W]
         total = torch.zeros_like(normaliser)
-        loss = linear = torch.zeros((), device=logits.device)
+        loss = torch.zeros((), device=logits.device)
+        gradient = torch.zeros_like(logits)
         present = torch.unique(target[labelled]).tolist()
-        for k in present:
-            one = logits[:, k : k + 1]
-            with torch.no_grad():
-                p = (torch.cat([block[:, 0] for _, block in upsample_blocks(one, size)], 1) - normaliser).exp()
+        with torch.no_grad():
+            for k in present:
+                one = logits[:, k : k + 1]
+                p = (_map_of(one, size, lambda tile: tile[:, 0]) - normaliser).exp()
                 truth = (target == k)[labelled].float()  # [N]
                 error = (truth - p[labelled]).abs()
                 weight = _lovasz_weights(error, truth)
-                loss = loss + (error * weight).sum()
+                loss += (error * weight).sum()
                 slope = torch.zeros_like(total)
                 slope[labelled] = weight * (1 - 2 * truth) * p[labelled]
                 total += slope
-            linear = linear + sum_over_rows(one, size, lambda b, rows, s=slope: (s[:, rows] * b[:, 0]).sum())  # type: ignore[misc]
-        linear = linear - sum_over_rows(logits, size, lambda b, rows: (total[:, rows] * b.logsumexp(1)).sum())
-        return (loss + linear - linear.detach()) / max(1, len(present))
+                gradient[:, k : k + 1] = each_tile(one, size, lambda _, place, s=slope: s[place][:, None])  # type: ignore[misc]
+            gradient -= each_tile(logits, size, lambda tile, place: tile.softmax(1) * total[place][:, None])
+        count = max(1, len(present))
+        return with_gradient(logits, loss / count, gradient / count)
+
+
+def _map_of(
+    logits: torch.Tensor, size: tuple[int, int], function: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """A value per pixel [B, H, W] of tiles [rows, K, columns]."""
+    found = torch.empty((len(logits), *size), device=logits.device)
+
+    def keep(tile: torch.Tensor, place: Place) -> None:
+        found[place] = function(tile).float()
+
+    each_tile(logits, size, keep)
+    return found
 
 
 def _lovasz_weights(error: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -174,5 +187,6 @@ def _size(target: torch.Tensor) -> tuple[int, int]:
     return int(target.shape[1]), int(target.shape[2])
 
 
-def _pixel_cross_entropy(block: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(block, target.long(), ignore_index=IGNORE, reduction="none")
+def _pixel_cross_entropy(tile: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """[rows, columns] of a tile [rows, K, columns]; 0 where unlabelled."""
+    return F.cross_entropy(tile, truth, ignore_index=IGNORE, reduction="none")

@@ -1,20 +1,18 @@
-"""Fused tensor kernels without parameters: what needs every class at every pixel, done a few rows at a time.
+"""Labels from views of an image: what needs every class at every pixel, without all of it at once.
 
-In: logits [B, K, h, w] at stride 4. Out: labels or sums at the size of the labels. K × H × W never exists:
-blocks of rows (or of the pixels where labels change) are upsampled, used and dropped, so memory is bounded whatever K
-and H × W.
+In: logits [B, K, h, w] at stride 4. Out: labels [B, H, W]. K × H × W never exists: blocks of rows (or of the pixels
+where labels change) are upsampled, used and dropped, so memory is bounded whatever K and H × W.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-BLOCK_ELEMENTS = 1 << 22  # upsampled logits alive at a time: 16 MiB in float32
+from panfpn.ops.resize import Size, as_float, resize_rows, two_resizes
 
-Size = tuple[int, int]  # height, width
+BLOCK_ELEMENTS = 1 << 22  # upsampled logits alive at a time: 16 MiB in float32
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -50,7 +48,7 @@ class View:
         Two bilinear resizes, logits -> view -> `size`, the second of which is often none. Both are linear maps of
         rows and of columns: those of rows are multiplied with each other before they meet the logits.
         """
-        first, taken = _resize_rows(self.size[0], size[0], rows.start, rows.stop)  # [rows, rows of the view]
+        first, taken = resize_rows(self.size[0], size[0], rows.start, rows.stop)  # [rows, rows of the view]
         whole = self._strip(0, taken, first)
         if len(self.lefts) > 1:
             whole = F.pad(whole, (0, self.size[1] - self.window[1]))
@@ -77,7 +75,7 @@ class View:
         total: torch.Tensor | None = None
         for i, start, stop in parts:
             logits, top = as_float(self.windows[i][j]), self.tops[i]
-            low, rows = _resize_rows(logits.shape[2], self.padded[0], start - top, stop - top)
+            low, rows = resize_rows(logits.shape[2], self.padded[0], start - top, stop - top)
             part = slice(start - first, stop - first)
             weights = ((taken[:, part] / count[part]) @ rows).to(logits)
             block = weights @ logits[:, :, low : low + rows.shape[1]]
@@ -86,44 +84,10 @@ class View:
         return _resize_columns(total, self.padded[1])[..., : self.window[1]]
 
 
-def _resize_rows(size_in: int, size_out: int, start: int, stop: int) -> tuple[int, torch.Tensor]:
-    """The first input row that output rows start … stop − 1 need, and their bilinear weights [stop − start, inputs].
-
-    A product with the weights is fast forward and backward, where gathering rows is not.
-    """
-    taps, shares = _taps(size_in, size_out, start, stop)
-    first, last = int(taps[0, 0]), int(taps[-1, 1])
-    return first, torch.zeros(stop - start, last + 1 - first).scatter_add_(1, taps - first, shares)
-
-
-def _taps(size_in: int, size_out: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The two inputs that outputs start … stop − 1 of a bilinear resize lie between, and their weights: [n, 2] each."""
-    position = ((torch.arange(start, stop, dtype=torch.float32) + 0.5) * (size_in / size_out) - 0.5).clamp(min=0)
-    above = position.long().clamp(max=size_in - 1)
-    below = (above + 1).clamp(max=size_in - 1)
-    share = position - above
-    return torch.stack([above, below], 1), torch.stack([1 - share, share], 1)
-
-
-def as_float(x: torch.Tensor) -> torch.Tensor:
-    """At least float32: what autocast left in 16 bits is widened."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def _resize_columns(block: torch.Tensor, width: int) -> torch.Tensor:
     if block.shape[3] == width:
         return block
     return F.interpolate(block, size=(block.shape[2], width), mode="bilinear", align_corners=False)
-
-
-def upsample_blocks(logits: torch.Tensor, size: Size) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Blocks of rows of the bilinear upsampling of [B, K, h, w] to `size`, as (rows, [B, K, rows, W] float32).
-
-    Equal to `F.interpolate(..., mode="bilinear", align_corners=False)` up to rounding.
-    """
-    view = View.whole(logits, size)
-    for rows in _row_blocks(logits.shape[0] * logits.shape[1], size):
-        yield rows, view.rows(size, rows)
 
 
 def _row_blocks(depth: int, size: Size) -> Iterator[slice]:
@@ -171,8 +135,8 @@ def _argmax_where_mixed(view: View, logits: torch.Tensor, size: Size, kind: torc
     pixel, so classes are compared only where labels change: a tenth of a usual photo. Memory is flat in K and H × W.
     """
     classes, height, width = logits.shape
-    row, row_weights = _bands(height, view.padded[0], view.size[0], size[0], logits.device)  # [H], [H, taps]
-    column, column_weights = _bands(width, view.padded[1], view.size[1], size[1], logits.device)
+    row, row_weights = two_resizes(height, view.padded[0], view.size[0], size[0], logits.device)  # [H], [H, taps]
+    column, column_weights = two_resizes(width, view.padded[1], view.size[1], size[1], logits.device)
     rows, columns = (torch.arange(weights.shape[1], device=logits.device) for weights in (row_weights, column_weights))
     winner = logits.max(0).indices.to(torch.float32)[None]  # [1, h, w]
     kernel = (len(rows), len(columns))
@@ -189,60 +153,3 @@ def _argmax_where_mixed(view: View, logits: torch.Tensor, size: Size, kind: torc
         )  # the weighted sum of the taps: [n, K]
         labels[i, j] = values.max(1).indices.to(kind)
     return labels
-
-
-def _bands(
-    size_in: int, padded: int, view: int, size_out: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two bilinear resizes along one side as one, size_in -> padded, cut to view -> size_out.
-
-    Returns the first input of every output [size_out], and the weights of it and the inputs after it [size_out, taps].
-    """
-    taps, weights = _taps(size_in, padded, 0, view)  # [view, 2]
-    if size_out != view:
-        second, shares = _taps(view, size_out, 0, size_out)
-        taps, weights = taps[second].flatten(1), (shares[:, :, None] * weights[second]).flatten(1)
-    used = weights > 0
-    first = taps.where(used, size_in).amin(1)
-    length = int((taps.where(used, 0).amax(1) - first).max()) + 1
-    first = first.clamp(max=size_in - length)
-    # A tap without weight may lie outside of the band: adding its 0 anywhere does no harm.
-    places = (taps - first[:, None]).clamp(0, length - 1)
-    return first.to(device), torch.zeros(size_out, length).scatter_add_(1, places, weights).to(device)
-
-
-class _SumOverRows(torch.autograd.Function):
-    """Sum of a per-block function of upsampled logits; its gradient is taken block by block in the forward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: torch.Tensor,
-        size: Size,
-        function: Callable[[torch.Tensor, slice], torch.Tensor],
-    ) -> torch.Tensor:
-        leaf = as_float(logits.detach()).requires_grad_(logits.requires_grad)
-        total = leaf.new_zeros(())
-        with torch.set_grad_enabled(logits.requires_grad):
-            for rows, block in upsample_blocks(leaf, size):
-                part = function(block, rows)
-                if logits.requires_grad:
-                    torch.autograd.backward(part)
-                total = total + part.detach()
-        grad = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
-        ctx.save_for_backward(grad.to(logits.dtype))
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return ctx.saved_tensors[0] * grad, None, None
-
-
-def sum_over_rows(
-    logits: torch.Tensor, size: Size, function: Callable[[torch.Tensor, slice], torch.Tensor]
-) -> torch.Tensor:
-    """Sum of `function(block, rows)` over row blocks of the logits upsampled to `size`; gradients are exact.
-
-    `function` gets [B, K, rows, W] and the slice of rows and returns a scalar. Only one block's graph is alive.
-    """
-    return _SumOverRows.apply(logits, size, function)  # type: ignore[no-any-return]
