@@ -22,17 +22,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from networks import make_task, network
 
 from panfpn import recipes
-from panfpn.build import build_task, build_transform, set_inference
-from panfpn.config import Data, Inference, Loss, Model, Optim, TrainConfig
+from panfpn.build import build_transform, set_inference
+from panfpn.config import Data, Inference, Optim, TrainConfig
 from panfpn.data import train_loader
 from panfpn.data.datasets import SceneDataset, scenes_table
 from panfpn.data.loader import DrawSampler
 from panfpn.data.scenes import draw_scene
 from panfpn.engine.optim import build_optimizer, lr_at, set_lr
 from panfpn.files import read_image
-from panfpn.interop.mmseg import IMAGENET_MEAN, IMAGENET_STD, write_mmseg
+from panfpn.interop.mmseg import write_mmseg
 from panfpn.labels import LabelTable
 from panfpn.tasks import SemanticTask
 from panfpn.types import Batch
@@ -40,27 +41,6 @@ from panfpn.types import Batch
 WINDOW, STRIDE, RATIOS = (320, 384), (200, 256), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 LIMIT = 1e-3
 CROP, WARM_UP = (128, 192), 300
-
-
-def network(num_classes: int) -> Model:
-    return Model(backbone="resnet50c", num_classes=num_classes, mean=IMAGENET_MEAN, std=IMAGENET_STD, dropout=0.0)
-
-
-def make_task(num_classes: int, table: LabelTable, denominator: str = "labelled") -> SemanticTask:
-    """A network whose norms are in use and whose labels do not hang on rounding; seeded."""
-    torch.manual_seed(0)
-    task = build_task(network(num_classes), table, loss=Loss(denominator=denominator))  # type: ignore[arg-type]
-    with torch.no_grad():
-        for name, tensor in task.model.named_buffers():
-            if name.endswith("running_mean"):
-                tensor.normal_(0, 0.1)
-            elif name.endswith("running_var"):
-                tensor.uniform_(0.5, 1.5)
-        for name, tensor in task.model.named_parameters():
-            if name.endswith("bn3.weight"):
-                tensor.fill_(0.3)  # timm begins with 0, which would hide the residual branches
-        task.model.head.classifier.weight.normal_(0, 0.1)
-    return task
 
 
 def run_peer(

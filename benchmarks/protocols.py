@@ -1,13 +1,12 @@
 """Score the same random label maps with five evaluators themselves and with panfpn's protocols; print the differences.
 
-usage: python benchmarks/protocols.py [--folder DIR] [--peers mmseg hf …] [--images 4] [--golden | --time]
+usage: python benchmarks/protocols.py [--folder DIR] [--peers mmseg hf …] [--images 4] [--golden]
 
 Each peer runs in an environment of its own below DIR (made when it is not there; `uv` and PyPI are needed) and answers
 for every case: classes that are absent, never predicted or never true, ignored pixels, predicted and true values that
 are no class, an image and a set without a label, 1 to 150 classes. What no environment can hold is put into
 DIR/sources (fetched when it is not there): detectron2's sdist and Hugging Face's metric script. --golden prints
-the peers' scores of the small case GOLDEN instead, for tests/metrics/test_protocols.py;
---time times the counting of one image of 1024 × 2048 pixels by mmsegmentation and by panfpn.
+the peers' scores of the small case GOLDEN instead, for tests/metrics/test_protocols.py.
 
 Exit code 1 if a score differs by more than the printed tolerance, or if a peer could not be asked.
 """
@@ -25,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import protocols_peers
 
-from panfpn.metrics import BoundaryCounts, ConfusionMatrix, ImageRows, SemanticScores
+from panfpn.metrics import ConfusionMatrix, ImageRows, SemanticScores
 from panfpn.metrics.protocols import score
 
 PACKAGES = {
@@ -174,17 +173,8 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=PACKAGES, default=list(PACKAGES))
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--golden", action="store_true")
-    parser.add_argument("--time", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    if options.time:
-        python = make_environment("mmseg", options.folder.resolve())
-        subprocess.run([str(python), protocols_peers.__file__, "--time"], check=True)
-        matrix, boundary = ConfusionMatrix(19, 1), BoundaryCounts(19)
-        found, true = protocols_peers.street()
-        print(f"panfpn, ConfusionMatrix.update: {protocols_peers.milliseconds(lambda: matrix.update(found, true, 0))}")
-        print(f"panfpn, BoundaryCounts.update: {protocols_peers.milliseconds(lambda: boundary.update(found, true))}")
-        return
     if options.golden:
         for name in options.peers:
             answer = ask(name, options.folder, {"golden": GOLDEN})

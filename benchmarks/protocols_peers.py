@@ -1,6 +1,6 @@
 """The peers' side of protocols.py, run inside each peer's environment: their own functions on the cases it is given.
 
-usage: python protocols_peers.py PEER ASKED ANSWERED SOURCES, or python protocols_peers.py --time
+usage: python protocols_peers.py PEER ASKED ANSWERED SOURCES
 """
 
 import importlib.util
@@ -8,7 +8,6 @@ import json
 import sys
 import tarfile
 import tempfile
-import time
 import types
 from importlib import metadata
 from pathlib import Path
@@ -178,43 +177,7 @@ def smp(sources: Path):
     return score, f"segmentation_models_pytorch {package.__version__}"
 
 
-def street() -> tuple[np.ndarray, np.ndarray]:
-    """Predicted (uint8) and true (int16) train ids [1024, 2048] of 19 classes, 5 % ignored, 20 % wrong."""
-    rng = np.random.default_rng(0)
-    true = np.kron(rng.integers(0, 19, (32, 64)), np.ones((32, 32), np.int16)).astype(np.int16)
-    found = np.where(rng.random(true.shape) < 0.8, true, rng.integers(0, 19, true.shape)).astype(np.uint8)
-    true[rng.random(true.shape) < 0.05] = -1
-    return found, true
-
-
-def milliseconds(function, repeats: int = 15) -> str:
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return f"{1e3 * min(seconds):.1f} ms (median {1e3 * sorted(seconds)[repeats // 2]:.1f})"
-
-
-def time_mmseg() -> None:
-    """Print what mmsegmentation's own counting of one image takes."""
-    import torch
-
-    mmseg(Path())
-    from mmseg.evaluation.metrics.iou_metric import IoUMetric
-
-    found, true = street()
-    maps = torch.from_numpy(found), torch.from_numpy(np.where(true < 0, IGNORED, true).astype(np.uint8))
-    for threads in (1, torch.get_num_threads()):
-        torch.set_num_threads(threads)
-        taken = milliseconds(lambda: IoUMetric.intersect_and_union(*maps, 19, IGNORED))
-        print(f"mmsegmentation, threads {threads}: {taken}")
-
-
 def main() -> None:
-    if sys.argv[1:] == ["--time"]:
-        time_mmseg()
-        return
     name, asked, answered, sources = sys.argv[1:]
     score, version = {f.__name__: f for f in (mmseg, detectron2, cityscapes, hf, smp)}[name](Path(sources))
     with np.errstate(all="ignore"):

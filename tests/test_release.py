@@ -118,7 +118,9 @@ def test_the_names_of_published_models_bring_their_classes(
 
     def publish() -> None:
         name = f"toy-{sha256(tmp_path / 'toy.pth')[:8]}.pth"
-        monkeypatch.setitem(zoo.PUBLISHED, "toy", zoo.Published(file=name, table="camvid", miou=1, miou_flip=1))
+        monkeypatch.setitem(
+            zoo.PUBLISHED, "toy", zoo.Published(file=name, table="camvid", miou=1, miou_flip=1, fps=1, train_gb=1)
+        )
 
     publish()
     monkeypatch.setenv("PANFPN_WEIGHTS", str(tmp_path))

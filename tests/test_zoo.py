@@ -21,7 +21,9 @@ FILE = f"toy_20200717_000000-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A published model `toy`, an empty cache, no folders, no mirrors, and an address at which nobody listens."""
-    monkeypatch.setitem(zoo.PUBLISHED, "toy", Published(file=FILE, table="camvid", miou=1, miou_flip=2))
+    monkeypatch.setitem(
+        zoo.PUBLISHED, "toy", Published(file=FILE, table="camvid", miou=1, miou_flip=2, fps=1, train_gb=1)
+    )
     monkeypatch.setattr(zoo, "_ADDRESS", "http://127.0.0.1:9/weights")
     monkeypatch.setenv("PANFPN_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("PANFPN_WEIGHTS", raising=False)

@@ -35,6 +35,8 @@ def build(folder: Path, task: dict) -> torch.nn.Module:
 
     config = Config.fromfile(Path(mmseg.__file__).parent / ".mim/configs/sem_fpn" / task["config"])
     config.model.pretrained = None
+    if "depth" in task:
+        config.model.backbone.depth = task["depth"]
     config.model.decode_head.num_classes = task["num_classes"]
     config.model.decode_head.dropout_ratio = task.get("dropout", 0.1)
     model = revert_sync_batchnorm(MODELS.build(config.model))

@@ -64,17 +64,17 @@ def test_a_crashed_run_resumes_bit_equal(
 ) -> None:
     config = toy(folder_data, tmp_path / "whole", **{"data.num_workers": workers, "model.norm": "group"})
     panfpn.train(config)
-    step = Trainer._step
+    step = Trainer.step
 
     def crash(self: Trainer, batches: Any) -> None:
         if self.state.step == 3:
             raise RuntimeError("power cut")
         step(self, batches)
 
-    monkeypatch.setattr(Trainer, "_step", crash)
+    monkeypatch.setattr(Trainer, "step", crash)
     with pytest.raises(RuntimeError, match="power cut"):
         panfpn.train(config.changed(**{"run.dir": tmp_path / "cut"}))
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "step", step)
     assert panfpn.train(resume=tmp_path / "cut").step == 6
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == cut.keys() and len([n for n in whole if n.startswith("average/")]) > 50
@@ -109,14 +109,14 @@ def test_a_kill_between_release_and_checkpoint(
 def test_sigterm_saves_and_says_how_to_go_on(
     folder_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    step, before = Trainer._step, signal.getsignal(signal.SIGTERM)
+    step, before = Trainer.step, signal.getsignal(signal.SIGTERM)
 
     def asked(self: Trainer, batches: Any) -> None:
         if self.state.step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         step(self, batches)
 
-    monkeypatch.setattr(Trainer, "_step", asked)
+    monkeypatch.setattr(Trainer, "step", asked)
     result = panfpn.train(toy(folder_data, tmp_path / "run", **{"run.checkpoint_every": 100}))
     assert result.interrupted and result.step == 2 and result.scores is None
     assert f"panfpn train --resume {tmp_path / 'run'}" in capfd.readouterr().err

@@ -46,7 +46,7 @@ def train(config: TrainConfig | None = None, *, resume: str | Path | None = None
         config = config.changed(**{"run.device": device})
         train_data, val_data = build.build_datasets(config.data)
         config = build.resolve(config, train_data.table)
-        _check_batch(config, ranks)
+        check_batch(config, ranks)
         folder = Path(str(resume)) if resume is not None else ranks.agreed(choose_folder(config))
         trainer = Trainer(config, folder, ranks, train_data, val_data, state)
         if resume is None and ranks.first:
@@ -67,7 +67,8 @@ def _own_generators(device: str) -> AbstractContextManager[None]:
     return torch.random.fork_rng([torch.cuda.current_device()] if cuda else [])
 
 
-def _check_batch(config: TrainConfig, ranks: Ranks) -> None:
+def check_batch(config: TrainConfig, ranks: Ranks) -> None:
+    """ValueError unless the batch divides into equal micro-batches."""
     parts = ranks.world * config.train.accumulate
     if config.train.batch_size % parts:
         raise ValueError(f"train.batch_size is {config.train.batch_size}; it must be a multiple of {parts} "

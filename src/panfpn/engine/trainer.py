@@ -92,7 +92,7 @@ class Trainer:
         try:
             with stop_requests() as stopped:
                 while self.state.step < steps and not self._exhausted():
-                    self._step(batches)
+                    self.step(batches)
                     if self._look_up(stopped()) and self.state.step < steps:
                         self.log.say(f"stopped after step {self.state.step}; go on with: "
                                      f"panfpn train --resume {self.folder}")  # fmt: skip
@@ -136,7 +136,8 @@ class Trainer:
             pin=self.device.type == "cuda",
         )  # fmt: skip
 
-    def _step(self, batches: Iterator[Batch]) -> None:
+    def step(self, batches: Iterator[Batch]) -> None:
+        """One step of the optimiser, on the next `train.accumulate` batches."""
         config, step = self.config, self.state.step
         set_lr(self.optimizer, lr_at(step, config.train.steps, config.optim))
         micro = [next(batches).to(self.device) for _ in range(config.train.accumulate)]

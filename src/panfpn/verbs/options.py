@@ -5,6 +5,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -34,6 +35,12 @@ def _sentence(framed: str) -> str:
     lines = [line.strip("\u2500\u2502\u256d\u256e\u2570\u256f ") for line in framed.splitlines()]
     text = " ".join(line for line in lines[1:] if line).partition("For full helptext")[0]
     return re.sub(r"Error parsing \w*Config: |Argument helptext: ", "", text).strip()
+
+
+def check_json(path: Path | None, what: str) -> None:
+    """ValueError unless `what` can go into the file `path`; asked before hours of work."""
+    if path and (path.is_dir() or path.suffix != ".json"):
+        raise ValueError(f"{path}: the {what} go into a file whose name ends in .json")
 
 
 def print_notes(notes: Sequence[str]) -> None:

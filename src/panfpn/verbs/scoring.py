@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 
 from panfpn.config import Data, Inference, TrainConfig
-from panfpn.verbs.options import parse_options, print_notes
+from panfpn.verbs.options import check_json, parse_options, print_notes
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def run_eval(arguments: list[str]) -> int:
     default = _Eval(data=replace(data, scale=own.scale, size_divisor=own.size_divisor), inference=task.inference)
     options = parse_options(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, default)
     set_inference(task, scale=options.data.scale, size_divisor=options.data.size_divisor, inference=options.inference)
-    if options.json and (options.json.is_dir() or options.json.suffix != ".json"):  # before hours of scoring
-        raise ValueError(f"{options.json}: the scores go into a file whose name ends in .json")
+    check_json(options.json, "scores")
     width = options.trimap_width if options.boundary else None
     scores = evaluate(task, options.data, batch_size=options.batch_size, trimap_width=width)
     print_scores(scores, options.protocol)

@@ -1,0 +1,45 @@
+"""Networks that panfpn and mmsegmentation are both given: random, but with labels that mean something."""
+
+from pathlib import Path
+
+import torch
+
+from panfpn.build import build_task
+from panfpn.config import Data, Loss, Model, TrainConfig
+from panfpn.interop.mmseg import IMAGENET_MEAN, IMAGENET_STD, write_mmseg
+from panfpn.labels import LabelTable
+from panfpn.release import write_release
+from panfpn.tasks import SemanticTask
+
+
+def network(num_classes: int, backbone: str = "resnet50c") -> Model:
+    return Model(backbone=backbone, num_classes=num_classes, mean=IMAGENET_MEAN, std=IMAGENET_STD, dropout=0.0)
+
+
+def make_task(
+    num_classes: int, table: LabelTable, denominator: str = "labelled", backbone: str = "resnet50c"
+) -> SemanticTask:
+    """A network whose norms are in use and whose labels do not hang on rounding; seeded."""
+    torch.manual_seed(0)
+    task = build_task(network(num_classes, backbone), table, loss=Loss(denominator=denominator))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, tensor in task.model.named_buffers():
+            if name.endswith("running_mean"):
+                tensor.normal_(0, 0.1)
+            elif name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5)
+        for name, tensor in task.model.named_parameters():
+            if name.endswith("bn3.weight"):
+                tensor.fill_(0.3)  # timm begins with 0, which would hide the residual branches
+        task.model.head.classifier.weight.normal_(0, 0.1)
+    return task
+
+
+def write_files(folder: Path, table: LabelTable, scale: tuple[int, int], *, backbone: str = "resnet50c") -> None:
+    """`model.safetensors` for panfpn and `model.pth` for mmsegmentation: the same weights, test size `scale`."""
+    task = make_task(table.num_classes, table, backbone=backbone)
+    config = TrainConfig(model=network(table.num_classes, backbone), data=Data(scale=scale, size_divisor=1))
+    weights = task.model.state_dict()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_release(folder / "model.safetensors", weights, config, table, scores={}, source={})
+    write_mmseg(folder / "model.pth", weights, config, table)

@@ -1,0 +1,115 @@
+"""The training step, without data loading. In: a configuration. Out: times of the steps, peak memory."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from panfpn.benchmark.machine import synchronize
+from panfpn.benchmark.memory import PeakMemory
+from panfpn.benchmark.settings import table_for, without_weights
+from panfpn.build import resolve, resolve_device
+from panfpn.config import TrainConfig
+from panfpn.data.datasets import SceneDataset
+from panfpn.engine.distributed import Ranks
+from panfpn.engine.train import check_batch
+from panfpn.engine.trainer import Trainer
+from panfpn.types import Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFigures:
+    """What was measured; `config` has every open choice made."""
+
+    config: TrainConfig
+    seconds: tuple[float, ...]  # of each step
+    memory: float  # peak bytes above the loaded program: weights, moments, work
+
+    @property
+    def steps_per_second(self) -> float:
+        """Steps over the whole time of all steps."""
+        return len(self.seconds) / sum(self.seconds)
+
+    @property
+    def images_per_second(self) -> float:
+        """The same in images."""
+        return self.steps_per_second * self.config.train.batch_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures as plain data, and the whole configuration; times in seconds, memory in bytes."""
+        return {
+            "model": self.config.run.name, "steps_per_s": self.steps_per_second,
+            "images_per_s": self.images_per_second, "peak_memory_bytes": self.memory, "seconds": list(self.seconds),
+            "config": self.config.to_dict(),
+        }  # fmt: skip
+
+
+def measure_training(
+    config: TrainConfig, repeats: int = 10, warmup: int = 3, num_classes: int | None = None
+) -> TrainingFigures:
+    """Train on one batch in memory by the trainer's own step and take the figures; weights are random.
+
+    Raises:
+        ValueError: settings that cannot be used, among them fewer than one step.
+    """
+    if min(repeats, warmup) < 1:
+        raise ValueError(f"{repeats} steps after {warmup} to warm up; both must be at least 1")
+    device = resolve_device(config.run.device)
+    meter = PeakMemory(device)
+    config = config.changed(train__steps=max(config.train.steps, warmup + repeats))
+    trainer, batches = prepare_training(config, num_classes)
+    for _ in range(warmup):
+        trainer.step(batches)
+    synchronize(device)
+    marks = [_mark(device)]
+    for _ in range(repeats):
+        trainer.step(batches)
+        marks.append(_mark(device))
+    synchronize(device)
+    seconds = tuple(_between(a, b) for a, b in itertools.pairwise(marks))
+    return TrainingFigures(config=trainer.config, seconds=seconds, memory=meter.peak())
+
+
+def prepare_training(config: TrainConfig, num_classes: int | None = None) -> tuple[Trainer, Iterator[Batch]]:
+    """A trainer with random weights, and the one micro-batch, again and again, that its `step` takes.
+
+    Raises:
+        ValueError: settings that cannot be used.
+    """
+    table = table_for(config, num_classes)
+    config = resolve(without_weights(config.changed(model__num_classes=None)), table)
+    check_batch(config, Ranks())
+    nothing = SceneDataset(table=table, split="", count=0, size=(0, 0))  # brings the classes only
+    trainer = Trainer(config, Path(), Ranks(), nothing, nothing, None)
+    return trainer, itertools.repeat(synthetic_batch(config, table.num_classes))
+
+
+def synthetic_batch(config: TrainConfig, num_classes: int) -> Batch:
+    """One micro-batch of random crops with random labels, as the loader would deliver it."""
+    count, (height, width) = config.train.batch_size // config.train.accumulate, config.data.crop
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=random)
+    targets = torch.randint(0, num_classes, (count, height, width), dtype=torch.int16, generator=random)
+    batch = Batch(
+        images=images.permute(0, 3, 1, 2), targets=targets, sizes=((height, width),) * count,
+        names=tuple(f"random {i}" for i in range(count)),
+    )  # fmt: skip
+    return batch.pin_memory() if config.run.device.startswith("cuda") else batch
+
+
+def _mark(device: torch.device) -> Any:
+    """Now; on CUDA in the device's own queue, so that no step waits for being timed."""
+    if device.type != "cuda":
+        synchronize(device)
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def _between(first: Any, second: Any) -> float:
+    return float(second - first if isinstance(first, float) else first.elapsed_time(second) / 1000)
