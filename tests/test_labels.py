@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panfpn.labels import IGNORE, LabelClass, LabelTable, RawMask
+from panfpn.labels import IGNORE, LabelClass, LabelTable
 
 SHIPPED = ("ade20k", "camvid", "cityscapes", "coco_panoptic")
 LARGEST = {"uint8": 2**8 - 1, "uint16": 2**16 - 1, "int32": 2**31 - 1}
@@ -358,18 +358,3 @@ def test_missing_yaml_names_the_file(tmp_path: Path) -> None:
 def test_number_of_classes_is_bounded(count: int) -> None:
     with pytest.raises(ValueError, match=f"'toy' has {count} classes; 1 to 32000"):
         make_table(*((k,) for k in range(count)))
-
-
-@pytest.mark.parametrize(("values", "dtype"), [((3, 9), np.uint8), ((3, 900), np.uint16), ((3, 90_000), np.int32)])
-def test_a_raw_mask_is_translated_where_it_is_looked_at(values: tuple[int, int], dtype: type) -> None:
-    table = make_table(*((v,) for v in values), ignore=(255,))
-    mask = np.random.default_rng(0).choice(np.array([*values, 255], dtype), (7, 9))
-    raw, window = RawMask(mask, table, "m.png"), (slice(2, 6), slice(1, 8))
-    assert raw.shape == (7, 9) and raw[window].dtype == np.int16
-    assert np.array_equal(raw[window], table.encode(mask)[window])
-    mask[1, 3] = mask[5, 2] = 77
-    assert raw[:1, :].shape == (1, 9)  # nobody looked at a wrong one yet
-    with pytest.raises(
-        ValueError, match=r"^m\.png: value 77 \(2 pixels\) not in .* first such pixel is in row 1, column 3"
-    ):
-        raw[window]

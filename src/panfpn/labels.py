@@ -221,27 +221,6 @@ class LabelTable:
         return _parse({"name": path.parent.name or "labels"} | data, path)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RawMask:
-    """The train ids of a mask, translated only where they are looked at: `mask[rows, columns]` is int16 [h, w]."""
-
-    values: npt.NDArray[np.generic]  # [H, W] or RGB [H, W, 3], in the table's form
-    table: LabelTable
-    source: object  # named in errors
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the whole mask."""
-        return self.values.shape[0], self.values.shape[1]
-
-    def __getitem__(self, window: tuple[slice, slice]) -> npt.NDArray[np.int16]:
-        """Train ids of a window; ValueError as `LabelTable.encode` gives it for the whole mask."""
-        try:
-            return self.table.encode(self.values[window], self.source)
-        except ValueError:
-            return self.table.encode(self.values, self.source)[window]  # so that it counts and finds pixels in the file
-
-
 def _parse(data: Mapping[str, Any], source: object) -> LabelTable:
     unknown = set(data) - {"name", "masks", "ignore", "classes"}
     if unknown:

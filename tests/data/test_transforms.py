@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from panfpn.data.colors import distort_colors, draw_colors
 from panfpn.data.transforms import Geometry, TrainTransform, cut, fit_size, padded, resized_image
-from panfpn.labels import IGNORE, LabelClass, LabelTable, RawMask
+from panfpn.labels import IGNORE, LabelClass, LabelTable
+from panfpn.types import RawMask
 
 
 def picture(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from panfpn.data.scenes import CLASSES, draw_scene
 from panfpn.files import IMAGE_SUFFIXES, decode_image, decode_mask, is_hidden, read_bytes
-from panfpn.labels import LabelClass, LabelTable, RawMask
-from panfpn.types import Sample
+from panfpn.labels import LabelClass, LabelTable
+from panfpn.types import RawMask, Sample
 
 
 class Dataset(Protocol):

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.data.colors import Image, distort_colors, draw_colors
-from panfpn.labels import IGNORE, RawMask
+from panfpn.labels import IGNORE
+from panfpn.types import RawMask
 
 Target = npt.NDArray[np.int16]
 _TRIES = 10
