@@ -175,8 +175,11 @@ def test_killed_without_a_word_it_has_saved_what_it_did(
     monkeypatch.setattr(pack, "_write_item", own)
     assert len(states) == 6
     for done, state in enumerate(states):
+        (state / "train").mkdir(exist_ok=True)
+        (state / "train/.photo_5.raw.1a2b_c3.raw").write_bytes(b"half")  # what a kill leaves of `files.replacing`
         assert write_pack("folder", folder_data, state, ["train"])[0].kept == done
         assert check_pack(state, folder_data) == 6
+        assert sorted(p.name for p in (state / "train").iterdir()) == [f"photo_{i}.raw" for i in range(6)]
 
 
 def touch_later(path: Path) -> None:

@@ -219,6 +219,8 @@ def _write_split(
         save(complete=False)  # from now on, files and index may differ
     for item in gone:
         item.file(folder, split).unlink(missing_ok=True)
+    for left in (folder / split).rglob(".*.raw.*.raw"):  # what `replacing` had begun when a call was killed
+        left.unlink()
     try:
         with progress_bar(f"packing {split}", len(names), show=progress) as advance:
             for i, name in enumerate(names):
