@@ -3,8 +3,13 @@
 import io
 import json
 import stat
+import struct
+import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from panfpn import files
 from panfpn.files import (
     decode_image,
+    decode_mask,
     read_image,
     read_json,
     read_mask,
@@ -260,3 +267,74 @@ def test_json_comes_back(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == {"ä": [1, None, 0.1]}
     with pytest.raises(ValueError, match=r"b\.json: cannot be read"):
         read_json(tmp_path / "b.json")
+
+
+def png(pixels: np.ndarray, *chunks: tuple[bytes, bytes], **options: object) -> bytes:
+    """A PNG as Pillow writes it, with more chunks right after its header."""
+    box = io.BytesIO()
+    Image.fromarray(pixels).save(box, "PNG", **options)
+    data = box.getvalue()
+    more = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    return data[:33] + more + data[33:]
+
+
+# Orientation 6: to be turned by 90°.
+EXIF = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+GAMMA = (b"gAMA", struct.pack(">I", 220_000))
+TURNED_TEXT = b"Raw profile type exif\0\nexif\n%8d\n%s\n" % (len(EXIF) + 6, (b"Exif\0\0" + EXIF).hex().encode())
+
+
+@pytest.mark.parametrize(
+    ("chunks", "shape", "fast"),
+    [
+        ((), (37, 53, 3), True), ((), (37, 53), True), ((), (1, 1, 3), True),
+        ((GAMMA, (b"tEXt", b"Software\0me"), (b"tEXt", TURNED_TEXT)), (37, 53, 3), True),
+        ((GAMMA, (b"pHYs", bytes(9))), (37, 53), True),
+        (((b"eXIf", EXIF),), (37, 53, 3), False), (((b"tRNS", bytes(6)),), (37, 53, 3), False),
+        (((b"tRNS", bytes(2)),), (37, 53), False), ((), (37, 53, 4), False),
+    ],
+)  # fmt: skip
+def test_the_fast_decoder_gives_opencvs_pixels(
+    chunks: tuple[tuple[bytes, bytes], ...], shape: tuple[int, ...], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("kornia_rs.io", reason="kornia-rs (extra `fast`) is not installed")
+    data = png(pixels(*shape), *chunks)
+    by_depth = {color_type: files._decode_plain_png(data, color_type) is not None for color_type in (0, 2)}
+    assert by_depth == {0: fast and len(shape) == 2, 2: fast and len(shape) == 3}
+    image, mask = decode_image(data), decode_mask(data)
+    monkeypatch.setattr(files, "_png_decoder", lambda: None)
+    np.testing.assert_array_equal(image, decode_image(data))
+    np.testing.assert_array_equal(mask, decode_mask(data))
+    assert mask.dtype == np.uint8 and mask.flags.c_contiguous
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: d[:-12], lambda d: d[:90] + b"\0" + d[91:]])
+def test_damaged_png_is_opencvs_to_judge(damage: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(data: bytes) -> object:
+        try:
+            return decode_image(data, "x.png").tolist()
+        except ValueError as error:
+            return str(error)
+
+    data = damage(png(pixels(40, 50, 3)))
+    found = judged(data)
+    monkeypatch.setattr(files, "_png_decoder", lambda: None)
+    assert found == judged(data)
+
+
+def test_without_the_fast_decoder_png_is_read_by_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kornia_rs.io", None)  # importing it fails
+    files._png_decoder.cache_clear()
+    try:
+        image = pixels(9, 7, 3)
+        np.testing.assert_array_equal(decode_image(png(image)), image)
+        assert files._png_decoder() is None
+    finally:
+        files._png_decoder.cache_clear()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("shape", [(20, 31), (20, 31, 3), (20, 31, 4)])
+def test_rgb_is_opencvs_bgr_turned_round(suffix: str, shape: tuple[int, ...]) -> None:
+    data = cv2.imencode(suffix, pixels(*shape))[1]
+    np.testing.assert_array_equal(decode_image(data.tobytes()), cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])

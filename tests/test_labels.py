@@ -130,7 +130,7 @@ def test_unknown_values_are_counted_and_the_table_is_shown() -> None:
         table.encode(np.array([[1, 7, 7], [8, 9, 10]], np.uint8), "m.png")
     assert str(error.value) == (
         "m.png: value 7 (2 pixels), 8 (1 pixels), 9 (1 pixels) and 1 more values not in label table 'toy' "
-        "(it knows 1/2 class 0, 3 class 1; ignored: 255)"
+        "(it knows 1/2 class 0, 3 class 1; ignored: 255); the first such pixel is in row 0, column 1"
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from panfpn.draw import overlay
 from panfpn.files import read_image, read_mask
 from panfpn.labels import IGNORE, LabelClass, LabelTable
-from panfpn.types import Batch, SemanticMap
+from panfpn.types import Batch, RawMask, SemanticMap
 
 
 def make_table(*values: int, masks: str = "values") -> LabelTable:
@@ -140,3 +140,19 @@ def test_what_flows_is_frozen() -> None:
     found = make_map(make_table(1, 2))
     with pytest.raises(FrozenInstanceError):
         found.name = "b"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("values", "dtype"), [((3, 9), np.uint8), ((3, 900), np.uint16), ((3, 90_000), np.int32)])
+def test_a_raw_mask_is_translated_where_it_is_looked_at(values: tuple[int, int], dtype: type) -> None:
+    classes = tuple(LabelClass(name=f"c{v}", color=(0, 0, 0), values=(v,)) for v in values)
+    table = LabelTable(name="two", classes=classes, ignore=(255,))
+    mask = np.random.default_rng(0).choice(np.array([*values, 255], dtype), (7, 9))
+    raw, window = RawMask(mask, table, "m.png"), (slice(2, 6), slice(1, 8))
+    assert raw.shape == (7, 9) and raw[window].dtype == np.int16
+    assert np.array_equal(raw[window], table.encode(mask)[window])
+    mask[1, 3] = mask[5, 2] = 77
+    assert raw[:1, :].shape == (1, 9)  # nobody looked at a wrong one yet
+    with pytest.raises(
+        ValueError, match=r"^m\.png: value 77 \(2 pixels\) not in .* first such pixel is in row 1, column 3"
+    ):
+        raw[window]

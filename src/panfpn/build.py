@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from panfpn.config import Data, Inference, Loss, Model, TrainConfig
-from panfpn.data import Dataset, TrainTransform, open_dataset
+from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack
 from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
 from panfpn.models import Backbone, SemanticFPN
@@ -68,7 +68,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def build_datasets(data: Data) -> tuple[Dataset, Dataset]:
-    """Training and validation data; see `open_dataset` for what is refused."""
+    """Training and validation data; see `open_dataset` and `open_pack` for what is refused."""
     return build_dataset(data, data.train_split), build_dataset(data, data.val_split)
 
 
@@ -76,6 +76,8 @@ def build_dataset(data: Data, split: str) -> Dataset:
     """One split of the configured data set."""
     count = data.scenes[0] if split == data.train_split else data.scenes[1]
     root = data.root.expanduser() if data.root else None
+    if data.pack is not None:
+        return open_pack(data.pack.expanduser(), data.dataset, split, root)
     return open_dataset(data.dataset, root, split, scene_count=count, scene_size=data.scene_size)
 
 
@@ -117,7 +119,8 @@ def resolve(config: TrainConfig, table: LabelTable) -> TrainConfig:
         model, backbone_weights=_whole(weights_file) if weights_file else None,
         start_from=str(_whole(Path(start))) if start and Path(start).expanduser().exists() else start,
     )  # fmt: skip
-    data = replace(config.data, root=_whole(config.data.root) if config.data.root else None)
+    root, pack = (_whole(path) if path else None for path in (config.data.root, config.data.pack))
+    data = replace(config.data, root=root, pack=pack)
     precision = resolve_precision(config.train.precision, device)
     return replace(config, data=data, model=model).changed(**{"train.precision": precision, "run.device": str(device)})
 

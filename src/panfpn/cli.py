@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from panfpn import __version__
 from panfpn.verbs.benchmark import run_benchmark
+from panfpn.verbs.data import run_data
 from panfpn.verbs.prediction import run_convert, run_predict
 from panfpn.verbs.scoring import run_compare, run_eval
 from panfpn.verbs.training import run_demo, run_recipes, run_train
@@ -19,6 +20,7 @@ usage: panfpn VERB [options]        (panfpn VERB --help shows a verb's options)
   eval       score a model or a run on a data set
   compare    compare two models' scores on the same images
   predict    label images, folders, globs and videos
+  data       pack a data set, so that training reads it without decoding; check a pack
   convert    mmsegmentation checkpoints into release files, and back
   benchmark  speed and memory of prediction, training and data loading
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = [a for a in args if a != "--debug"]
     verbs: dict[str, Callable[[list[str]], int]] = {
         "demo": run_demo, "recipes": run_recipes, "train": run_train, "eval": run_eval, "compare": run_compare,
-        "predict": run_predict, "convert": run_convert, "benchmark": run_benchmark,
+        "predict": run_predict, "data": run_data, "convert": run_convert, "benchmark": run_benchmark,
     }  # fmt: skip
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(_HELP)

@@ -21,6 +21,9 @@ class Data:
     dataset: DatasetName = "folder"
     root: Path | None = None
     """Folder of the data set; `scenes` needs none."""
+    pack: Path | None = None
+    """Folder that `panfpn data pack` wrote: pixels are read from it, and root only tells whether it is up to date
+    (root None: the pack alone is the data set)."""
     train_split: str = "train"
     val_split: str = "val"
     crop: tuple[int, int] = (512, 512)

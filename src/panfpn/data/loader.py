@@ -49,12 +49,13 @@ class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.dataset))
+        index = int(self._order[place])
         try:
-            sample = self.dataset.read(int(self._order[place]))
+            image, target = self.dataset.open(index)
+            image, target = self.transform(image, target, np.random.default_rng((self.seed, 1, draw)))
         except ValueError as error:
             return error
-        image, target = self.transform(sample.image, sample.target, np.random.default_rng((self.seed, 1, draw)))
-        return Sample(image=image, target=target, name=sample.name)
+        return Sample(image=image, target=target, name=self.dataset.name(index))
 
 
 class _Whole(torch.utils.data.Dataset[Sample | ValueError]):

@@ -1,6 +1,7 @@
 """The published training pipeline with geometry first. In: an image and its target. Out: a crop of both.
 
-All draws are made on sizes; the pixels of the needed window are then resized once. Distributions:
+All draws are made on sizes; the pixels of the needed window are then read and resized once. A target may be a RawMask,
+of which so only the windows that are looked at are translated. Distributions:
 mmsegmentation's RandomResize, RandomCrop (0.75 rule), RandomFlip; colors.py has its PhotoMetricDistortion.
 """
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from panfpn.data.colors import Image, distort_colors, draw_colors
 from panfpn.labels import IGNORE
+from panfpn.types import RawMask
 
 Target = npt.NDArray[np.int16]
 _TRIES = 10
@@ -53,14 +55,14 @@ class TrainTransform:
     flip: float = 0.5
     photometric: float = 1.0
 
-    def __call__(self, image: Image, target: Target, rng: np.random.Generator) -> tuple[Image, Target]:
+    def __call__(self, image: Image, target: Target | RawMask, rng: np.random.Generator) -> tuple[Image, Target]:
         """A crop [h, w, 3] of the image and [h, w] of its train ids; smaller than `crop` if the scaled image is."""
-        image, target = cut(image, target, self.draw_geometry(target, rng))
+        image, ids = cut(image, target, self.draw_geometry(target, rng))
         if self.photometric:
             image = distort_colors(image, draw_colors(rng, self.photometric))
-        return image, target
+        return image, ids
 
-    def draw_geometry(self, target: Target, rng: np.random.Generator) -> Geometry:
+    def draw_geometry(self, target: Target | RawMask, rng: np.random.Generator) -> Geometry:
         """Scale, crop and mirror for an image with this target [H, W], which the 0.75 rule looks at."""
         height, width = target.shape
         size = self._draw_size(height, width, rng)
@@ -77,7 +79,7 @@ class TrainTransform:
         return height, width
 
     def _draw_window(
-        self, target: Target, size: tuple[int, int], rng: np.random.Generator
+        self, target: Target | RawMask, size: tuple[int, int], rng: np.random.Generator
     ) -> tuple[int, int, int, int]:
         """Top, left, height, width in the scaled image; drawn again while one class fills too much of it."""
         height, width = (min(c, s) for c, s in zip(self.crop, size, strict=True))
@@ -106,19 +108,19 @@ def _source_window(
     return slices[0], slices[1]
 
 
-def cut(image: Image, target: Target, geometry: Geometry) -> tuple[Image, Target]:
+def cut(image: Image, target: Target | RawMask, geometry: Geometry) -> tuple[Image, Target]:
     """The part of image and target that a geometry shows, resized once (image bilinear, target nearest)."""
     height, width = target.shape
     window, size = geometry.window, geometry.size
     rows, cols = _source_window(target.shape, size, window)
-    image, target = image[rows, cols], target[rows, cols]
+    image, ids = image[rows, cols], target[rows, cols]
     if size != (height, width):
         factors = {"fx": size[1] / width, "fy": size[0] / height}
         image = cv2.resize(image, None, **factors, interpolation=cv2.INTER_LINEAR)
-        target = cv2.resize(target, None, **factors, interpolation=cv2.INTER_NEAREST)
+        ids = cv2.resize(ids, None, **factors, interpolation=cv2.INTER_NEAREST)
     # A window that ends at the border may come out a pixel short of its rounded size: it is cut off there.
-    image, target = image[: window[2], : window[3]], target[: window[2], : window[3]]
-    return (cv2.flip(image, 1), cv2.flip(target, 1)) if geometry.flip else (image, target)
+    image, ids = image[: window[2], : window[3]], ids[: window[2], : window[3]]
+    return (cv2.flip(image, 1), cv2.flip(ids, 1)) if geometry.flip else (image, ids)
 
 
 def padded(image: Image, target: Target, size: tuple[int, int]) -> tuple[Image, Target]:
