@@ -50,7 +50,7 @@ class PixelNetwork(nn.Module):
 def make_runtime(
     engine: str, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False
 ) -> "TorchRuntime | OpenVINORuntime | ONNXRuntime":
-    """A network behind an engine; it gets a copy, so that `network` may go on changing.
+    """A network behind an engine; from here on it must not change (torch works on a copy, the others read it later).
 
     `compile` is torch.compile's (the others compile anyway): a minute at the first image of each size, kept on disk in
     TORCHINDUCTOR_CACHE_DIR.
@@ -164,6 +164,7 @@ class OpenVINORuntime:
         shape, count, special = self.last
         count, special = (count + 1, special) if pixels.shape == shape else (1, None)
         if count == _SPECIALISE:
+            self.requests.clear()  # their memory: the size may well stay
             special = self._compiled(aligned, list(pixels.shape))
         self.last = (pixels.shape, count, special)
         if special is None and aligned not in self.requests:
@@ -210,7 +211,7 @@ class _Graphs:
 
     def __init__(self, network: PixelNetwork) -> None:
         _installed("onnx")  # torch's exporter asks for it
-        self.network = copy.deepcopy(network).eval()
+        self.network = network.eval()
 
     def aligned(self, pixels: torch.Tensor) -> bool:
         """The kind of images of this size."""
