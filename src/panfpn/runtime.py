@@ -7,6 +7,7 @@ import copy
 import importlib
 import io
 import warnings
+from collections import Counter
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from panfpn.models.depthwise import DepthwiseConv2d
 
@@ -50,7 +53,7 @@ class PixelNetwork(nn.Module):
 def make_runtime(
     engine: str, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False
 ) -> "TorchRuntime | OpenVINORuntime | ONNXRuntime":
-    """A network behind an engine; from here on it must not change (torch works on a copy, the others read it later).
+    """A network behind an engine; its weights must not change from here on (they are shared, or read later).
 
     `compile` is torch.compile's (the others compile anyway): a minute at the first image of each size, kept on disk in
     TORCHINDUCTOR_CACHE_DIR.
@@ -76,14 +79,8 @@ class TorchRuntime:
     engine = "torch"
 
     def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
-        self.network, self.precision = copy.deepcopy(network).eval().requires_grad_(False), precision
-        fold_batch_norm(self.network)
+        self.network, self.precision = _folded(network, precision), precision
         self.device = network.get_buffer("mean").device
-        if precision != torch.float32:
-            for module in self.network.modules():
-                if isinstance(module, (nn.Conv2d, nn.Linear, DepthwiseConv2d)):
-                    module.to(precision)
-        self.network.to(memory_format=torch.channels_last)
         self.compiled = compile
         self.run: Any = torch.compile(self.network, dynamic=False) if compile else self.network
 
@@ -97,49 +94,70 @@ class TorchRuntime:
 
 
 @torch.no_grad()
-def fold_batch_norm(network: PixelNetwork) -> None:
-    """Multiply every batch norm that follows a convolution into that convolution, in place.
+def _folded(network: PixelNetwork, precision: torch.dtype) -> PixelNetwork:
+    """A copy whose batch norms are multiplied into the convolutions before them, and whose large weights are cast.
 
-    Which follows which is watched in one small run, and the result is compared with what it was: a network whose
-    batch norms cannot be folded (its convolution feeds something else too) is left as it is.
+    What does not change is shared with the original.
     """
-    device = network.get_buffer("mean").device
-    pixels = torch.randint(256, (1, *_EXAMPLES[True], network.get_buffer("mean").shape[0]), dtype=torch.uint8)
-    pixels = pixels.to(device)
-    expected, pairs = _watch(network, pixels)
-    kept = [(conv, conv.weight, conv.bias, name, norm) for conv, name, norm in pairs]
-    for conv, name, norm in pairs:
+    shared = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
+    folded = copy.deepcopy(network, shared).eval()
+    for conv_name, norm_name in _foldable(network):
+        conv: Any = folded.get_submodule(conv_name)
+        norm: Any = folded.get_submodule(norm_name)
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
-        network.set_submodule(name, getattr(norm, "act", nn.Identity()))  # timm's norms carry their activation
-    if not torch.allclose(network(pixels), expected, rtol=0, atol=1e-3 * float(expected.abs().max())):
-        for conv, weight, bias, name, norm in kept:
-            conv.weight, conv.bias = weight, bias
-            network.set_submodule(name, norm)
+        _cast(conv, precision)
+        folded.set_submodule(norm_name, getattr(norm, "act", nn.Identity()))  # timm's norms carry their activation
+    for module in folded.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, DepthwiseConv2d)):
+            _cast(module, precision)
+    return folded
 
 
-def _watch(network: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, list[tuple[Any, str, Any]]]:
-    """The result of a run, and the (convolution, name of its norm, norm) that were used right after another, once."""
-    calls: dict[nn.Module, int] = {}
-    made: list[tuple[torch.Tensor, nn.Module]] = []  # held, so that no two have the same identity
-    follows: dict[nn.Module, nn.Module] = {}
+def _cast(module: nn.Module, precision: torch.dtype) -> None:
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        if parameter.dtype != precision:
+            setattr(module, name, nn.Parameter(parameter.to(precision), requires_grad=False))
 
-    def seen(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        if isinstance(module, nn.BatchNorm2d):
-            follows.update((module, conv) for result, conv in made if result is inputs[0])
-        else:
-            made.append((output, module))
+
+class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operators that read each tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count: Counter[int] = Counter()
+        self.kept: list[Any] = []  # so that no two tensors have the same identity
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
+        result = func(*args, **(kwargs or {}))
+        self.kept.append(result)
+        return result
+
+
+def _foldable(network: PixelNetwork) -> list[tuple[str, str]]:
+    """Names of (convolution, norm) where nothing but the norm reads what the convolution gives, seen in a small run."""
+    calls: Counter[nn.Module] = Counter()
+    source: dict[int, nn.Module] = {}  # a result's identity -> its convolution
+    pairs: list[tuple[nn.Module, nn.Module, int]] = []
+
+    def seen(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        calls[module] += 1
+        if not isinstance(module, nn.BatchNorm2d):
+            source[id(output)] = module
+        elif id(inputs[0]) in source:
+            pairs.append((source[id(inputs[0])], module, id(inputs[0])))
 
     wanted = (nn.Conv2d, DepthwiseConv2d, nn.BatchNorm2d)
     hooks = [module.register_forward_hook(seen) for module in network.modules() if isinstance(module, wanted)]
-    result = network(pixels)
+    buffer = network.get_buffer("mean")
+    with _Uses() as uses:
+        network(torch.zeros(1, *_EXAMPLES[True], buffer.shape[0], dtype=torch.uint8, device=buffer.device))
     for hook in hooks:
         hook.remove()
     names = {module: name for name, module in network.named_modules()}
-    pairs = [(conv, names[norm], norm) for norm, conv in follows.items() if calls[norm] == calls[conv] == 1]
-    return result, pairs
+    return [(names[c], names[n]) for c, n, made in pairs if calls[c] == calls[n] == uses.count[made] == 1]
 
 
 class OpenVINORuntime:

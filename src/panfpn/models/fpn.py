@@ -24,9 +24,28 @@ class FPN(nn.Module):
                 nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """c2…c5 -> p2…p5, each [B, channels, H/s, W/s]."""
-        laterals = [conv(c) for conv, c in zip(self.lateral, maps, strict=True)]
-        for i in range(len(laterals) - 1, 0, -1):
-            finer = laterals[i - 1]
-            laterals[i - 1] = finer + F.interpolate(laterals[i], size=finer.shape[2:], mode="nearest")
-        return [conv(x) for conv, x in zip(self.output, laterals, strict=True)]
+        """c2…c5 -> p2…p5, each [B, channels, H/s, W/s].
+
+        A list is emptied on the way, and sums are made in place: c2 and p2 are the largest maps of the whole network.
+        """
+        remaining = maps if isinstance(maps, list) else list(maps)
+        pyramid: list[torch.Tensor] = []
+        merged: torch.Tensor | None = None
+        for lateral, output in zip(reversed(self.lateral), reversed(self.output), strict=True):
+            finer = lateral(remaining.pop())
+            if merged is not None:
+                finer = _add_nearest(finer, merged)
+            merged = finer
+            pyramid.insert(0, output(merged))
+        return pyramid
+
+
+def _add_nearest(finer: torch.Tensor, coarser: torch.Tensor) -> torch.Tensor:
+    """`finer` [B, C, H, W], in place, plus `coarser` at its size by nearest neighbour."""
+    height, width = finer.shape[2:]
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if not tracing and (height, width) == (2 * coarser.shape[2], 2 * coarser.shape[3]):
+        pairs = finer.unfold(2, 2, 2).unfold(3, 2, 2)  # a view [B, C, H/2, W/2, 2, 2]
+        pairs += coarser[..., None, None]
+        return finer
+    return finer.add_(F.interpolate(coarser, size=(height, width), mode="nearest"))
