@@ -67,8 +67,7 @@ def sides(case: Case, folder: Path, options: argparse.Namespace) -> list[Peer]:
     for engine in options.engines:
         for precision in options.precisions:
             told = {"folder": str(folder), "engine": engine, "precision": precision, "device": device}
-            warmup = 5 if engine == "openvino" else 1  # it compiles for a size that it has met four times
-            found.append(Peer(f"panfpn {engine} {precision}", sys.executable, "panfpn_bench.py", told, warmup))
+            found.append(Peer(f"panfpn {engine} {precision}", sys.executable, "panfpn_bench.py", told))
     plain = {"num_classes": classes, "device": device, "size": case.network}
     if options.smp:
         found.append(Peer("smp.FPN", options.smp, "plain_bench.py", plain | {"network": "smp"}))

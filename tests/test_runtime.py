@@ -50,18 +50,18 @@ def test_engines_give_the_logits_of_the_plain_network(engine: str, backbone: str
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
-def test_openvino_compiles_for_a_size_that_stays_and_is_right_before_and_after() -> None:
+def test_openvino_compiles_for_the_first_size_and_one_that_stays() -> None:
     pytest.importorskip("openvino")
     plain = network()
     runtime = make_runtime("openvino", plain, torch.float32)
-    sizes = [(1, 64, 96)] * 6 + [(1, 71, 45), (1, 64, 96)]
+    sizes = [(1, 64, 96)] * 2 + [(1, 71, 45)] * 9 + [(1, 64, 96)]
     special = []
     for shape in sizes:
         with torch.no_grad():
             expected = plain(pixels(shape))
         torch.testing.assert_close(runtime(pixels(shape)), expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
         special.append(runtime.last[2] is not None)
-    assert special == [False] * 3 + [True] * 3 + [False] * 2
+    assert special == [True] * 2 + [False] * 7 + [True] * 2 + [False]
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])

@@ -24,7 +24,7 @@ from panfpn.models.depthwise import DepthwiseConv2d
 ENGINES = ("torch", "openvino", "onnxruntime")
 
 _EXAMPLES = {True: (64, 96), False: (67, 99)}  # sizes to trace with: aligned to every stride, and to none
-_SPECIALISE = 4  # images of one size in a row after which OpenVINO compiles for that size (0.2 s, 5 % faster)
+_SPECIALISE = 8  # images of one size in a row after which OpenVINO compiles for that size (0.2 s, 5 % faster)
 _CPU_ONLY = "run it with device cpu, or take engine torch"
 
 
@@ -38,6 +38,7 @@ class PixelNetwork(nn.Module):
     def __init__(self, network: nn.Module, mean: torch.Tensor, std: torch.Tensor, divisor: int) -> None:
         super().__init__()
         self.network, self.divisor = network, divisor
+        self.dtype = torch.float32  # of the normalised images
         self.register_buffer("mean", mean.clone())
         self.register_buffer("std", std.clone())
 
@@ -47,7 +48,8 @@ class PixelNetwork(nn.Module):
         images = (pixels.permute(0, 3, 1, 2).float() - self.get_buffer("mean")) / self.get_buffer("std")
         if self.divisor > 1:
             images = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
-        return self.network(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        images = images.to(self.dtype, memory_format=torch.channels_last)
+        return self.network(images)  # type: ignore[no-any-return]
 
 
 def make_runtime(
@@ -101,6 +103,7 @@ def _folded(network: PixelNetwork, precision: torch.dtype) -> PixelNetwork:
     """
     shared = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
     folded = copy.deepcopy(network, shared).eval()
+    folded.dtype = precision
     for conv_name, norm_name in _foldable(network):
         conv: Any = folded.get_submodule(conv_name)
         norm: Any = folded.get_submodule(norm_name)
@@ -161,7 +164,11 @@ def _foldable(network: PixelNetwork) -> list[tuple[str, str]]:
 
 
 class OpenVINORuntime:
-    """Intel's and others' CPUs at their best. The graph serves every size; one that stays is compiled for itself."""
+    """Intel's and others' CPUs at their best.
+
+    A graph compiled for one size is 5 % faster and takes half the memory of one for any: the first size, and later one
+    that stays, gets its own.
+    """
 
     engine, compiled = "openvino", True
 
@@ -180,8 +187,9 @@ class OpenVINORuntime:
         """Logits of pixels [B, H, W, C]."""
         aligned = self.graphs.aligned(pixels)
         shape, count, special = self.last
+        first = not shape
         count, special = (count + 1, special) if pixels.shape == shape else (1, None)
-        if count == _SPECIALISE:
+        if first or count == _SPECIALISE:
             self.requests.clear()  # their memory: the size may well stay
             special = self._compiled(aligned, list(pixels.shape))
         self.last = (pixels.shape, count, special)

@@ -40,7 +40,7 @@ class InferenceJob:
     compile: bool = False  # torch.compile, of engine torch
     device: str = "auto"
     repeats: int = 20
-    warmup: int = 5  # engine openvino compiles for a size that it has met four times
+    warmup: int = 3
     num_classes: int | None = None  # of a recipe, in place of its data set's
 
     def __post_init__(self) -> None:
