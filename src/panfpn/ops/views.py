@@ -142,7 +142,7 @@ def _argmax_where_mixed(view: View, logits: torch.Tensor, size: Size, kind: torc
     kernel = (len(rows), len(columns))
     mixed = F.max_pool2d(winner, kernel, 1) != -F.max_pool2d(-winner, kernel, 1)  # by the corner of the taps
     labels = winner[0].to(kind).index_select(0, row).index_select(1, column)  # [H, W]
-    table = as_float(logits).permute(1, 2, 0).reshape(height * width, classes)
+    table = as_float(logits).permute(1, 2, 0).reshape(height * width, classes).contiguous()
     y, x = mixed[0].index_select(0, row).index_select(1, column).nonzero(as_tuple=True)
     step = max(1, BLOCK_ELEMENTS // (classes + 2 * len(rows) * len(columns)))
     for i, j in zip(torch.split(y, step), torch.split(x, step), strict=True):
