@@ -169,6 +169,10 @@ class Train:
     """auto: bfloat16 where the hardware has it, else float32."""
     channels_last: bool = True
     compile: bool = False
+    """torch.compile of the network: minutes at the start, then faster on GPUs."""
+    recompute: bool = False
+    """Activation checkpointing: the backbone's stages compute again in the backward pass what they did not keep; less
+    memory for a third more time, same gradients."""
     sync_bn: bool = True
     """Batch norm over all ranks, when there are several."""
     frozen_bn: bool = False

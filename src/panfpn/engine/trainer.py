@@ -27,6 +27,7 @@ from panfpn.engine.run_folder import RunState, save_run
 from panfpn.engine.signals import stop_requests
 from panfpn.files import write_json
 from panfpn.metrics import SemanticScores
+from panfpn.models.recompute import recompute_stages
 from panfpn.release import write_release
 from panfpn.tasks import SemanticTask
 from panfpn.types import Batch
@@ -69,6 +70,8 @@ class Trainer:
             from timm.layers import convert_sync_batchnorm  # noqa: PLC0415 - knows timm's own norm layers too
 
             self.task.model = convert_sync_batchnorm(self.task.model)
+        if train.recompute:
+            recompute_stages(self.task.model.backbone)
         self.task.layout = torch.channels_last if train.channels_last else torch.contiguous_format
         self.task.to(self.device).to(memory_format=self.task.layout)
         self.task.dense = torch.compile(self.task.model) if train.compile else self.task.model  # type: ignore[assignment]
