@@ -35,7 +35,7 @@ def _forget(stage: nn.Module) -> None:
         contexts = lambda: (nullcontext(), _uncounted(stage))  # noqa: E731 - of the first and of the second pass
         return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
-    stage.forward = again  # type: ignore[method-assign]
+    stage.forward = again
 
 
 def _uncounted(stage: nn.Module) -> AbstractContextManager[None]:
