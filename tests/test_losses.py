@@ -85,6 +85,22 @@ def test_equals_the_plain_loss_and_gradient(name: str, tile: tuple[int, int], mo
 
 
 @pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_logits_of_any_precision(name: str, dtype: torch.dtype) -> None:
+    logits, target = random_case()
+    logits = logits.to(dtype)
+    ours, plain = logits.clone().requires_grad_(), logits.float().requires_grad_()
+    loss = SemanticLoss(weights={name: 1.0})(ours, target)[name]
+    expected = PLAIN[name](plain, target)
+    torch.testing.assert_close(loss.float(), expected, rtol=1e-5, atol=1e-6)
+    loss.backward()
+    expected.backward()
+    assert ours.grad is not None and ours.grad.dtype == dtype
+    rtol, atol = (1e-4, 1e-7) if dtype == torch.float64 else (2e-2, 1e-5)
+    torch.testing.assert_close(ours.grad.float(), plain.grad, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("name", TERMS)
 def test_ignored_pixels_have_no_gradient(name: str) -> None:
     """At the size of the labels every logit belongs to one pixel: its gradient shows what that pixel contributes."""
     draw = torch.Generator().manual_seed(3)

@@ -135,3 +135,11 @@ def test_cross_entropy_is_torch_s_with_its_gradient(
     # F.interpolate computes its own weights in float64, ours are float32
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_second_derivative_is_an_error_not_half_of_it() -> None:
+    logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = ops.upsample_cross_entropy(logits, torch.zeros(1, 8, 8, dtype=torch.int16))
+    (gradient,) = torch.autograd.grad(loss.square(), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

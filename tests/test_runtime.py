@@ -1,5 +1,7 @@
 from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from panfpn.config import Inference, Model, TrainConfig
 from panfpn.data.datasets import scenes_table
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
-from panfpn.predict import Predictor
+from panfpn.predict import Predictor, predict_to_folder
 from panfpn.runtime import ENGINES, PixelNetwork, TorchRuntime, make_runtime
 from panfpn.tasks import SemanticTask
 
@@ -41,6 +43,21 @@ def pixels(shape: Sequence[int]) -> torch.Tensor:
 def test_engines_give_the_logits_of_the_plain_network(engine: str, backbone: str, divisor: int) -> None:
     pytest.importorskip(engine)
     plain = network(backbone, divisor)
+    runtime = make_runtime(engine, plain, torch.float32)
+    for shape in SIZES:
+        with torch.no_grad():
+            expected = plain(pixels(shape))
+        found = runtime(pixels(shape))
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_engines_crop_what_a_padded_backbone_gives(engine: str) -> None:
+    """The maps of a network that wants a multiple are cropped to ceil(H / stride), also in a graph."""
+    pytest.importorskip(engine)
+    plain = network("hrnet_w18_small")
+    assert plain.network.backbone.multiple > 1
     runtime = make_runtime(engine, plain, torch.float32)
     for shape in SIZES:
         with torch.no_grad():
@@ -196,3 +213,17 @@ def test_a_stream_in_batches_keeps_the_order_and_finds_the_bad_one() -> None:
         if hasattr(one, "labels"):
             assert (one.labels == other.labels).mean() > 0.999
     assert [m.name for m in together if not hasattr(m, "labels")] == ["broken", "n3"]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing_is_refused(batch_size: int, tmp_path: Path) -> None:
+    predictor, photo = Predictor(small_task()), images((8, 8))[0]
+    message = f"batch_size is {batch_size}; it must be at least 1"
+    with pytest.raises(ValueError, match=message):
+        predictor.task.predict([photo], batch_size=batch_size)
+    with pytest.raises(ValueError, match=message):
+        list(predictor.stream([], batch_size=batch_size))
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    with pytest.raises(ValueError, match=message):
+        predict_to_folder([tmp_path / "photo.png"], tmp_path / "out", predictor=predictor, batch_size=batch_size)
+    assert not (tmp_path / "out").exists()

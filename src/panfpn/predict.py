@@ -19,7 +19,7 @@ from panfpn.models import SemanticFPN
 from panfpn.progress import progress_bar
 from panfpn.release import SHIPPED
 from panfpn.submission import Submission
-from panfpn.tasks import SemanticTask
+from panfpn.tasks import SemanticTask, check_batch_size
 from panfpn.types import SAVED, SemanticMap
 
 _AHEAD = 4  # images decoded before their turn, and results written behind it
@@ -93,6 +93,7 @@ class Predictor:
         Decoding runs ahead of the network in one thread, `then` (saving, say) behind it in another; an error in either
         makes that input a `Failure`. With `batch_size` > 1, inputs of one size that are near each other share a run.
         """
+        check_batch_size(batch_size)
 
         def finish(_: str, result: SemanticMap) -> SemanticMap:
             if then:
@@ -174,6 +175,7 @@ def predict_to_folder(
     ValueError if there is nothing to label, `what` is unknown, or the folder cannot be used.
     """
     unknown = set(what) - set(SAVED)
+    check_batch_size(batch_size)
     if unknown or not what:
         raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(SAVED)}")
     inputs = Inputs(arguments, out=folder)

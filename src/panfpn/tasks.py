@@ -98,6 +98,7 @@ class SemanticTask(nn.Module):
         With the default `batch_size` every image goes through the network by itself, so its labels never depend on its
         neighbours; more makes up to that many neighbours of one size share a run, which GPUs like.
         """
+        check_batch_size(batch_size)
         names = names or ["image"] * len(images)
         maps = []
         for group in _groups(images, batch_size):
@@ -143,6 +144,12 @@ class SemanticTask(nn.Module):
             return self.runtime(pixels)
         images = pixels.permute(0, 3, 1, 2).to(self.get_buffer("mean").device)
         return self._logits(self.model, self._normalised(images))
+
+
+def check_batch_size(batch_size: int) -> None:
+    """ValueError unless at least one image goes through the network at a time."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
 
 
 def _groups(images: Sequence[npt.NDArray[np.uint8]], batch_size: int) -> Iterator[list[int]]:

@@ -207,7 +207,8 @@ def _write_split(
     index: Index, folder: Path, split: str, data: FileDataset, items: dict[str, Item], root: Path, progress: bool
 ) -> PackResult:
     old, names, kept = index.splits.get(split), [name for name, *_ in data.items], len(items)
-    gone = [item for item in (old.items if old else ()) if item.name not in set(names)]
+    present = set(names)
+    gone = [item for item in (old.items if old else ()) if item.name not in present]
     saved = time.monotonic()
 
     def save(*, complete: bool) -> None:

@@ -136,7 +136,8 @@ def _maps(body: nn.Module, images: torch.Tensor, multiple: int) -> list[torch.Te
     if getattr(body, "output_fmt", None) == timm.layers.Format.NHWC:
         maps = [m.permute(0, 3, 1, 2) for m in maps]
     if multiple > 1:
-        maps = [m[:, :, : -(-height // s), : -(-width // s)] for m, s in zip(maps, STRIDES, strict=True)]
+        # Not -(-height // s): an exported graph divides towards zero.
+        maps = [m[:, :, : (height + s - 1) // s, : (width + s - 1) // s] for m, s in zip(maps, STRIDES, strict=True)]
     return list(maps)
 
 

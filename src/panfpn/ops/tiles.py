@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from panfpn.labels import IGNORE
@@ -46,7 +47,7 @@ def each_tile(
                 if back is not None:
                     if strip_gradient is None:
                         strip_gradient = torch.zeros_like(strip)
-                    strip_gradient[:, :, used] += back @ weights
+                    strip_gradient[:, :, used] += back.to(weights) @ weights
             if strip_gradient is not None:
                 gradient[image, taken] += (row_weights.T @ strip_gradient.flatten(1)).view(-1, classes, width)
     return gradient.permute(0, 2, 1, 3)
@@ -68,6 +69,7 @@ class _WithGradient(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return ctx.saved_tensors[0] * grad, None, None
 
