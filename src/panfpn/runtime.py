@@ -24,7 +24,6 @@ from panfpn.models.depthwise import DepthwiseConv2d
 ENGINES = ("torch", "openvino", "onnxruntime")
 
 _EXAMPLES = {True: (64, 96), False: (67, 99)}  # sizes to trace with: aligned to every stride, and to none
-_SPECIALISE = 8  # images of one size in a row after which OpenVINO compiles for that size (0.2 s, 5 % faster)
 _CPU_ONLY = "run it with device cpu, or take engine torch"
 
 
@@ -149,16 +148,18 @@ def _foldable(network: PixelNetwork) -> list[tuple[str, str]]:
         calls[module] += 1
         if not isinstance(module, nn.BatchNorm2d):
             source[id(output)] = module
-        elif id(inputs[0]) in source:
+        elif id(inputs[0]) in source and module.track_running_stats:
             pairs.append((source[id(inputs[0])], module, id(inputs[0])))
 
     wanted = (nn.Conv2d, DepthwiseConv2d, nn.BatchNorm2d)
     hooks = [module.register_forward_hook(seen) for module in network.modules() if isinstance(module, wanted)]
     buffer = network.get_buffer("mean")
-    with _Uses() as uses:
-        network(torch.zeros(1, *_EXAMPLES[True], buffer.shape[0], dtype=torch.uint8, device=buffer.device))
-    for hook in hooks:
-        hook.remove()
+    try:
+        with _Uses() as uses:
+            network(torch.zeros(1, *_EXAMPLES[True], buffer.shape[0], dtype=torch.uint8, device=buffer.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
     names = {module: name for name, module in network.named_modules()}
     return [(names[c], names[n]) for c, n, made in pairs if calls[c] == calls[n] == uses.count[made] == 1]
 
@@ -166,8 +167,8 @@ def _foldable(network: PixelNetwork) -> list[tuple[str, str]]:
 class OpenVINORuntime:
     """Intel's and others' CPUs at their best.
 
-    A graph compiled for one size is 5 % faster and takes half the memory of one for any: the first size, and later one
-    that stays, gets its own.
+    A graph compiled for one size is 5 % faster and takes half the memory of one for any: the first size gets its own,
+    which serves a folder of equal images; others share one.
     """
 
     engine, compiled = "openvino", True
@@ -180,22 +181,16 @@ class OpenVINORuntime:
         self.graphs = _Graphs(network)
         self.settings = {"INFERENCE_PRECISION_HINT": kinds[precision], "PERFORMANCE_HINT": "LATENCY",
                          "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
-        self.requests: dict[bool, Any] = {}
-        self.last: tuple[torch.Size, int, Any] = (torch.Size(), 0, None)  # shape, how often in a row, compiled for it
+        self.requests: dict[torch.Size | bool, Any] = {}  # by size, or by kind of sizes
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits of pixels [B, H, W, C]."""
         aligned = self.graphs.aligned(pixels)
-        shape, count, special = self.last
-        first = not shape
-        count, special = (count + 1, special) if pixels.shape == shape else (1, None)
-        if first or count == _SPECIALISE:
-            self.requests.clear()  # their memory: the size may well stay
-            special = self._compiled(aligned, list(pixels.shape))
-        self.last = (pixels.shape, count, special)
-        if special is None and aligned not in self.requests:
+        if not self.requests:
+            self.requests[pixels.shape] = self._compiled(aligned, list(pixels.shape))
+        elif pixels.shape not in self.requests and aligned not in self.requests:
             self.requests[aligned] = self._compiled(aligned)
-        request = special or self.requests[aligned]
+        request = self.requests.get(pixels.shape) or self.requests[aligned]
         return torch.from_numpy(request.infer([pixels.contiguous().numpy()], share_inputs=True)[0])
 
     def _compiled(self, aligned: bool, shape: list[int] | None = None) -> Any:

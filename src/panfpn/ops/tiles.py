@@ -58,7 +58,9 @@ def _bands(size_in: int, size_out: int, step: int, like: torch.Tensor) -> Bands:
     for start in range(0, size_out, step):
         stop = min(start + step, size_out)
         first, weights = resize_rows(size_in, size_out, start, stop)
-        bands.append((slice(start, stop), slice(first, first + weights.shape[1]), weights.to(like)))
+        bands.append(
+            (slice(start, stop), slice(first, first + weights.shape[1]), weights.to(like, non_blocking=like.is_cuda))
+        )
     return bands
 
 
