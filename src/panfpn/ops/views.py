@@ -140,10 +140,14 @@ def _argmax_where_mixed(view: View, logits: torch.Tensor, size: Size, kind: torc
     rows, columns = (torch.arange(weights.shape[1], device=logits.device) for weights in (row_weights, column_weights))
     winner = logits.max(0).indices.to(torch.float32)[None]  # [1, h, w]
     kernel = (len(rows), len(columns))
-    mixed = F.max_pool2d(winner, kernel, 1) != -F.max_pool2d(-winner, kernel, 1)  # by the corner of the taps
-    labels = winner[0].to(kind).index_select(0, row).index_select(1, column)  # [H, W]
+    largest = F.max_pool2d(winner, kernel, 1)[0]  # by the corner of the taps
+    mixed = largest != -F.max_pool2d(-winner, kernel, 1)[0]
+    corners = largest.masked_fill(mixed, -1).to(torch.int16)
+    known = corners.index_select(1, column).index_select(0, row)  # [H, W]; columns first: they are fewer then
+    labels = known.to(kind)
     table = as_float(logits).permute(1, 2, 0).reshape(height * width, classes).contiguous()
-    y, x = mixed[0].index_select(0, row).index_select(1, column).nonzero(as_tuple=True)
+    y, x = (known < 0).nonzero(as_tuple=True)
+    row, column, rows, columns = (index.int() for index in (row, column, rows, columns))
     step = max(1, BLOCK_ELEMENTS // (classes + 2 * len(rows) * len(columns)))
     for i, j in zip(torch.split(y, step), torch.split(x, step), strict=True):
         taps = ((row[i, None] + rows) * width)[:, :, None] + (column[j, None] + columns)[:, None]  # [n, taps, taps]
