@@ -28,7 +28,7 @@ def curves(model: str, options: argparse.Namespace) -> dict[str, dict[int, Infer
     if options.quick:
         sides, classes, batches, side = (64, 128), (2, 150), (1, 2), 64
     common = {"model": model, "device": options.device, "precision": options.precision, "engine": options.engine,
-              "repeats": 1 if options.quick else options.repeats, "warmup": 1 if options.quick else 5}  # fmt: skip
+              "repeats": 1 if options.quick else options.repeats, "warmup": 1}  # fmt: skip
     jobs = {
         "pixels": {s * s: InferenceJob(size=(s, s), num_classes=NUM_CLASSES, **common) for s in sides},
         "classes": {k: InferenceJob(size=(side, side), num_classes=k, **common) for k in classes},
