@@ -224,3 +224,19 @@ def test_a_batch_of_nothing_is_refused(batch_size: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         predict_to_folder([tmp_path / "photo.png"], tmp_path / "out", predictor=predictor, batch_size=batch_size)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_windows_scales_and_mirror_images_go_through_the_engine(engine: str) -> None:
+    pytest.importorskip(engine)
+    task, plain = small_task(), small_task()
+    asked = Inference(mode="slide", window=(40, 48), stride=(24, 32), ratios=(0.75, 1.25), flip=True)
+    for one in (task, plain):
+        build.set_inference(one, scale=None, size_divisor=1, inference=asked)
+        one.precision = torch.float32
+    build.use_engine(task, engine)
+    for found, expected in zip(
+        task.predict(images((70, 90), (33, 64))), plain.predict(images((70, 90), (33, 64))), strict=True
+    ):
+        assert len(np.unique(expected.labels)) > 1
+        assert (found.labels == expected.labels).mean() > 0.999
