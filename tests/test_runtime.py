@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -38,6 +38,16 @@ def pixels(shape: Sequence[int]) -> torch.Tensor:
     return torch.randint(256, (*shape, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
+def assert_equal_logits(
+    runtime: Callable[[torch.Tensor], torch.Tensor], plain: nn.Module, shape: Sequence[int]
+) -> None:
+    with torch.no_grad():
+        expected = plain(pixels(shape))
+    found = runtime(pixels(shape))
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("backbone", "divisor"), [("resnet18", 1), ("resnet18", 32), ("tf_efficientnet_lite0", 1)])
 def test_engines_give_the_logits_of_the_plain_network(engine: str, backbone: str, divisor: int) -> None:
@@ -45,11 +55,7 @@ def test_engines_give_the_logits_of_the_plain_network(engine: str, backbone: str
     plain = network(backbone, divisor)
     runtime = make_runtime(engine, plain, torch.float32)
     for shape in SIZES:
-        with torch.no_grad():
-            expected = plain(pixels(shape))
-        found = runtime(pixels(shape))
-        assert found.shape == expected.shape
-        torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+        assert_equal_logits(runtime, plain, shape)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
@@ -60,11 +66,7 @@ def test_engines_crop_what_a_padded_backbone_gives(engine: str) -> None:
     assert plain.network.backbone.multiple > 1
     runtime = make_runtime(engine, plain, torch.float32)
     for shape in SIZES:
-        with torch.no_grad():
-            expected = plain(pixels(shape))
-        found = runtime(pixels(shape))
-        assert found.shape == expected.shape
-        torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+        assert_equal_logits(runtime, plain, shape)
 
 
 def test_openvino_has_a_graph_for_the_first_size_and_one_for_all_others_of_a_kind() -> None:
@@ -72,9 +74,7 @@ def test_openvino_has_a_graph_for_the_first_size_and_one_for_all_others_of_a_kin
     plain = network()
     runtime = make_runtime("openvino", plain, torch.float32)
     for shape in [(1, 64, 96), (1, 71, 45), (1, 64, 96), (1, 33, 80), (2, 64, 96), (1, 32, 32)]:
-        with torch.no_grad():
-            expected = plain(pixels(shape))
-        torch.testing.assert_close(runtime(pixels(shape)), expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+        assert_equal_logits(runtime, plain, shape)
     assert list(runtime.requests) == [torch.Size((1, 64, 96, 3)), False, True]
 
 

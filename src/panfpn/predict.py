@@ -119,14 +119,12 @@ class Predictor:
             images, names = [part[i][1] for i in numbers], [part[i][0] for i in numbers]
             return self.task.predict(images, names=names, confidence=confidence, batch_size=batch_size)  # type: ignore[arg-type]
 
-        sets = [good]
-        made = [_guarded(run, part[0][0], good)]
-        if isinstance(made[0], Failure) and len(good) > 1:
-            sets = [[i] for i in good]
-            made = [_guarded(run, part[i][0], [i]) for i in good]
-        maps: dict[int, SemanticMap | Failure] = {}
-        for numbers, results in zip(sets, made, strict=True):
-            maps.update(zip(numbers, [results] if isinstance(results, Failure) else results, strict=True))
+        made = _guarded(run, part[0][0], good)
+        if isinstance(made, Failure) and len(part) > 1:
+            return [found for pair in part for found in self._label([pair], confidence, batch_size)]
+        maps: dict[int, SemanticMap | Failure] = dict(
+            zip(good, [made] if isinstance(made, Failure) else made, strict=True)
+        )
         return [(name, maps.get(i, item)) for i, (name, item) in enumerate(part)]  # type: ignore[arg-type]
 
 
