@@ -10,7 +10,7 @@ from typing import Any, Literal
 from panfpn.config_rules import rules
 from panfpn.parsing import check_key, parse, plain
 
-DatasetName = Literal["cityscapes", "ade20k", "camvid", "folder", "scenes"]
+DatasetName = Literal["cityscapes", "ade20k", "camvid", "coco_panoptic", "folder", "scenes"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -36,6 +36,8 @@ class Data:
     aligned; 1 is what mmsegmentation's published models do."""
     ratio: tuple[float, float] = (0.5, 2.0)
     """Range of the random scale around `scale`."""
+    short_sides: tuple[int, ...] = ()
+    """Draw the shorter side from these in place of `ratio`, the longer at most `scale`'s (detectron2)."""
     aspect: float = 1.0
     """Random stretch of width against height, up to this factor; 1 is none, as published."""
     cat_max_ratio: float = 0.75
@@ -44,6 +46,8 @@ class Data:
     """Probability of a horizontal mirror image."""
     photometric: float = 1.0
     """Strength of the photometric distortion: 1 as published, 0 none."""
+    instances: Literal["panoptic", "json"] = "panoptic"
+    """Where COCO's instances come from in training: the panoptic PNGs, or instances_*.json, whose masks overlap."""
     num_workers: int = 2
     scenes: tuple[int, int] = (512, 64)
     """How many training and validation scenes there are (data set `scenes`)."""
@@ -70,12 +74,27 @@ class Inference:
     numbers), or the original image whatever `scale` is (1.x)."""
     stretch: bool = False
     """Resize to a multiple of size_divisor instead of padding (PVT, PoolFormer)."""
+    box_score: float = 0.05
+    """Panoptic FPN: boxes with a lower score are no detections."""
+    nms: float = 0.5
+    """A box that overlaps a better one of its class by more than this IoU is dropped."""
+    nms_over_classes: bool = False
+    """Of any class (mmdetection)."""
+    detections: int = 100
+    """At most so many of an image are kept."""
+    confidence: float = 0.5
+    """Only detections with at least this score enter the panoptic map."""
+    overlap: float = 0.5
+    """A thing of which more than this share is covered by better ones is dropped."""
+    stuff_area: int = 4096
+    """A stuff segment needs at least so many pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """Semantic FPN on a timm backbone."""
+    """Semantic FPN or Panoptic FPN on a timm backbone."""
 
+    architecture: Literal["SemanticFPN", "PanopticFPN"] = "SemanticFPN"
     backbone: str = "resnet50c"
     """Any timm model with features at strides 4, 8, 16, 32."""
     num_classes: int | None = None
@@ -95,6 +114,12 @@ class Model:
     dropout: float = 0.1
     drop_path: float = 0.0
     """Stochastic depth of the backbone, where it has it."""
+    semantic_things: Literal["other", "all"] = "other"
+    """Panoptic FPN: the semantic branch calls all things 'other', or (the paper on Cityscapes) learns each class."""
+    anchor_scale: float = 8.0
+    """Side of a square anchor in steps of its level: 8 gives 32 to 512 pixels on p2 to p6."""
+    box_channels: int = 1024
+    mask_channels: int = 256
     mean: tuple[float, ...] | None = None
     """Of the input in 0..255; None: what the backbone was trained with."""
     std: tuple[float, ...] | None = None
@@ -118,6 +143,8 @@ class Loss:
     ohem_min_kept: float = 0.0625
     """Share of the pixels kept even if they are easy."""
     focal_gamma: float = 2.0
+    instance: float = 1.0
+    """Panoptic FPN: λi, the weight of all losses of the instance branch (λs is cross_entropy)."""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -177,6 +204,10 @@ class Train:
     """Batch norm over all ranks, when there are several."""
     frozen_bn: bool = False
     """Keep the backbone's batch norm as it was pretrained (the paper's fixed affine)."""
+    freeze_at: int = 0
+    """Do not train the backbone up to c2 (2) … c5 (5); detectron2 freezes 2."""
+    rois: int = 512
+    """Panoptic FPN: boxes of an image that the box head learns from in a step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,8 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
         ("data.scale", d.scale is None or min(d.scale) > 0, "two positive sizes in pixels, or none"),
         ("data.size_divisor", d.size_divisor > 0, "positive"),
         ("data.ratio", 0 < d.ratio[0] <= d.ratio[1], "two positive factors, the smaller first"),
+        ("data.short_sides", min(d.short_sides or (1,)) > 0, "positive sizes in pixels"),
+        ("data.short_sides", not d.short_sides or d.scale is not None, "empty where data.scale is none"),
         ("data.aspect", d.aspect >= 1, "a factor of at least 1"),
         ("data.cat_max_ratio", 0 < d.cat_max_ratio <= 1, "a share above 0, at most 1"),
         ("data.flip", 0 <= d.flip <= 1, "a probability from 0 to 1"),
@@ -30,6 +32,10 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
         ("model.head_channels", m.head_channels > 0, "positive"),
         ("model.dropout", 0 <= m.dropout < 1, "from 0 to below 1"),
         ("model.drop_path", 0 <= m.drop_path < 1, "from 0 to below 1"),
+        ("model.anchor_scale", 0 < m.anchor_scale <= 64, "above 0, at most 64"),
+        ("model.box_channels", m.box_channels > 0, "positive"),
+        ("model.mask_channels", m.mask_channels > 0, "positive"),
+        ("loss.instance", 0 <= c.loss.instance < math.inf, "0 or more"),
         *((f"loss.{name}", 0 <= weight < math.inf, "0 or more") for name, weight in c.loss.weights.items()),
         ("loss.focal_gamma", 0 <= c.loss.focal_gamma < math.inf, "0 or more"),
         ("loss.cross_entropy", any(c.loss.weights.values()), "positive, or another term of the loss"),
@@ -59,6 +65,8 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
         ("train.steps", t.steps > 0, "positive"),
         ("train.batch_size", t.batch_size > 0, "positive"),
         ("train.accumulate", t.accumulate > 0, "positive"),
+        ("train.freeze_at", t.freeze_at in (0, 2, 3, 4, 5), "0, or 2 to 5"),
+        ("train.rois", t.rois > 0, "positive"),
         ("train.seed", 0 <= t.seed < 2**32, "from 0 to 2**32 - 1"),
         ("run.log_every", r.log_every > 0, "positive"),
         ("run.val_every", r.val_every > 0, "positive"),
@@ -76,6 +84,12 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
             i.ratios and all(0 < r <= 100 for r in i.ratios),
             "factors above 0, up to 100",
         ),
+        *(
+            (f"inference.{name}", 0 <= getattr(i, name) <= 1, "from 0 to 1")
+            for name in ("box_score", "nms", "confidence", "overlap")
+        ),
+        ("inference.detections", i.detections > 0, "positive"),
+        ("inference.stuff_area", i.stuff_area >= 0, "0 or more"),
     ]
 
 

@@ -1,7 +1,7 @@
 """What flows through panfpn, a shape per field. Read this first.
 
-file -> image and RawMask -> transforms -> Sample -> Batch -> task(batch) -> {name: loss},
-or task.predict(batch) -> SemanticMap -> metric.
+file -> image and RawMask or Segments -> transforms -> Sample -> Batch -> task(batch) -> {name: loss},
+or task.predict(batch) -> SemanticMap or PanopticMap -> metric.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,51 @@ import torch
 
 from panfpn.draw import overlay
 from panfpn.files import write_image
-from panfpn.labels import LabelTable
+from panfpn.labels import IGNORE, LabelTable
 
 SAVED = ("labels", "overlay", "confidence")  # what a SemanticMap can write
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Segments:
+    """A panoptic map: the segment of each pixel, and what the N segments are. Segments do not overlap."""
+
+    index: npt.NDArray[np.int16]  # [H, W] 0..N - 1, a place in the lists below; IGNORE where void
+    classes: npt.NDArray[np.int16]  # [N] train ids
+    crowd: npt.NDArray[np.bool_]  # [N] a group of things that nobody told apart
+    ids: npt.NDArray[np.int64]  # [N] as in the file it comes from
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.index.shape[0], self.index.shape[1]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int16]:
+        """Train ids [H, W], IGNORE where void."""
+        return np.append(self.classes, np.int16(IGNORE))[self.index]  # IGNORE is -1: the last entry
+
+    def __getitem__(self, window: tuple[slice, slice]) -> npt.NDArray[np.int16]:
+        """Train ids of a window, as `RawMask` gives them."""
+        return np.append(self.classes, np.int16(IGNORE))[self.index[window]]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Things:
+    """Instances of one image, each a mask in its box; they may overlap."""
+
+    boxes: torch.Tensor  # float32 [N, 4] left, top, right, bottom: pixel (x, y) covers x..x + 1, y..y + 1
+    classes: torch.Tensor  # int64 [N] train ids
+    crowd: torch.Tensor  # bool [N] not to be learnt, neither as a thing nor as background
+    bits: torch.Tensor  # uint8 [sum of box areas] 0 or 1: each mask within its (whole-numbered) box, row by row
+
+    def to(self, device: torch.device) -> "Things":
+        """The same on `device`."""
+        return Things(**{name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__})
+
+    def pin_memory(self) -> "Things":
+        """The same in page-locked memory."""
+        return Things(**{name: getattr(self, name).pin_memory() for name in self.__slots__})
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -25,6 +67,8 @@ class Sample:
     image: npt.NDArray[np.uint8]  # [H, W, 3] RGB
     target: npt.NDArray[np.int16]  # [H, W] train ids, IGNORE where nothing is to be learnt
     name: str  # unique in its split; also the stem of what is written for it
+    segments: Segments | None = None  # of a panoptic data set; `target` is their `labels`
+    things: Things | None = None  # what the instance branch learns, in the order of classes; training only
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,17 +100,20 @@ class Batch:
     targets: torch.Tensor  # int16 [B, H, W] train ids, IGNORE
     sizes: tuple[tuple[int, int], ...]  # (height, width) without padding
     names: tuple[str, ...]
+    things: tuple[Things, ...] | None = None  # of each image, for a panoptic network
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; from pinned memory the copy overlaps with computing."""
         images = self.images.to(device, non_blocking=True)
         targets = self.targets.to(device, non_blocking=True)
-        return Batch(images=images, targets=targets, sizes=self.sizes, names=self.names)
+        things = None if self.things is None else tuple(t.to(device) for t in self.things)
+        return Batch(images=images, targets=targets, sizes=self.sizes, names=self.names, things=things)
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (called by the data loader on CUDA machines)."""
         images, targets = self.images.pin_memory(), self.targets.pin_memory()
-        return Batch(images=images, targets=targets, sizes=self.sizes, names=self.names)
+        things = None if self.things is None else tuple(t.pin_memory() for t in self.things)
+        return Batch(images=images, targets=targets, sizes=self.sizes, names=self.names, things=things)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -113,6 +160,49 @@ class SemanticMap:
             write_image(path, picture)  # type: ignore[arg-type]
             written.append(path)
         return written
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Detections:
+    """Instances that a network found in one image, best first."""
+
+    boxes: npt.NDArray[np.float32]  # [N, 4] left, top, right, bottom, in pixels of the image
+    scores: npt.NDArray[np.float32]  # [N] 0..1, falling
+    classes: npt.NDArray[np.int16]  # [N] train ids
+    masks: tuple[tuple[int, int, npt.NDArray[np.bool_]], ...]  # N times top, left and the mask [h, w] there; none
+    # outside. Empty (no tuple) for detections that were too weak for the map that was asked for.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One segment of a PanopticMap."""
+
+    id: int  # its value in the map
+    train_id: int
+    name: str  # of its class
+    thing: bool
+    area: int  # pixels
+    box: tuple[int, int, int, int]  # left, top, width, height
+    score: float | None = None  # 0..1, of a thing
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PanopticMap:
+    """What a Panoptic FPN says about one image."""
+
+    segments: npt.NDArray[np.int32]  # [H, W] segment ids at the input's size, 0 where void
+    info: tuple[Segment, ...]  # of ids 1, 2, …: things, best first, then stuff in the order of train ids
+    table: LabelTable
+    semantic: npt.NDArray[np.integer]  # [H, W] what the semantic branch alone says: train ids, IGNORE for 'other'
+    detections: Detections
+    image: npt.NDArray[np.uint8] | None = None  # [H, W, 3] RGB, for `overlay`
+    name: str = "image"
+
+    @property
+    def labels(self) -> npt.NDArray[np.int16]:
+        """Train ids [H, W] of the merged map, IGNORE where void."""
+        classes = np.array([IGNORE, *(s.train_id for s in self.info)], np.int16)
+        return classes[self.segments]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
