@@ -14,8 +14,9 @@ from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
+from panfpn.models.pixels import PixelNetwork
 from panfpn.release import parse_header, read_model
-from panfpn.runtime import PixelNetwork, make_runtime
+from panfpn.runtime import make_runtime
 from panfpn.tasks import SemanticTask
 from panfpn.types import Preprocess
 
