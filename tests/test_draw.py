@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panfpn.draw import colorize, overlay, side_by_side
+from panfpn.draw import colorize, overlay, segment_colors, side_by_side
 from panfpn.labels import IGNORE
 
 PALETTE = np.array([[200, 0, 0], [0, 150, 0], [0, 0, 100]], np.uint8)
@@ -66,6 +66,29 @@ def test_ignored_pixels_stay_as_they_are(seed: int, height: int, width: int, opa
     np.testing.assert_array_equal(image, before)  # drawn on a copy
     assert found.shape == image.shape
     np.testing.assert_array_equal(found[labels < 0], image[labels < 0])
+
+
+def test_stuff_keeps_its_color_and_things_of_a_class_differ() -> None:
+    palette = np.array([[128, 64, 128], [0, 0, 0], [255, 255, 255], [220, 20, 60]], np.uint8)
+    classes = np.array([0, *[1, 2, 3] * 100, 0], np.int16)
+    colors = segment_colors(classes, palette, np.array([False, True, True, True]))
+    assert colors.dtype == np.uint8 and colors.shape == (302, 3)
+    assert colors[[0, -1]].tolist() == [[128, 64, 128]] * 2
+    for k in (1, 2, 3):
+        own = colors[classes == k].astype(int)
+        apart = np.abs(own[:, None] - own).max(-1) + 255 * np.eye(100, dtype=int)
+        assert apart.min() > 4  # of any two in a hundred
+        assert np.diag(apart, 1).min() > 40  # of two that follow each other
+        assert np.abs(own - palette[k]).max() <= 96  # still the class's
+    np.testing.assert_array_equal(segment_colors(classes[:7], palette, np.ones(4, bool))[1:], colors[1:7])
+    assert segment_colors(classes[:0], palette, np.ones(4, bool)).shape == (0, 3)
+
+
+def test_a_line_stands_between_two_segments_of_one_class() -> None:
+    index = np.array([[0, 0, 1, 1, -1]], np.int16)
+    colors = segment_colors(np.array([1, 1], np.int16), PALETTE, np.array([False, True, False]))
+    found = overlay(np.full((1, 5, 3), 100, np.uint8), index, colors, 1.0)
+    assert found[0].tolist() == [colors[0].tolist()] * 2 + [[224] * 3, colors[1].tolist(), [100] * 3]
 
 
 def test_side_by_side_keeps_the_pictures_apart() -> None:

@@ -14,8 +14,9 @@ from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
+from panfpn.models.pixels import PixelNetwork
 from panfpn.release import parse_header, read_model
-from panfpn.runtime import PixelNetwork, make_runtime
+from panfpn.runtime import make_runtime
 from panfpn.tasks import SemanticTask
 from panfpn.types import Preprocess
 
@@ -67,25 +68,29 @@ def _cpu_has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())  # what oneDNN needs to be faster than float32
 
 
-def build_datasets(data: Data) -> tuple[Dataset, Dataset]:
+def build_datasets(data: Data, panoptic: bool = False) -> tuple[Dataset, Dataset]:
     """Training and validation data; see `open_dataset` and `open_pack` for what is refused."""
-    return build_dataset(data, data.train_split), build_dataset(data, data.val_split)
+    return build_dataset(data, data.train_split, panoptic), build_dataset(data, data.val_split, panoptic)
 
 
-def build_dataset(data: Data, split: str) -> Dataset:
-    """One split of the configured data set."""
+def build_dataset(data: Data, split: str, panoptic: bool = False) -> Dataset:
+    """One split of the configured data set, with segments if it is `panoptic`."""
     count = data.scenes[0] if split == data.train_split else data.scenes[1]
     root = data.root.expanduser() if data.root else None
     if data.pack is not None:
+        if panoptic:
+            raise ValueError(
+                f"{data.pack}: a pack holds no instances; train Panoptic FPN from the files (data.pack None)"
+            )
         return open_pack(data.pack.expanduser(), data.dataset, split, root)
-    return open_dataset(data.dataset, root, split, scene_count=count, scene_size=data.scene_size)
+    return open_dataset(data.dataset, root, split, panoptic=panoptic, scene_count=count, scene_size=data.scene_size)
 
 
 def build_transform(data: Data) -> TrainTransform:
     """The training augmentation."""
     return TrainTransform(
-        crop=data.crop, scale=data.scale, ratio=data.ratio, aspect=data.aspect, cat_max_ratio=data.cat_max_ratio,
-        flip=data.flip, photometric=data.photometric,
+        crop=data.crop, scale=data.scale, ratio=data.ratio, short_sides=data.short_sides, aspect=data.aspect,
+        cat_max_ratio=data.cat_max_ratio, flip=data.flip, photometric=data.photometric,
     )  # fmt: skip
 
 

@@ -1,8 +1,12 @@
-"""Label maps made visible. In: train ids and a palette; out: RGB pictures."""
+"""Label maps made visible. In: train ids or segments, and a palette; out: RGB pictures."""
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+_SHADES = 96  # by how much the shades of one class may differ, in each of R, G, B
+# Multiples of these, modulo 1, fill a cube evenly however many are taken (Roberts 2018, R3): g⁻¹, g⁻², g⁻³, g⁴ = g + 1.
+_STEPS = 1.2207440846057596 ** -np.arange(1.0, 4.0)
 
 
 def colorize(labels: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -11,10 +15,30 @@ def colorize(labels: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) ->
     return np.asarray(colors[labels], np.uint8)
 
 
+def segment_colors(
+    classes: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8], things: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint8]:
+    """RGB uint8 [N, 3] of segments with train ids [N]: stuff as in `palette` [K, 3], every thing in a shade of its own.
+
+    `things` [K] says which classes have shades; the shade depends on how many segments of the class stand before it.
+    """
+    colors = np.asarray(palette[classes])  # [N, 3]
+    for k in np.unique(classes):
+        if things[k]:
+            own = np.flatnonzero(classes == k)
+            places = (0.5 + np.outer(np.arange(len(own)), _STEPS)) % 1 - 0.5  # [n, 3] -0.5..0.5, the first 0
+            middle = palette[k].clip(_SHADES // 2, 255 - _SHADES // 2)  # so that no shade is cut off into another
+            colors[own] = np.rint(middle + _SHADES * places)
+    return colors
+
+
 def overlay(
     image: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8], opacity: float = 0.55
 ) -> npt.NDArray[np.uint8]:
-    """The image [H, W, 3] tinted by class, a light line where two classes meet; ignored pixels stay as they are."""
+    """The image [H, W, 3] tinted by class, a light line where two classes meet; ignored pixels stay as they are.
+
+    Segments are drawn alike: the place of each pixel's segment, and `segment_colors`.
+    """
     tinted = cv2.addWeighted(image, 1 - opacity, colorize(labels, palette), opacity, 0)
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]

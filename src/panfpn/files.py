@@ -142,6 +142,28 @@ def read_mask(path: Path) -> npt.NDArray[np.generic]:
     return decode_mask(read_bytes(path), path)
 
 
+def decode_ids(data: bytes, source: object = "id map bytes", *, rgb: bool = False) -> npt.NDArray[np.integer[Any]]:
+    """Decode a map of ids [H, W] >= 0: 8, 16 or 32 bits, or R + 256 G + 65536 B (the only form with `rgb`).
+
+    ValueError names `source`, and the form or the pixel that cannot be an id.
+    """
+    pixels = decode_mask(data, source)
+    if pixels.ndim == 3 and pixels.dtype == np.uint8:
+        four = cv2.cvtColor(np.asarray(pixels, np.uint8), cv2.COLOR_RGB2RGBA)  # [H, W, 4], so that a pixel is one word
+        words: npt.NDArray[np.integer[Any]] = four.view("<u4")[:, :, 0]
+        return words & np.uint32(0xFFFFFF)
+    form = f"{pixels.dtype} pixels" + (f" of {pixels.shape[2]} channels" if pixels.ndim == 3 else " of one channel")
+    if rgb:
+        raise ValueError(f"{source}: {form}; a panoptic PNG is 8-bit RGB, whose ids are R + 256 G + 65536 B")
+    if pixels.ndim != 2 or not np.issubdtype(pixels.dtype, np.integer):
+        raise ValueError(f"{source}: {form}; an id map has one integer a pixel, or 8-bit RGB: R + 256 G + 65536 B")
+    ids: npt.NDArray[np.integer[Any]] = np.asarray(pixels, pixels.dtype)
+    if ids.min(initial=0) < 0:
+        row, column = np.unravel_index(np.argmin(ids), ids.shape)
+        raise ValueError(f"{source}: id {ids.min()} in row {row}, column {column}; ids are 0 (none) or positive")
+    return ids
+
+
 @functools.cache
 def _png_decoder() -> Callable[..., npt.NDArray[np.uint8]] | None:
     """Where it is installed (extra `fast`), kornia-rs decodes PNG 2 (photographs) to 9 (masks) times as fast."""
