@@ -149,12 +149,12 @@ def _check_opcodes(file: Any) -> None:
         if kind not in _OPCODES:
             _refuse(f"opcode {kind}")
         if kind in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            number = len(memo) if argument is None else int(argument)
-            if number > len(memo) + 1:  # some pickles begin at 1
+            number = argument if isinstance(argument, int) else len(memo)
+            if number > 1000 + 2 * len(memo):
                 raise ValueError(f"entry {number} in a memo of {len(memo)}")
             memo[number] = stack[-1]
         elif kind in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[int(argument)])
+            stack.append(memo[argument])  # type: ignore[index]
         elif kind == "MARK":
             marks.append(len(stack))
         else:
