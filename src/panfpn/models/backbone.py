@@ -25,8 +25,13 @@ STRIDES = (4, 8, 16, 32)
 _SOME_THAT_FIT = "resnet50c, resnet50, convnext_tiny, tf_efficientnet_lite0, swin_tiny_patch4_window7_224, pvt_v2_b2"
 # How timm's constructors spell "take images of any size" (swin, swinv2, swinv2_cr). Most networks need no option.
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({}, {"strict_img_size": False}, {"dynamic_img_size": True})
-# mmsegmentation's v1c ResNets that timm has under no name of their own: (timm's name, its options)
-_DEEP_STEM = {f"resnet{depth}c": (f"resnet{depth}", {"stem_type": "deep", "stem_width": 32}) for depth in (18, 34)}
+# ResNets that timm has under no name of their own, as (timm's name, its options): mmsegmentation's v1c, and MSRA's (of
+# Caffe2 and detectron2), whose stages begin with the stride in the first 1×1 convolution.
+_MSRA = "_msra"
+_NOT_TIMMS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"resnet{depth}c": (f"resnet{depth}", {"stem_type": "deep", "stem_width": 32}) for depth in (18, 34)},
+    **{f"resnet{depth}{_MSRA}": (f"resnet{depth}", {}) for depth in (50, 101)},
+}
 # Heights and widths whose remainders at strides 4…32 differ, small and large: they stand for any size.
 _PROBES: Shapes = ((3, 97, 131), (3, 255, 350), (3, 1022, 79))
 
@@ -139,8 +144,12 @@ def _tried(name: str, device: str) -> _Plan:
 
 
 def _create_timm(name: str, **options: Any) -> nn.Module:
-    base, own = _DEEP_STEM.get(name, (name, {}))
-    return timm.create_model(base, **own, **options)  # type: ignore[no-any-return]
+    base, own = _NOT_TIMMS.get(name, (name, {}))
+    body: Any = timm.create_model(base, **own, **options)
+    if name.endswith(_MSRA):
+        for stage in (body.layer2, body.layer3, body.layer4):
+            stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+    return body  # type: ignore[no-any-return]
 
 
 def _maps(body: nn.Module, images: torch.Tensor, multiple: int) -> list[torch.Tensor]:
@@ -157,12 +166,12 @@ def _maps(body: nn.Module, images: torch.Tensor, multiple: int) -> list[torch.Te
 
 
 def _check_name(name: str) -> None:
-    if name not in _DEEP_STEM and not timm.is_model(name):
+    if name not in _NOT_TIMMS and not timm.is_model(name):
 
         def likeness(known: str) -> float:  # to the whole name or to its start: names end in sizes that nobody recalls
             return max(difflib.SequenceMatcher(None, name, k).ratio() for k in (known, known[: len(name)]))
 
-        near = sorted(timm.list_models(), key=likeness, reverse=True)[:6]
+        near = sorted([*timm.list_models(), *_NOT_TIMMS], key=likeness, reverse=True)[:6]
         raise ValueError(f"timm has no backbone {name!r}; nearest: {', '.join(near)}")
     architecture, _, tag = name.partition(".")
     tags = timm.list_models(f"{architecture}.*", pretrained=True) if tag else []
