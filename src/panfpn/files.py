@@ -91,6 +91,20 @@ def write_image(path: Path, image: npt.NDArray[np.uint8] | npt.NDArray[np.uint16
         temporary.write_bytes(data.tobytes())
 
 
+def rgb_to_ids(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """Numbers [H, W] that COCO's panoptic PNGs hold as colours [H, W, 3]: R + 256 G + 65536 B."""
+    four = np.zeros((*rgb.shape[:2], 4), np.uint8)  # four bytes are one int
+    four[:, :, :3] = rgb
+    return np.asarray(four.view("<i4")[:, :, 0], np.int32)
+
+
+def ids_to_rgb(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    """Colours [H, W, 3] of numbers [H, W]; inverse of `rgb_to_ids`, ValueError for a number beyond 24 bits."""
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < 1 << 24:
+        raise ValueError(f"segment ids reach from {ids.min()} to {ids.max()}; a PNG holds 0 to {(1 << 24) - 1}")
+    return np.ascontiguousarray(ids.astype("<i4", order="C").view(np.uint8).reshape(*ids.shape, 4)[:, :, :3])
+
+
 def _decode(data: bytes, flags: int, source: object) -> npt.NDArray[np.generic]:
     image = None
     if data:
@@ -140,20 +154,6 @@ def decode_mask(data: bytes, source: object = "mask bytes") -> npt.NDArray[np.ge
 def read_mask(path: Path) -> npt.NDArray[np.generic]:
     """Read a mask file; see `decode_mask`."""
     return decode_mask(read_bytes(path), path)
-
-
-def rgb_to_ids(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    """Numbers [H, W] that COCO's panoptic PNGs hold as colours [H, W, 3]: R + 256 G + 65536 B."""
-    four = np.zeros((*rgb.shape[:2], 4), np.uint8)  # four bytes are one int
-    four[:, :, :3] = rgb
-    return np.asarray(four.view("<i4")[:, :, 0], np.int32)
-
-
-def ids_to_rgb(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-    """Colours [H, W, 3] of numbers [H, W]; inverse of `rgb_to_ids`, ValueError for a number beyond 24 bits."""
-    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < 1 << 24:
-        raise ValueError(f"segment ids reach from {ids.min()} to {ids.max()}; a PNG holds 0 to {(1 << 24) - 1}")
-    return np.ascontiguousarray(ids.astype("<i4", order="C").view(np.uint8).reshape(*ids.shape, 4)[:, :, :3])
 
 
 @functools.cache
