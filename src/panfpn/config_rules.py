@@ -13,7 +13,7 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
     d, m, o, t, r, i = c.data, c.model, c.optim, c.train, c.run, c.inference
     return [
         ("data.pack", d.pack is None or d.dataset != "scenes", "none for procedural scenes, which are drawn"),
-        ("data.crop", min(d.crop) > 0, "two positive sizes in pixels"),
+        ("data.crop", d.crop is None or min(d.crop) > 0, "two positive sizes in pixels, or none"),
         ("data.scale", d.scale is None or min(d.scale) > 0, "two positive sizes in pixels, or none"),
         ("data.size_divisor", d.size_divisor > 0, "positive"),
         ("data.ratio", 0 < d.ratio[0] <= d.ratio[1], "two positive factors, the smaller first"),

@@ -94,6 +94,10 @@ class LabelTable:
         table[values[small]] = ids[small]
         return table
 
+    def knows(self, value: int) -> bool:
+        """Whether a raw value means a class, or is ignored."""
+        return value in self._lookup[0]
+
     def encode(self, mask: npt.NDArray[np.generic], source: object = "mask") -> npt.NDArray[np.int16]:
         """Train ids, int16 [H, W], of a raw mask [H, W] or RGB [H, W, 3].
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from panfpn.build import describe_runtime, load_task
 from panfpn.inputs import WRITTEN_SUFFIXES, Inputs, Source, as_image, written_stems
 from panfpn.labels import LabelTable
-from panfpn.models import SemanticFPN
+from panfpn.models import PanopticFPN, SemanticFPN
 from panfpn.progress import progress_bar
 from panfpn.release import SHIPPED
 from panfpn.submission import PanopticSubmission, Submission
-from panfpn.tasks import SemanticTask, check_batch_size
+from panfpn.tasks import PanopticTask, SemanticTask, check_batch_size
 from panfpn.types import PanopticMap, SemanticMap
 
 _AHEAD = 4  # images decoded before their turn, and results written behind it
@@ -44,7 +44,9 @@ class Failure:
 class Predictor:
     """A network ready to predict. Make one with `Predictor.from_file`; call it with an image."""
 
-    def __init__(self, task: SemanticTask, notes: Sequence[str] = (), *, about: str = "the plain network") -> None:
+    def __init__(
+        self, task: SemanticTask | PanopticTask, notes: Sequence[str] = (), *, about: str = "the plain network"
+    ) -> None:
         self.task = task.eval()
         self.notes = tuple(notes)  # what was left out or assumed when another library's checkpoint was read
         self.about = about  # what runs the network, where, in which precision and why
@@ -70,8 +72,8 @@ class Predictor:
         return cls(task, header.get("notes", ()), about=describe_runtime(task, asked))
 
     @property
-    def model(self) -> SemanticFPN:
-        """The network: normalised images in, stride-4 logits out."""
+    def model(self) -> SemanticFPN | PanopticFPN:
+        """The network: normalised images in, stride-4 logits out (and the instance branch's maps, if it has one)."""
         return self.task.model
 
     @property
@@ -82,7 +84,7 @@ class Predictor:
     @property
     def maps(self) -> type[Map]:
         """What it makes of an image: SemanticMap or PanopticMap."""
-        return SemanticMap if isinstance(self.task, SemanticTask) else PanopticMap
+        return PanopticMap if isinstance(self.task, PanopticTask) else SemanticMap
 
     def __call__(self, image: Any, *, confidence: bool = False, name: str | None = None) -> Map:
         """The map of one image: a path, encoded bytes, a PIL image, or an RGB array uint8 [H, W, 3].
@@ -92,7 +94,12 @@ class Predictor:
         self._check_confidence(confidence)
         if name is None:
             name = Path(image).stem if isinstance(image, str | Path) else "image"
-        return self.task.predict([as_image(image)], names=[name], confidence=confidence)[0]
+        return self._predict([as_image(image)], [name], confidence, 1)[0]
+
+    def _predict(self, images: Sequence[Image], names: list[str], confidence: bool, batch_size: int) -> Sequence[Map]:
+        if isinstance(self.task, PanopticTask):
+            return self.task.predict(images, names=names, batch_size=batch_size)
+        return self.task.predict(images, names=names, confidence=confidence, batch_size=batch_size)
 
     def stream(
         self, inputs: "Iterable[Source]", *, confidence: bool = False, batch_size: int = 1,
@@ -135,7 +142,7 @@ class Predictor:
 
         def run(_: str, numbers: list[int]) -> list[Map]:
             images, names = [part[i][1] for i in numbers], [part[i][0] for i in numbers]
-            return self.task.predict(images, names=names, confidence=confidence, batch_size=batch_size)  # type: ignore[arg-type]
+            return self._predict(images, names, confidence, batch_size)  # type: ignore[arg-type]
 
         made = _guarded(run, part[0][0], good)
         if isinstance(made, Failure) and len(part) > 1:
@@ -217,12 +224,13 @@ def predict_to_folder(
                         done += 1
                     advance(done + len(failures))
         except KeyboardInterrupt:
-            last = (
-                "; panoptic.json, which is written last, is not there" if what == ("panoptic",) and submission else ""
+            text = (
+                f"interrupted: {len(written)} of {inputs.count} inputs are done, and their files in {folder} are whole"
             )
-            raise KeyboardInterrupt(
-                f"interrupted: {len(written)} of {inputs.count} inputs are done, their files in {folder} are whole{last}"
-            ) from None
+            missing = (
+                f"; {submission.last}, which is written last, is not there" if submission and submission.last else ""
+            )
+            raise KeyboardInterrupt(text + missing) from None
     return failures, done
 
 

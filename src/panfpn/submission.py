@@ -9,15 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from panfpn.data.coco import read_coco
+from panfpn.data.instances import CityscapesSegments
 from panfpn.files import ids_to_rgb, read_image, read_json, read_mask, write_image, write_json
 from panfpn.labels import LabelTable
-from panfpn.metrics import ConfusionMatrix, SemanticScores
-from panfpn.types import PanopticMap, SemanticMap
+from panfpn.metrics import ConfusionMatrix, PanopticQuality, PanopticScores, SemanticScores
+from panfpn.types import PanopticMap, Segments, SemanticMap
 
 FORMATS = ("cityscapes", "ade20k")
 PANOPTIC_FORMATS = ("coco-panoptic", "cityscapes-panoptic")
@@ -31,6 +34,7 @@ class Submission:
     format: str
     table: LabelTable  # writes and reads the server's values
     what: ClassVar[str] = "labels"
+    last: ClassVar[str | None] = None
 
     def names(self, images: Iterable[Path]) -> list[str]:
         """Stems of the files to write, in the order of `images`; ValueError for an image the server would not know."""
@@ -43,14 +47,9 @@ class Submission:
 
     def ground_truth(self, image: Path) -> Path | None:
         """The image's ground truth in the benchmark's own folders; None where there is none."""
-        first, second = {"cityscapes": ("leftImg8bit", "gtFine"), "ade20k": ("images", "annotations")}[self.format]
-        parts = list(image.resolve().parts)
-        if first not in parts:
-            return None
-        parts[len(parts) - 1 - parts[::-1].index(first)] = second
-        stem = image.stem.replace("_leftImg8bit", "_gtFine_labelIds") if self.format == "cityscapes" else image.stem
-        truth = Path(*parts).with_name(f"{stem}.png")
-        return truth if truth.is_file() else None
+        if self.format == "cityscapes":
+            return _beside(image, "leftImg8bit", "gtFine", image.stem.replace("_leftImg8bit", "_gtFine_labelIds"))
+        return _beside(image, "images", "annotations", image.stem)
 
     def check(self, images: Iterable[Path], folder: Path) -> tuple[int, SemanticScores | None]:
         """Read what was written for `images`; returns how many files, and their scores where there is ground truth.
@@ -90,6 +89,7 @@ class PanopticSubmission:
     annotations: Path | None = None  # a JSON of the data set, and
     image_ids: Mapping[str, int | str] | None = None  # the ids in it, by file name
     what: ClassVar[str] = "panoptic"
+    last: ClassVar[str] = "panoptic.json"
 
     def names(self, images: Iterable[Path]) -> list[str]:
         """Stems of the PNGs to write, in the order of `images`; ValueError for an image the server would not know."""
@@ -116,7 +116,7 @@ class PanopticSubmission:
 
         An earlier JSON goes first, so that none is there that does not fit the PNGs if the block fails.
         """
-        file, source = folder / "panoptic.json", dict(zip(self.names(images), images, strict=True))
+        file, source = folder / self.last, dict(zip(self.names(images), images, strict=True))
         if self.annotations and file.resolve() == self.annotations.resolve():
             raise ValueError(f"{file}: the results would overwrite the annotations; choose another folder for them")
         file.unlink(missing_ok=True)
@@ -136,6 +136,64 @@ class PanopticSubmission:
 
         yield write
         write_json(file, {"images": entries, "annotations": records, "categories": self._categories()})
+
+    def ground_truth(self, image: Path) -> Path | None:
+        """The image's true segments, a PNG in the data set's own folders or beside the annotations; None if not there.
+
+        COCO: annotations/panoptic_SPLIT (or panoptic_SPLIT); Cityscapes: gtFine's instanceIds.
+        """
+        if self.format == "cityscapes-panoptic":
+            return _beside(image, "leftImg8bit", "gtFine", f"{_frame(image)}_gtFine_instanceIds")
+        file = self._truth_json(image)
+        for folder in (file.with_suffix(""), file.parent.parent / file.stem):
+            if file.is_file() and (truth := folder / f"{image.stem}.png").is_file():
+                return truth
+        return None
+
+    def _truth_json(self, image: Path) -> Path:
+        split = image.resolve().parent
+        return self.annotations or split.parent / "annotations" / f"panoptic_{split.name}.json"
+
+    def check(self, images: Iterable[Path], folder: Path) -> tuple[int, PanopticScores | None]:
+        """Read what was written for `images`; returns how many PNGs, and their scores where there is ground truth.
+
+        Raises:
+            ValueError: a file that is missing, of another size or kind, or whose segments are not those of the JSON.
+        """
+        file, images = folder / self.last, list(images)
+        if not file.is_file():
+            raise ValueError(f"{file}: missing; it is written when all images are done")
+        names, found = read_coco(file, folder / "panoptic", self.table)
+        number = {name: i for i, name in enumerate(names)}
+        quality, scored = PanopticQuality(self.table.num_classes), 0
+        truths = self._truths(images)
+        for image in images:
+            if image.name not in number:
+                raise ValueError(f"{file}: lists no {image.name!r}; it is missing the prediction of {image}")
+            png, segments = found.file(number[image.name]), found.segments(number[image.name])
+            if segments.shape != (size := read_image(image).shape[:2]):
+                raise ValueError(f"{png}: has shape {segments.shape}, but the image {image} has {size}")
+            areas = np.bincount(segments.index.ravel() + 1, minlength=len(segments.ids) + 1)[1:]
+            if not areas.all():
+                raise ValueError(f"{png}: {file} lists segment {segments.ids[areas == 0][0]}, which has no pixel")
+            if image in truths:
+                quality.update(segments, truths[image]())
+                scored += 1
+        things = [c.thing for c in self.table.classes]
+        return len(images), quality.scores(self.table.names, things) if scored else None
+
+    def _truths(self, images: Sequence[Path]) -> dict[Path, Callable[[], Segments]]:
+        """What reads the true segments of the images that have some."""
+        files = {image: truth for image in images if (truth := self.ground_truth(image))}
+        if self.format == "cityscapes-panoptic":
+            source = CityscapesSegments(self.table, tuple(files.values()))
+            return {image: partial(source.segments, i) for i, image in enumerate(files)}
+        truths: dict[Path, Callable[[], Segments]] = {}
+        for file, folder in {(self._truth_json(image), truth.parent) for image, truth in files.items()}:
+            names, coco = read_coco(file, folder, self.table)
+            known = {folder / f"{Path(name).stem}.png": i for i, name in enumerate(names)}
+            truths |= {image: partial(coco.segments, known[png]) for image, png in files.items() if png in known}
+        return truths
 
     def _ids(self, found: PanopticMap) -> list[int]:
         """Of each segment: its number; for Cityscapes the class's id, and of things 1000 times that plus a number."""
@@ -197,6 +255,16 @@ def _frame(image: Path) -> str:
     if not found:
         raise ValueError(f"{image}: its name is not CITY_SEQ_FRAME_leftImg8bit, by which the server knows it")
     return found[1]
+
+
+def _beside(image: Path, first: str, second: str, stem: str) -> Path | None:
+    """STEM.png in the folder that is called `second` where the image's is called `first`; None if it is not there."""
+    parts = list(image.resolve().parts)
+    if first not in parts:
+        return None
+    parts[len(parts) - 1 - parts[::-1].index(first)] = second
+    truth = Path(*parts).with_name(f"{stem}.png")
+    return truth if truth.is_file() else None
 
 
 def _unique(stems: list[str]) -> list[str]:

@@ -44,7 +44,7 @@ def train(config: TrainConfig | None = None, *, resume: str | Path | None = None
         config, state = load_run(Path(str(resume)))
     with joined_ranks(config.run.device) as (ranks, device), _own_generators(device):
         config = config.changed(**{"run.device": device})
-        train_data, val_data = build.build_datasets(config.data)
+        train_data, val_data = build.build_datasets(config.data, config.model.architecture == "PanopticFPN")
         config = build.resolve(config, train_data.table)
         check_batch(config, ranks)
         folder = Path(str(resume)) if resume is not None else ranks.agreed(choose_folder(config))

@@ -29,7 +29,7 @@ from panfpn.files import write_json
 from panfpn.metrics import SemanticScores
 from panfpn.models.recompute import recompute_stages
 from panfpn.release import write_release
-from panfpn.tasks import SemanticTask
+from panfpn.tasks import Task
 from panfpn.types import Batch
 
 _ASK_EVERY = 10  # steps between two looks at the other ranks' stop requests: asking makes the device wait
@@ -49,7 +49,8 @@ class Trainer:
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
         self.task = build.build_task(
             config.model, train_data.table, scale=config.data.scale, size_divisor=config.data.size_divisor,
-            inference=config.inference, loss=config.loss, precision=config.train.precision, load=not self.state.tensors,
+            inference=config.inference, loss=config.loss, precision=config.train.precision, rois=config.train.rois,
+            load=not self.state.tensors,
         )  # fmt: skip
         self._place_model()
         self.optimizer = build_optimizer(self.task.model, config.optim)
@@ -218,7 +219,7 @@ class Trainer:
         return self.average.tensors if self.average else self.task.model.state_dict()
 
     @contextmanager
-    def _evaluated(self) -> Iterator[SemanticTask]:
+    def _evaluated(self) -> Iterator[Task]:
         """The task holding the released weights, for the time of the block."""
         self.ranks.share(self._released().values())  # every rank gathers batch statistics of its own
         if not self.average:
