@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from panfpn.models import PanopticFPN, SemanticFPN
 from panfpn.progress import progress_bar
 from panfpn.release import SHIPPED
 from panfpn.submission import PanopticSubmission, Submission
-from panfpn.tasks import PanopticTask, SemanticTask, check_batch_size
+from panfpn.tasks import PanopticTask, SemanticTask, Task, check_batch_size
 from panfpn.types import PanopticMap, SemanticMap
 
 _AHEAD = 4  # images decoded before their turn, and results written behind it
@@ -44,9 +45,8 @@ class Failure:
 class Predictor:
     """A network ready to predict. Make one with `Predictor.from_file`; call it with an image."""
 
-    def __init__(
-        self, task: SemanticTask | PanopticTask, notes: Sequence[str] = (), *, about: str = "the plain network"
-    ) -> None:
+    def __init__(self, task: Task, notes: Sequence[str] = (), *, about: str = "the plain network") -> None:
+        assert isinstance(task, SemanticTask | PanopticTask)
         self.task = task.eval()
         self.notes = tuple(notes)  # what was left out or assumed when another library's checkpoint was read
         self.about = about  # what runs the network, where, in which precision and why
@@ -140,7 +140,7 @@ class Predictor:
         good = [i for i, (_, item) in enumerate(part) if not isinstance(item, Failure)]
         good.sort(key=lambda i: part[i][1].shape)  # type: ignore[union-attr]
 
-        def run(_: str, numbers: list[int]) -> list[Map]:
+        def run(_: str, numbers: list[int]) -> Sequence[Map]:
             images, names = [part[i][1] for i in numbers], [part[i][0] for i in numbers]
             return self._predict(images, names, confidence, batch_size)  # type: ignore[arg-type]
 
@@ -205,33 +205,31 @@ def predict_to_folder(
     inputs = _list_inputs(arguments, folder, submission)
     folder.mkdir(parents=True, exist_ok=True)
     images = [path for _, path in inputs.files]
+    failures: list[Failure] = []
     written: list[str] = []
-    failures, done = [], 0
-    into = submission.into(folder, images) if submission else nullcontext(lambda found: found.save(folder, what=what))
-    with into as save:
+    with submission.into(folder, images) if submission else nullcontext(partial(_save, folder, what)) as save:
 
-        def then(found: Map) -> None:
+        def finish(found: Map) -> None:
             save(found)
             written.append(found.name)
 
-        results = predictor.stream(inputs, confidence="confidence" in what, batch_size=batch_size, then=then)
+        results = predictor.stream(inputs, confidence="confidence" in what, batch_size=batch_size, then=finish)
         try:
             with progress_bar("labelling", inputs.count, show=progress) as advance, closing(results):
                 for result in results:
                     if isinstance(result, Failure):
                         failures.append(result)
-                    else:
-                        done += 1
-                    advance(done + len(failures))
+                    advance(len(written) + len(failures))
         except KeyboardInterrupt:
-            text = (
-                f"interrupted: {len(written)} of {inputs.count} inputs are done, and their files in {folder} are whole"
-            )
-            missing = (
-                f"; {submission.last}, which is written last, is not there" if submission and submission.last else ""
-            )
-            raise KeyboardInterrupt(text + missing) from None
-    return failures, done
+            text = f"interrupted: {len(written)} of {inputs.count} inputs are done, their files in {folder} are whole"
+            if submission and submission.last:
+                text += f"; {submission.last}, which is written last, is not there"
+            raise KeyboardInterrupt(text) from None
+    return failures, len(written)
+
+
+def _save(folder: Path, what: tuple[str, ...], found: Map) -> None:
+    found.save(folder, what=what)
 
 
 def _list_inputs(

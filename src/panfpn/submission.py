@@ -41,7 +41,7 @@ class Submission:
         return _unique([f"{_frame(path)}_pred" if self.format == "cityscapes" else path.stem for path in images])
 
     @contextmanager
-    def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[SemanticMap], object]]:
+    def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[Any], object]]:
         """What writes a map of one of the images, under the name that `names` gives it."""
         yield lambda found: replace(found, table=self.table).save(folder, what=(self.what,))
 
@@ -111,7 +111,7 @@ class PanopticSubmission:
         return self.image_ids[image.name]
 
     @contextmanager
-    def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[PanopticMap], object]]:
+    def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[Any], object]]:
         """What writes the PNG of one of the images, under the name that `names` gives it; ends with the JSON.
 
         An earlier JSON goes first, so that none is there that does not fit the PNGs if the block fails.
