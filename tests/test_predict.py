@@ -258,11 +258,13 @@ def test_a_panoptic_map_has_no_confidence(fake_panoptic_task: Any, image: np.nda
 def test_no_two_results_of_a_panoptic_model_are_one_file(fake_panoptic_task: Any, tmp_path: Path) -> None:
     for name in ("a.png", "a_labels.png", "a_instances.jpg", "a_overlay.jpg"):
         cv2.imwrite(str(tmp_path / name), np.zeros((20, 30, 3), np.uint8))
-    predictor, paths = panoptic_predictor(fake_panoptic_task), []
-    for result in predictor.stream(
-        Inputs([tmp_path]), then=lambda found: paths.extend(found.save(tmp_path / "out", what=found.kinds))
-    ):
-        assert isinstance(result, PanopticMap)
+    paths: list[Path] = []
+
+    def save(found: PanopticMap) -> None:
+        paths.extend(found.save(tmp_path / "out", what=found.kinds))
+
+    results = list(panoptic_predictor(fake_panoptic_task).stream(Inputs([tmp_path]), then=save))
+    assert all(isinstance(result, PanopticMap) for result in results)
     assert len(paths) == len(set(paths)) == 4 * 5
 
 

@@ -132,7 +132,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="no submission format 'voc'; there are cityscapes, ade20k, coco-panoptic, cityscapes-panoptic"
+        ValueError, match="no submission format 'voc'; there are cityscapes, ade20k, coco-panoptic, city"
     ):
         submission_for("voc", LabelTable.named("cityscapes"))
     with pytest.raises(ValueError, match=r"label table 'camvid' \(11 classes\) is not that of cityscapes"):
@@ -196,11 +196,9 @@ def predicted(
 ) -> PanopticSubmission:
     """Write a submission of random maps of the images."""
     submission = submission_for(format, table, maps=PanopticMap, **options)
-    predictor = Predictor(fake(table, options.pop("before", str)))
-    failures, done = predict_to_folder(
-        images, out, predictor=predictor, what=("panoptic",), submission=submission, progress=False
-    )
-    assert (failures, done) == ([], len(images))
+    predictor, what = Predictor(fake(table)), ("panoptic",)
+    done = predict_to_folder(images, out, predictor=predictor, what=what, submission=submission, progress=False)
+    assert done == ([], len(images))
     return submission
 
 
@@ -272,8 +270,7 @@ def test_real_coco_against_itself_and_by_chance(shared: Path, fake_panoptic_task
     again = submission_for("coco-panoptic", COCO, maps=PanopticMap)
     count, scores = again.check(images, out)
     assert count == 4 and scores is not None
-    crowds = sum(s["iscrowd"] for a in truth["annotations"] for s in a["segments_info"])
-    assert scores.mean().pq == 1.0 or crowds
+    assert scores.mean().pq == 1.0
 
 
 def test_cityscapes_is_scored_against_instance_ids(fake_panoptic_task: Any, panoptic_map: Any, tmp_path: Path) -> None:
@@ -340,9 +337,7 @@ def test_an_interrupted_submission_leaves_no_json(fake_panoptic_task: Any, tmp_p
 
     predictor = Predictor(fake_panoptic_task(COCO, press))
     options: dict[str, Any] = {"what": ("panoptic",), "submission": submission, "progress": False}
-    with pytest.raises(
-        KeyboardInterrupt, match=r"interrupted: 1 of 3 .* panoptic\.json, which is written last, is not"
-    ):
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted: 1 of 3 .*; panoptic\.json, which is written last"):
         predict_to_folder(images, out, predictor=predictor, **options)
     assert not (out / "panoptic.json").exists() and not list(out.rglob(".*"))
     predictor = Predictor(fake_panoptic_task(COCO))
@@ -373,9 +368,9 @@ def test_image_ids_of_annotations(fake_panoptic_task: Any, tmp_path: Path) -> No
 
 def test_formats_and_models_that_do_not_go_together() -> None:
     cityscapes = LabelTable.named("cityscapes")
-    with pytest.raises(ValueError, match="coco-panoptic is not for the semantic maps .* use cityscapes or ade20k"):
+    with pytest.raises(ValueError, match=r"coco-panoptic is not for the semantic maps .* use cityscapes or ade20k"):
         submission_for("coco-panoptic", COCO)
-    with pytest.raises(ValueError, match="ade20k is not for the panoptic maps .* use coco-panoptic or cityscapes-pan"):
+    with pytest.raises(ValueError, match=r"ade20k is not for the panoptic maps .* use coco-panoptic or cityscapes-pan"):
         submission_for("ade20k", LabelTable.named("ade20k"), maps=PanopticMap)
     with pytest.raises(ValueError, match=r"'coco_panoptic' \(133 classes\) is not that of cityscapes"):
         submission_for("cityscapes-panoptic", COCO, maps=PanopticMap)
