@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from panfpn.data.coco import read_coco
+from panfpn.data.coco import classes_by_category, unlisted
 from panfpn.data.instances import CityscapesSegments
-from panfpn.files import ids_to_rgb, read_image, read_json, read_mask, write_image, write_json
+from panfpn.data.panoptic import places_of
+from panfpn.files import decode_ids, ids_to_rgb, read_bytes, read_image, read_json, read_mask, write_image, write_json
 from panfpn.labels import LabelTable
 from panfpn.metrics import ConfusionMatrix, PanopticQuality, PanopticScores, SemanticScores
 from panfpn.types import PanopticMap, Segments, SemanticMap
@@ -161,17 +163,17 @@ class PanopticSubmission:
             ValueError: a file that is missing, of another size or kind, or whose segments are not those of the JSON.
         """
         file, images = folder / self.last, list(images)
+        stems = dict(zip(images, self.names(images), strict=True))
         if not file.is_file():
             raise ValueError(f"{file}: missing; it is written when all images are done")
-        names, found = read_coco(file, folder / "panoptic", self.table)
-        number = {name: i for i, name in enumerate(names)}
+        found, truths = _read_listing(file, folder / "panoptic", self.table), self._truths(images)
         quality, scored = PanopticQuality(self.table.num_classes), 0
-        truths = self._truths(images)
         for image in images:
-            if image.name not in number:
+            if image.name not in found:
                 raise ValueError(f"{file}: lists no {image.name!r}; it is missing the prediction of {image}")
-            png, segments = found.file(number[image.name]), found.segments(number[image.name])
-            if segments.shape != (size := read_image(image).shape[:2]):
+            segments, size = found[image.name](), read_image(image).shape[:2]
+            png = folder / f"{stems[image]}.png"
+            if segments.shape != size:
                 raise ValueError(f"{png}: has shape {segments.shape}, but the image {image} has {size}")
             areas = np.bincount(segments.index.ravel() + 1, minlength=len(segments.ids) + 1)[1:]
             if not areas.all():
@@ -190,9 +192,9 @@ class PanopticSubmission:
             return {image: partial(source.segments, i) for i, image in enumerate(files)}
         truths: dict[Path, Callable[[], Segments]] = {}
         for file, folder in {(self._truth_json(image), truth.parent) for image, truth in files.items()}:
-            names, coco = read_coco(file, folder, self.table)
-            known = {folder / f"{Path(name).stem}.png": i for i, name in enumerate(names)}
-            truths |= {image: partial(coco.segments, known[png]) for image, png in files.items() if png in known}
+            listed = _read_listing(file, folder, self.table)
+            own = (image for image, truth in files.items() if truth.parent == folder and image.name in listed)
+            truths |= {image: listed[image.name] for image in own}
         return truths
 
     def _ids(self, found: PanopticMap) -> list[int]:
@@ -248,6 +250,41 @@ def _image_ids(file: Path) -> dict[str, int | str]:
         return {image["file_name"]: image["id"] for image in read_json(file)["images"]}
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: has no `images` with file_name and id, as COCO's annotations have") from error
+
+
+def _read_listing(file: Path, folder: Path, table: LabelTable) -> dict[str, Callable[[], Segments]]:
+    """What reads the segments of each image that a panoptic JSON lists, by the image's file name.
+
+    ValueError for a JSON of another format, or one with a category that the table does not know.
+    """
+    try:
+        data = read_json(file)
+        class_of = classes_by_category(data["categories"], table)
+        name_of = {entry["id"]: entry["file_name"] for entry in data["images"]}
+        read: dict[str, Callable[[], Segments]] = {}
+        for annotation in data["annotations"]:
+            png, records = folder / annotation["file_name"], annotation["segments_info"]
+            if lost := [record for record in records if record["category_id"] not in class_of]:
+                category = f"segment {lost[0]['id']} of {png.name} has category {lost[0]['category_id']!r}"
+                raise ValueError(f"{file}: {category}, which label table {table.name!r} does not know")
+            read[name_of[annotation["image_id"]]] = partial(
+                _read_segments, file, png,
+                ids=np.array([record["id"] for record in records], np.int64),
+                classes=np.array([class_of[record["category_id"]] for record in records], np.int16),
+                crowd=np.array([bool(record.get("iscrowd")) for record in records], np.bool_),
+            )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not in COCO's panoptic format ({type(error).__name__}: {error})") from error
+    return read
+
+
+def _read_segments(file: Path, png: Path, *, ids: npt.NDArray[np.int64], **known: Any) -> Segments:
+    """The segments of a PNG; ValueError for an id in it that is not in `ids`, which are those of the JSON `file`."""
+    pixels = decode_ids(read_bytes(png), png, rgb=True)
+    index = places_of(pixels, ids, png)
+    for problem in unlisted(png, file, pixels, index):
+        raise ValueError(problem)
+    return Segments(index=index, ids=ids, **known)
 
 
 def _frame(image: Path) -> str:
