@@ -1,14 +1,13 @@
-"""Files as the benchmarks' servers want them. In: images and maps. Out: names, files, and a check.
+"""Segments as panopticapi and cityscapesScripts want them. In: images and PanopticMaps. Out: PNGs, a JSON, and a check.
 
-Cityscapes: one PNG of regular label ids per image, found by `CITY_SEQ_FRAME*.png` (cityscapesScripts). ADE20K: one PNG
-of class + 1 under the image's own name. Panoptic: panopticapi's PNGs of segment ids, and one JSON. FACTS E1, E3, B5.
+PNGs hold segment ids as R + 256 G + 65536 B; the JSON is in COCO's panoptic format. FACTS E1, E3.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,64 +18,11 @@ import numpy.typing as npt
 from panfpn.data.coco import classes_by_category, unlisted
 from panfpn.data.instances import CityscapesSegments
 from panfpn.data.panoptic import places_of
-from panfpn.files import decode_ids, ids_to_rgb, read_bytes, read_image, read_json, read_mask, write_image, write_json
+from panfpn.files import decode_ids, ids_to_rgb, read_bytes, read_image, read_json, write_image, write_json
 from panfpn.labels import LabelTable
-from panfpn.metrics import ConfusionMatrix, PanopticQuality, PanopticScores, SemanticScores
-from panfpn.types import PanopticMap, Segments, SemanticMap
-
-FORMATS = ("cityscapes", "ade20k")
-PANOPTIC_FORMATS = ("coco-panoptic", "cityscapes-panoptic")
-_CITYSCAPES = re.compile(r"([^_]+_\d{6}_\d{6})(_leftImg8bit)?")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """A benchmark's format for semantic maps; made for a model by `submission_for`."""
-
-    format: str
-    table: LabelTable  # writes and reads the server's values
-    what: ClassVar[str] = "labels"
-    last: ClassVar[str | None] = None
-
-    def names(self, images: Iterable[Path]) -> list[str]:
-        """Stems of the files to write, in the order of `images`; ValueError for an image the server would not know."""
-        return _unique([f"{_frame(path)}_pred" if self.format == "cityscapes" else path.stem for path in images])
-
-    @contextmanager
-    def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[Any], object]]:
-        """What writes a map of one of the images, under the name that `names` gives it."""
-        yield lambda found: replace(found, table=self.table).save(folder, what=(self.what,))
-
-    def ground_truth(self, image: Path) -> Path | None:
-        """The image's ground truth in the benchmark's own folders; None where there is none."""
-        if self.format == "cityscapes":
-            return _beside(image, "leftImg8bit", "gtFine", image.stem.replace("_leftImg8bit", "_gtFine_labelIds"))
-        return _beside(image, "images", "annotations", image.stem)
-
-    def check(self, images: Iterable[Path], folder: Path) -> tuple[int, SemanticScores | None]:
-        """Read what was written for `images`; returns how many files, and their scores where there is ground truth.
-
-        Raises:
-            ValueError: a file that is missing, of another size or kind, or holds a value the server does not score.
-        """
-        matrix, scored, count = ConfusionMatrix(self.table.num_classes), 0, 0
-        images = list(images)
-        for name, image in zip(self.names(images), images, strict=True):
-            file = folder / f"{name}.png"
-            if not file.is_file():
-                raise ValueError(f"{file}: missing; it is the prediction of {image}")
-            mask, size = read_mask(file), read_image(image).shape[:2]
-            if mask.dtype != np.uint8 or mask.shape != size:
-                raise ValueError(f"{file}: is {mask.dtype} of shape {mask.shape}, but the image {image} has {size}")
-            labels = self.table.encode(mask, file)
-            if (labels < 0).any():
-                raise ValueError(f"{file}: holds the value {int(mask[labels < 0][0])}, which is not scored")
-            truth = self.ground_truth(image)
-            if truth:
-                matrix.update(labels, self.table.encode(read_mask(truth), truth))
-                scored += 1
-            count += 1
-        return count, matrix.scores(self.table.names) if scored else None
+from panfpn.metrics import PanopticQuality, PanopticScores
+from panfpn.submission.names import beside, cityscapes_frame, unique
+from panfpn.types import PanopticMap, Segments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +45,14 @@ class PanopticSubmission:
         twice = [number for number, count in Counter(map(self.image_id, images)).items() if count > 1]
         if twice:
             raise ValueError(f"two images have the image_id {twice[0]!r}, by which the server tells them apart")
-        city = self.format == "cityscapes-panoptic"
-        return _unique([f"panoptic/{f'{_frame(path)}_gtFine_panoptic' if city else path.stem}" for path in images])
+        if self.format == "cityscapes-panoptic":
+            return unique([f"panoptic/{cityscapes_frame(path)}_gtFine_panoptic" for path in images])
+        return unique([f"panoptic/{path.stem}" for path in images])
 
     def image_id(self, image: Path) -> int | str:
         """What the server calls the image: COCO's number, in its name or in the annotations; CITY_SEQ_FRAME."""
         if self.format == "cityscapes-panoptic":
-            return _frame(image)
+            return cityscapes_frame(image)
         if self.image_ids is None:
             return int(image.stem) if re.fullmatch("[0-9]+", image.stem) else image.stem
         if image.name not in self.image_ids:
@@ -145,7 +92,7 @@ class PanopticSubmission:
         COCO: annotations/panoptic_SPLIT (or panoptic_SPLIT); Cityscapes: gtFine's instanceIds.
         """
         if self.format == "cityscapes-panoptic":
-            return _beside(image, "leftImg8bit", "gtFine", f"{_frame(image)}_gtFine_instanceIds")
+            return beside(image, "leftImg8bit", "gtFine", f"{cityscapes_frame(image)}_gtFine_instanceIds")
         file = self._truth_json(image)
         for folder in (file.with_suffix(""), file.parent.parent / file.stem):
             if file.is_file() and (truth := folder / f"{image.stem}.png").is_file():
@@ -214,38 +161,8 @@ class PanopticSubmission:
                 for c in self.table.classes]  # fmt: skip
 
 
-def submission_for(
-    format: str, table: LabelTable, *, maps: type[SemanticMap | PanopticMap] = SemanticMap,
-    annotations: Path | None = None,
-) -> Submission | PanopticSubmission:  # fmt: skip
-    """The format, for a model with label table `table` that makes `maps`; `annotations` gives COCO's image ids.
-
-    ValueError for an unknown format, or a model of other classes or maps.
-    """
-    known = (*FORMATS, *PANOPTIC_FORMATS)
-    if format not in known:
-        raise ValueError(f"no submission format {format!r}; there are {', '.join(known)}")
-    kinds = "panoptic" if maps is PanopticMap else "semantic"
-    if (format in PANOPTIC_FORMATS) != (maps is PanopticMap):
-        right = PANOPTIC_FORMATS if maps is PanopticMap else FORMATS
-        raise ValueError(f"--format {format} is not for the {kinds} maps of this model; use {' or '.join(right)}")
-    if annotations and format != "coco-panoptic":
-        raise ValueError(f"--annotations gives COCO's image ids; --format {format} takes them from the file names")
-    if format != "coco-panoptic":
-        official = LabelTable.named(format.removesuffix("-panoptic"))
-        if official.names != table.names:
-            raise ValueError(
-                f"the model's label table {table.name!r} ({table.num_classes} classes) is not that of {official.name}"
-            )
-        table = official
-    if maps is SemanticMap:
-        return Submission(format=format, table=table)
-    return PanopticSubmission(
-        format=format, table=table, annotations=annotations, image_ids=_image_ids(annotations) if annotations else None
-    )
-
-
-def _image_ids(file: Path) -> dict[str, int | str]:
+def read_image_ids(file: Path) -> dict[str, int | str]:
+    """Image ids by file name, of a JSON of COCO's; ValueError if it has none."""
     try:
         return {image["file_name"]: image["id"] for image in read_json(file)["images"]}
     except (KeyError, TypeError) as error:
@@ -285,27 +202,3 @@ def _read_segments(file: Path, png: Path, *, ids: npt.NDArray[np.int64], **known
     for problem in unlisted(png, file, pixels, index):
         raise ValueError(problem)
     return Segments(index=index, ids=ids, **known)
-
-
-def _frame(image: Path) -> str:
-    found = _CITYSCAPES.fullmatch(image.stem)
-    if not found:
-        raise ValueError(f"{image}: its name is not CITY_SEQ_FRAME_leftImg8bit, by which the server knows it")
-    return found[1]
-
-
-def _beside(image: Path, first: str, second: str, stem: str) -> Path | None:
-    """STEM.png in the folder that is called `second` where the image's is called `first`; None if it is not there."""
-    parts = list(image.resolve().parts)
-    if first not in parts:
-        return None
-    parts[len(parts) - 1 - parts[::-1].index(first)] = second
-    truth = Path(*parts).with_name(f"{stem}.png")
-    return truth if truth.is_file() else None
-
-
-def _unique(stems: list[str]) -> list[str]:
-    twice = [stem for stem, count in Counter(stems).items() if count > 1]
-    if twice:
-        raise ValueError(f"two images would be written as {twice[0]}.png, and a submission is one flat folder")
-    return stems
