@@ -70,7 +70,7 @@ def _existing(files: CocoFiles) -> CocoFiles:
 
 def files_below(folder: Path) -> set[str]:
     """Paths of all files below a folder, from there."""
-    found = set()
+    found: set[str] = set()
     for place, _, names in os.walk(folder):
         below = Path(place).relative_to(folder)
         found.update((below / name).as_posix() for name in names) if below.parts else found.update(names)

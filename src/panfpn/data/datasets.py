@@ -169,8 +169,8 @@ def open_dataset(
     if kind == "folder" and (panoptic or not (root / "masks" / split).exists()) and (root / "instances").exists():
         return _folder_with_instances(root, split, table, panoptic, lonely)
     if panoptic:
-        raise ValueError(f"{root}: no map of instance ids (looked for {root / 'instances' / split}); without, use "
-                         "Semantic FPN (model.architecture SemanticFPN)")  # fmt: skip
+        where = f"no folder {root / 'instances'}" if kind == "folder" else f"data set {kind!r} has no maps of instances"
+        raise ValueError(f"{where}, so things cannot be told apart; use Semantic FPN (model.architecture SemanticFPN)")
     openers = {"cityscapes": _cityscapes, "ade20k": _ade20k, "camvid": _camvid, "folder": _folder}
     return openers[kind](root, split, table, lonely)
 
@@ -226,9 +226,8 @@ def _folder_with_instances(
     items = paired(images, maps, root, split, "map of instance ids", lonely)
     masks = None
     if (root / "masks" / split).is_dir():
-        found = {
-            name: mask for name, _, mask in paired(images, listed(root / "masks" / split), root, split, "mask", lonely)
-        }
+        pairs = paired(images, listed(root / "masks" / split), root, split, "mask", lonely)
+        found = {name: mask for name, _, mask in pairs}
         items = tuple(item for item in items if item[0] in found)
         masks = tuple(found[name] for name, *_ in items)
     else:
