@@ -17,7 +17,7 @@ from panfpn.models.depthwise import speed_up_depthwise
 from panfpn.models.pixels import PixelNetwork
 from panfpn.release import parse_header, read_model
 from panfpn.runtime import make_runtime
-from panfpn.tasks import PanopticTask, SemanticTask, Task
+from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
 from panfpn.types import Preprocess
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,7 +35,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def describe_runtime(task: Task, precision: str) -> str:
+def describe_runtime(task: AnyTask, precision: str) -> str:
     """What makes the predictions; `precision` as it was asked for."""
     device = task.get_buffer("mean").device
     chosen = next(name for name, dtype in _DTYPES.items() if dtype == task.precision)
@@ -138,7 +138,7 @@ def build_task(
     model: Model, table: LabelTable, *, scale: tuple[int, int] | None = None, size_divisor: int = 1,
     inference: Inference = Inference(), loss: Loss | None = None,  # noqa: B008 - frozen
     precision: str = "float32", rois: int = 512, load: bool = True,
-) -> Task:  # fmt: skip
+) -> AnyTask:  # fmt: skip
     """The task of a resolved configuration; `load` = False leaves out the backbone's pretrained weights."""
     assert model.num_classes is not None and model.mean and model.std, "resolve() comes first"
     backbone = Backbone(
@@ -207,7 +207,7 @@ def load_task(
     precision: str = "auto",
     engine: str | None = None,
     compile: bool = False,
-) -> tuple[Task, dict[str, Any]]:
+) -> tuple[AnyTask, dict[str, Any]]:
     """The task of a model, ready to predict, and its header.
 
     `name` is a file, a run folder or a known name (see `read_model`). Its predictions are the plain network's, as in
@@ -227,7 +227,7 @@ def load_task(
     return task, header
 
 
-def use_engine(task: Task, engine: str = "torch", *, compile: bool = False) -> None:
+def use_engine(task: AnyTask, engine: str = "torch", *, compile: bool = False) -> None:
     """Let an engine (torch, openvino, onnxruntime) make the task's predictions; see `make_runtime` for the errors."""
     network = PixelNetwork(
         task.model, task.get_buffer("mean"), task.get_buffer("std"), task.preprocess.size_divisor
@@ -235,7 +235,7 @@ def use_engine(task: Task, engine: str = "torch", *, compile: bool = False) -> N
     task.runtime = make_runtime(engine, network, task.precision, compile=compile)
 
 
-def set_inference(task: Task, *, scale: tuple[int, int] | None, size_divisor: int, inference: Inference) -> None:
+def set_inference(task: AnyTask, *, scale: tuple[int, int] | None, size_divisor: int, inference: Inference) -> None:
     """Ask the task for labels in another way than its model was released with; ValueError for an impossible one."""
     TrainConfig(data=Data(scale=scale, size_divisor=size_divisor), inference=inference)  # applies the rules
     same_padding = size_divisor == task.preprocess.size_divisor
