@@ -135,11 +135,12 @@ def scenes_table() -> LabelTable:
 
 def open_dataset(
     kind: str, root: Path | None, split: str, *, panoptic: bool = False, scene_count: int = 64,
-    scene_size: tuple[int, int] = (192, 256), lonely: list[str] | None = None,
+    scene_size: tuple[int, int] = (192, 256), instances: str = "panoptic", lonely: list[str] | None = None,
 ) -> Dataset:  # fmt: skip
     """The data set `kind` (cityscapes, ade20k, camvid, coco_panoptic, folder, scenes) under `root`.
 
-    With `panoptic`, samples carry segments too. A list `lonely` gets a sentence for every image without mask and mask
+    With `panoptic`, samples carry segments too, and with `instances` "json" the things of COCO are those of
+    instances_SPLIT.json in training. A list `lonely` gets a sentence for every image without mask and mask
     without image, which are then left out.
 
     Raises:
@@ -163,7 +164,8 @@ def open_dataset(
     if panoptic and not any(c.thing for c in table.classes):
         raise ValueError(f"label table {table.name!r} has no things; use Semantic FPN (model.architecture SemanticFPN)")
     if kind == "coco_panoptic":
-        return open_coco(coco_files(root, split), table, panoptic=panoptic)
+        files = coco_files(root, split)
+        return open_coco(files, table, panoptic=panoptic, instances=files.instances if instances == "json" else None)
     if kind == "cityscapes" and panoptic:
         return _cityscapes_panoptic(root, split, table, lonely)
     if kind == "folder" and (panoptic or not (root / "masks" / split).exists()) and (root / "instances").exists():
