@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from panfpn.draw import overlay, side_by_side
+from panfpn.engine.figures import colored
 from panfpn.engine.report import Shown
 from panfpn.files import replacing
 from panfpn.labels import LabelTable
@@ -94,9 +95,8 @@ class RunLog:
         """Log one validation, with a few images for TensorBoard."""
         self._write({"kind": "val", "step": step, **scores.row()})
         for entry in shown[:2] + shown[-2:]:
-            truth = overlay(entry.image, entry.target, table.palette)
-            picture = side_by_side(truth, overlay(entry.image, entry.labels, table.palette))
-            self._board.add_image(f"validation/{entry.name}", picture, step, dataformats="HWC")
+            found, truth = (overlay(entry.image, *layer) for layer in colored(entry.found, entry.truth, table))
+            self._board.add_image(f"validation/{entry.name}", side_by_side(truth, found), step, dataformats="HWC")
         self._logged = time.monotonic()  # validation does not count as slow training
 
     def say(self, text: str) -> None:
