@@ -83,7 +83,10 @@ def build_dataset(data: Data, split: str, panoptic: bool = False) -> Dataset:
                 f"{data.pack}: a pack holds no instances; train Panoptic FPN from the files (data.pack None)"
             )
         return open_pack(data.pack.expanduser(), data.dataset, split, root)
-    return open_dataset(data.dataset, root, split, panoptic=panoptic, scene_count=count, scene_size=data.scene_size)
+    instances = data.instances if panoptic and split == data.train_split else "panoptic"  # scores are by segments
+    return open_dataset(
+        data.dataset, root, split, panoptic=panoptic, scene_count=count, scene_size=data.scene_size, instances=instances
+    )
 
 
 def build_transform(data: Data) -> TrainTransform:
