@@ -1,6 +1,7 @@
 """Scores for people and for files."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,14 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
-from panfpn.metrics import BoundaryCounts, ConfusionMatrix, ImageRows, SemanticScores
+from panfpn.metrics import (
+    AveragePrecision,
+    BoundaryCounts,
+    ConfusionMatrix,
+    ImageRows,
+    PanopticScores,
+    SemanticScores,
+)
 from panfpn.metrics.bootstrap import compare
 from panfpn.metrics.protocols import NAMES, score
 from panfpn.show import print_comparison, print_scores, scores_to_json
@@ -88,3 +96,52 @@ def test_comparison(scores: SemanticScores, capsys: pytest.CaptureFixture[str]) 
 
 def test_the_command_line_knows_all_protocols() -> None:
     assert get_args(get_type_hints(scoring._Eval)["protocol"]) == NAMES
+
+
+@pytest.fixture
+def panoptic(scores: SemanticScores) -> PanopticScores:
+    """Four classes: hit and missed, hit, absent, only missed."""
+    hits, wrong, missed = np.array([3, 1, 0, 0]), np.array([1, 0, 0, 0]), np.array([2, 0, 0, 4])
+    return PanopticScores(
+        names=CLASSES, things=np.array([False, True, True, True]), iou_sum=np.array([2.4, 0.7, 0, 0]),
+        true_positives=hits, false_positives=wrong, false_negatives=missed, merged=scores,
+        branch=ConfusionMatrix(2).scores(("a", "b")),
+        mask_ap=AveragePrecision(0.321, 0.5, 0.25, 0.1, 0.2, math.nan, {}),
+    )  # fmt: skip
+
+
+def test_panoptic_scores_are_printed_per_class_and_group(
+    panoptic: PanopticScores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_scores(panoptic)
+    out = capsys.readouterr().out
+    cells = [[c.strip() for c in re.split("[│┃]", line)[1:-1]] for line in out.splitlines() if line[:1] in "│┃"]
+    assert panoptic.merged is not None
+    iou = [f"{100 * v:.2f}" if v == v else "–" for v in panoptic.merged.iou]
+    assert cells == [
+        ["class", "kind", "PQ", "SQ", "RQ", "IoU merged", "TP", "FP", "FN"],
+        ["road", "stuff", "53.33", "80.00", "66.67", iou[0], "3", "1", "2"],
+        [CLASSES[1], "thing", "70.00", "70.00", "100.00", iou[1], "1", "0", "0"],
+        ["never", "thing", "absent", "", "", iou[2], "0", "0", "0"],
+        ["hit or miss", "thing", "0.00", "0.00", "0.00", iou[3], "0", "0", "4"],
+    ]
+    lines = out.splitlines()[-6:]
+    assert lines[0] == "All     PQ 41.11  SQ 50.00  RQ 55.56  (3 classes)"
+    assert lines[1] == "Things  PQ 35.00  SQ 35.00  RQ 50.00  (2 classes)"
+    assert lines[2] == "Stuff   PQ 53.33  SQ 80.00  RQ 66.67  (1 class)"
+    assert lines[3] == "semantic branch: mIoU –" and lines[4] == f"merged map: mIoU {100 * panoptic.merged.miou:.2f}"
+    assert lines[5] == "masks: AP 32.10  AP50 50.00  AP75 25.00  small 10.00  medium 20.00  large –"
+
+
+def test_panoptic_scores_without_the_rest(panoptic: PanopticScores, capsys: pytest.CaptureFixture[str]) -> None:
+    print_scores(replace(panoptic, merged=None, branch=None, mask_ap=None))
+    out = capsys.readouterr().out
+    assert "IoU" not in out and "AP" not in out and "Stuff   PQ 53.33" in out
+
+
+def test_panoptic_json_and_protocols(panoptic: PanopticScores) -> None:
+    data = scores_to_json(panoptic)
+    assert json.loads(json.dumps(data, allow_nan=False)) == data == panoptic.to_dict()
+    for ask in (print_scores, scores_to_json):
+        with pytest.raises(ValueError, match="protocol 'smp' scores semantic maps"):
+            ask(panoptic, "smp")

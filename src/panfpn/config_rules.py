@@ -66,6 +66,7 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
         ("train.batch_size", t.batch_size > 0, "positive"),
         ("train.accumulate", t.accumulate > 0, "positive"),
         ("train.freeze_at", t.freeze_at in (0, 2, 3, 4, 5), "0, or 2 to 5"),
+        ("train.freeze_at", not t.freeze_at or t.frozen_bn, "0 where train.frozen_bn is not set"),
         ("train.rois", t.rois > 0, "positive"),
         ("train.seed", 0 <= t.seed < 2**32, "from 0 to 2**32 - 1"),
         ("run.log_every", r.log_every > 0, "positive"),

@@ -149,9 +149,7 @@ def decode_ids(data: bytes, source: object = "id map bytes", *, rgb: bool = Fals
     """
     pixels = decode_mask(data, source)
     if pixels.ndim == 3 and pixels.dtype == np.uint8:
-        four = cv2.cvtColor(np.asarray(pixels, np.uint8), cv2.COLOR_RGB2RGBA)  # [H, W, 4], so that a pixel is one word
-        words: npt.NDArray[np.integer[Any]] = four.view("<u4")[:, :, 0]
-        return words & np.uint32(0xFFFFFF)
+        return rgb_to_ids(np.asarray(pixels, np.uint8))
     form = f"{pixels.dtype} pixels" + (f" of {pixels.shape[2]} channels" if pixels.ndim == 3 else " of one channel")
     if rgb:
         raise ValueError(f"{source}: {form}; a panoptic PNG is 8-bit RGB, whose ids are R + 256 G + 65536 B")
@@ -162,6 +160,20 @@ def decode_ids(data: bytes, source: object = "id map bytes", *, rgb: bool = Fals
         row, column = np.unravel_index(np.argmin(ids), ids.shape)
         raise ValueError(f"{source}: id {ids.min()} in row {row}, column {column}; ids are 0 (none) or positive")
     return ids
+
+
+def rgb_to_ids(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """Numbers [H, W] that COCO's panoptic PNGs hold as colours [H, W, 3]: R + 256 G + 65536 B."""
+    four = np.zeros((*rgb.shape[:2], 4), np.uint8)  # so that a pixel is one word
+    four[:, :, :3] = rgb
+    return np.asarray(four.view("<i4")[:, :, 0], np.int32)
+
+
+def ids_to_rgb(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    """Colours [H, W, 3] of numbers [H, W]; inverse of `rgb_to_ids`, ValueError for a number beyond 24 bits."""
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < 1 << 24:
+        raise ValueError(f"segment ids reach from {ids.min()} to {ids.max()}; a PNG holds 0 to {(1 << 24) - 1}")
+    return np.ascontiguousarray(ids.astype("<i4", order="C").view(np.uint8).reshape(*ids.shape, 4)[:, :, :3])
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import base64
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from panfpn.engine.figures import Line, line_chart, panels, smooth, thin
+from panfpn.engine.figures import Line, colored, line_chart, panels, smooth, thin
 from panfpn.engine.report import Shown, write_report
 from panfpn.files import decode_image
 from panfpn.labels import IGNORE, LabelClass, LabelTable
-from panfpn.metrics import ConfusionMatrix, SemanticScores
+from panfpn.metrics import ConfusionMatrix, PanopticQuality, SemanticScores
+from panfpn.types import Segments
 
 EVIL = "<script>alert(\"1\")</script> & 'x'"
 VOID = {"meta", "link", "img", "br"}
@@ -84,7 +86,7 @@ def make_shown(name: str, miou: float, size: tuple[int, int] = (37, 51), num_cla
     target = rng.integers(IGNORE, num_classes, size).astype(np.int16)
     labels = rng.integers(0, num_classes, size).astype(np.uint8)
     image = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
-    return Shown(name=name, image=image, labels=labels, target=target, miou=miou)
+    return Shown(name=name, image=image, found=labels, truth=target, score=miou)
 
 
 def render(folder: Path, **changed: Any) -> tuple[str, Page]:
@@ -210,7 +212,7 @@ def test_page_stays_small_with_many_classes_and_pictures_that_do_not_compress(tm
 
 def test_large_images_are_shown_small() -> None:
     big = make_shown("big", 0.5, (1024, 2048))
-    for _, uri in panels(big.image, big.labels, big.target, make_table(4).palette, 12):
+    for _, uri in panels(big.image, big.found, big.truth, make_table(4), 12):
         assert decode(uri).shape == (320, 640, 3)
 
 
@@ -220,7 +222,7 @@ def test_errors_are_red_and_ignored_pixels_dark() -> None:
     labels = np.zeros((64, 96), np.uint8)
     labels[:, 64:] = 1
     image = np.full((64, 96, 3), 128, np.uint8)
-    drawn = dict(panels(image, labels, target, np.array([[0, 0, 255], [0, 255, 0]], np.uint8), 1))
+    drawn = dict(panels(image, labels, target, make_table(2), 1))
     assert list(drawn) == ["image", "truth", "prediction", "errors"]
     errors = decode(drawn["errors"]).astype(int)
     right, ignored, wrong = (errors[8:56, x + 8 : x + 24].mean((0, 1)) for x in (0, 32, 64))
@@ -231,6 +233,76 @@ def test_errors_are_red_and_ignored_pixels_dark() -> None:
 
 def decode(uri: str) -> np.ndarray[Any, Any]:
     return decode_image(base64.b64decode(uri.partition(",")[2]))
+
+
+TOYS = LabelTable.from_dict({
+    "name": "toys", "classes": [{"name": "floor", "value": 1}, {"name": "ball <b>", "value": 2, "thing": True},
+                                {"name": "sky", "value": 3}],
+})  # fmt: skip
+
+
+def make_pair() -> tuple[Segments, Segments]:
+    """Truth: three balls (the last a crowd) on floor, void below. Found: two balls, the second half too small."""
+    index = np.zeros((60, 80), np.int16)
+    index[10:30, 5:25], index[10:30, 25:45], index[40:50, 50:70], index[55:] = 1, 2, 3, IGNORE
+    crowd = np.array([False, False, False, True])
+    truth = Segments(index=index, classes=np.array([0, 1, 1, 1], np.int16), crowd=crowd, ids=np.arange(4))
+    seen = index.copy()
+    seen[10:30, 33:45] = 0
+    seen[0:4] = 3
+    order = np.array([2, 0, 1, 3], np.int16)  # other places than in the truth
+    found = Segments(index=np.append(order, np.int16(IGNORE))[seen], classes=np.array([1, 1, 0, 2], np.int16),
+                     crowd=np.zeros(4, bool), ids=np.arange(4))  # fmt: skip
+    return found, truth
+
+
+def panoptic_report() -> dict[str, Any]:
+    found, truth = make_pair()
+    quality, matrix = PanopticQuality(3), ConfusionMatrix(3)
+    own = quality.update(found, truth)
+    matrix.update(found.labels, truth.labels)
+    names = TOYS.names
+    scores = replace(quality.scores(names, [c.thing for c in TOYS.classes]), merged=matrix.scores(names))
+    image = np.full((60, 80, 3), 128, np.uint8)
+    rows = {10: 0.25, 20: 0.125}
+    return {
+        "table": TOYS, "scores": scores,
+        "shown": [Shown(name="room", image=image, found=found, truth=truth, score=own)],
+        "history": [{"kind": "val", "step": s, "pq": v, "pq_things": v, "pq_stuff": None} for s, v in rows.items()],
+    }  # fmt: skip
+
+
+def test_panoptic_page(tmp_path: Path) -> None:
+    html, page = render(tmp_path, **panoptic_report())  # Page fails where a name is not escaped
+    words = re.sub(r"\s+", " ", page.text)
+    for figure in ("PQ 44.9 %", "PQ things 50.0 %", "PQ stuff 42.3 %", "SQ 61.5 %", "RQ 50.0 %", "mIoU merged 46.9 %",
+                   "best step 10 PQ 25.0 %", "step 10: 25 step 20: 12.5", "floor stuff 84.6 84.6 100.0 84.6 1 0 0",
+                   "ball <b> thing 50.0 100.0 50.0 56.0 1 1 1", "Most frequent confusions", "orange",
+                   "room PQ 44.9 %"):  # fmt: skip
+        assert figure in words, figure
+    assert html.count("<svg") == 1
+
+
+def test_shades_of_matches_agree_and_errors_have_their_colors() -> None:
+    found, truth = make_pair()
+    (index, colors), (true_index, true_colors) = colored(found, truth, TOYS)
+    assert index is found.index and true_index is truth.index
+    np.testing.assert_array_equal(colors[index[20, 10]], true_colors[true_index[20, 10]])  # the ball that matches
+    assert len(np.unique(true_colors[1:], axis=0)) == 3
+    np.testing.assert_array_equal(colors[index[2, 2]], TOYS.palette[2])
+    drawn = dict(panels(np.full((60, 80, 3), 128, np.uint8), found, truth, TOYS, 1))
+    errors = decode(drawn["errors"]).astype(int)
+    right, wrong, lost = errors[20, 12], errors[2, 40], errors[20, 29]
+    assert np.ptp(right) < 12 and right.mean() > 150
+    assert wrong[0] > 180 and wrong[1:].max() < 90
+    assert lost[0] > 180 and lost[1] > 120 and lost[2] < 90
+    assert errors[44:47, 55:65].max() < 45 and errors[57:].max() < 60  # crowd and void
+
+
+def test_panoptic_scores_of_nothing(tmp_path: Path) -> None:
+    scores = PanopticQuality(3).scores(TOYS.names, [c.thing for c in TOYS.classes])
+    _, page = render(tmp_path, table=TOYS, scores=scores, shown=[], history=[])
+    assert page.text.count("No validation yet") == 3 and "nan" not in page.text and "Confusion" not in page.text
 
 
 def test_loss_that_falls_far_gets_a_logarithmic_axis_but_shares_do_not() -> None:

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.data.coco import open_coco
-from panfpn.data.instances import CityscapesSegments, FolderSegments
+from panfpn.data.coco import cityscapes_files, coco_files, open_coco
+from panfpn.data.instances import CityscapesSegments, FolderSegments, check_one_thing
 from panfpn.data.listing import listed, paired
 from panfpn.data.panoptic import PanopticDataset, different_sizes
 from panfpn.data.scenes import CLASSES, Scene, draw_scene
@@ -135,11 +135,12 @@ def scenes_table() -> LabelTable:
 
 def open_dataset(
     kind: str, root: Path | None, split: str, *, panoptic: bool = False, scene_count: int = 64,
-    scene_size: tuple[int, int] = (192, 256),
+    scene_size: tuple[int, int] = (192, 256), lonely: list[str] | None = None,
 ) -> Dataset:  # fmt: skip
     """The data set `kind` (cityscapes, ade20k, camvid, coco_panoptic, folder, scenes) under `root`.
 
-    With `panoptic`, samples carry segments too.
+    With `panoptic`, samples carry segments too. A list `lonely` gets a sentence for every image without mask and mask
+    without image, which are then left out.
 
     Raises:
         ValueError: a missing root, an empty split, an image without mask or a mask without image; it names what was
@@ -151,80 +152,86 @@ def open_dataset(
         raise ValueError(f"data.root is not set; data set {kind!r} needs the folder that holds it")
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder (data.root of data set {kind!r})")
-    openers = {
-        "cityscapes": _cityscapes,
-        "ade20k": _ade20k,
-        "camvid": _camvid,
-        "folder": _folder,
-        "coco_panoptic": _coco,
-    }
-    return openers[kind](root, split, panoptic)
-
-
-def _asked(table: LabelTable, panoptic: bool) -> LabelTable:
-    """The table; ValueError if a panoptic data set is asked for and it has no things."""
+    if kind == "folder":
+        if not (root / "labels.yaml").is_file():
+            raise ValueError(
+                f"{root / 'labels.yaml'}: no such file; it must name each raw mask value, its class or `ignore`"
+            )
+        table = LabelTable.from_yaml(root / "labels.yaml")
+    else:
+        table = LabelTable.named(kind)
     if panoptic and not any(c.thing for c in table.classes):
         raise ValueError(f"label table {table.name!r} has no things; use Semantic FPN (model.architecture SemanticFPN)")
-    return table
-
-
-def _coco(root: Path, split: str, panoptic: bool) -> Dataset:
-    return open_coco(root, split, _asked(LabelTable.named("coco_panoptic"), panoptic), panoptic=panoptic)
-
-
-def _cityscapes(root: Path, split: str, panoptic: bool) -> Dataset:
-    table = _asked(LabelTable.named("cityscapes"), panoptic)
-    images = listed(root / "leftImg8bit" / split, lambda p: p.name.endswith("_leftImg8bit.png"))
-    images = {name.removesuffix("_leftImg8bit"): path for name, path in images.items()}
+    if kind == "coco_panoptic":
+        return open_coco(coco_files(root, split), table, panoptic=panoptic)
+    if kind == "cityscapes" and panoptic:
+        return _cityscapes_panoptic(root, split, table, lonely)
+    if kind == "folder" and (panoptic or not (root / "masks" / split).exists()) and (root / "instances").exists():
+        return _folder_with_instances(root, split, table, panoptic, lonely)
     if panoptic:
-        maps = listed(root / "gtFine" / split, lambda p: p.name.endswith("_gtFine_instanceIds.png"))
-        maps = {name.removesuffix("_gtFine_instanceIds"): path for name, path in maps.items()}
-        names, files, ids = zip(*paired(images, maps, root, split, "map of instance ids"), strict=True)
-        return PanopticDataset(table, tuple(zip(names, files, strict=True)), CityscapesSegments(table, ids))
+        raise ValueError(f"{root}: no map of instance ids (looked for {root / 'instances' / split}); without, use "
+                         "Semantic FPN (model.architecture SemanticFPN)")  # fmt: skip
+    openers = {"cityscapes": _cityscapes, "ade20k": _ade20k, "camvid": _camvid, "folder": _folder}
+    return openers[kind](root, split, table, lonely)
+
+
+def _cityscapes(root: Path, split: str, table: LabelTable, lonely: list[str] | None) -> FileDataset:
+    images = _cityscapes_images(root, split)
     masks = listed(root / "gtFine" / split, lambda p: "_gtFine_label" in p.name)
     train_ids = {n.removesuffix("_gtFine_labelTrainIds"): p for n, p in masks.items() if n.endswith("TrainIds")}
     raw_ids = {n.removesuffix("_gtFine_labelIds"): p for n, p in masks.items() if n.endswith("labelIds")}
     if len(train_ids) >= len(raw_ids):
-        return FileDataset(table, paired(images, train_ids, root, split), table.as_train_ids())
-    return FileDataset(table, paired(images, raw_ids, root, split))
+        return FileDataset(table, paired(images, train_ids, root, split, lonely=lonely), table.as_train_ids())
+    return FileDataset(table, paired(images, raw_ids, root, split, lonely=lonely))
 
 
-def _ade20k(root: Path, split: str, panoptic: bool) -> Dataset:
+def _cityscapes_panoptic(root: Path, split: str, table: LabelTable, lonely: list[str] | None) -> PanopticDataset:
+    """From the maps of instance ids that the data set comes with, or from COCO's form where only that is there."""
+    coco = root / "gtFine" / f"cityscapes_panoptic_{split}.json"
+    if coco.is_file() and not any((root / "gtFine" / split).rglob("*_gtFine_instanceIds.png")):
+        return open_coco(cityscapes_files(root, split), table, panoptic=True)
+    maps = listed(root / "gtFine" / split, lambda p: p.name.endswith("_gtFine_instanceIds.png"))
+    maps = {name.removesuffix("_gtFine_instanceIds"): path for name, path in maps.items()}
+    items = paired(_cityscapes_images(root, split), maps, root, split, "map of instance ids", lonely)
+    images, files = tuple(item[:2] for item in items), tuple(item[2] for item in items)
+    return PanopticDataset(table, images, CityscapesSegments(table, files))
+
+
+def _cityscapes_images(root: Path, split: str) -> dict[str, Path]:
+    images = listed(root / "leftImg8bit" / split, lambda p: p.name.endswith("_leftImg8bit.png"))
+    return {name.removesuffix("_leftImg8bit"): path for name, path in images.items()}
+
+
+def _ade20k(root: Path, split: str, table: LabelTable, lonely: list[str] | None) -> FileDataset:
     folder = {"train": "training", "val": "validation"}.get(split, split)
     images, masks = listed(root / "images" / folder), listed(root / "annotations" / folder)
-    return FileDataset(_asked(LabelTable.named("ade20k"), panoptic), paired(images, masks, root, split))
+    return FileDataset(table, paired(images, masks, root, split, lonely=lonely))
 
 
-def _camvid(root: Path, split: str, panoptic: bool) -> Dataset:
+def _camvid(root: Path, split: str, table: LabelTable, lonely: list[str] | None) -> FileDataset:
     images, masks = listed(root / split), listed(root / f"{split}annot")
-    return FileDataset(_asked(LabelTable.named("camvid"), panoptic), paired(images, masks, root, split))
+    return FileDataset(table, paired(images, masks, root, split, lonely=lonely))
 
 
-def _folder(root: Path, split: str, panoptic: bool) -> Dataset:
-    if not (root / "labels.yaml").is_file():
-        raise ValueError(
-            f"{root / 'labels.yaml'}: no such file; it must name each raw mask value, its class or `ignore`"
-        )
-    table = _asked(LabelTable.from_yaml(root / "labels.yaml"), panoptic)
-    images, has_masks = listed(root / "images" / split), (root / "masks" / split).is_dir()
-    if not panoptic and (has_masks or not (root / "instances" / split).is_dir()):
-        return FileDataset(table, paired(images, listed(root / "masks" / split), root, split))
-    maps = listed(root / "instances" / split)
-    names, files, ids = zip(*paired(images, maps, root, split, "map of instance ids"), strict=True)
+def _folder(root: Path, split: str, table: LabelTable, lonely: list[str] | None) -> FileDataset:
+    images, masks = listed(root / "images" / split), listed(root / "masks" / split)
+    return FileDataset(table, paired(images, masks, root, split, lonely=lonely))
+
+
+def _folder_with_instances(
+    root: Path, split: str, table: LabelTable, panoptic: bool, lonely: list[str] | None
+) -> PanopticDataset:
+    """Of maps of instance ids, and masks of the classes if there are any; else the table must have one thing."""
+    images, maps = listed(root / "images" / split), listed(root / "instances" / split)
+    items = paired(images, maps, root, split, "map of instance ids", lonely)
     masks = None
-    if has_masks:
-        masks = tuple(mask for *_, mask in paired(images, listed(root / "masks" / split), root, split))
+    if (root / "masks" / split).is_dir():
+        found = {
+            name: mask for name, _, mask in paired(images, listed(root / "masks" / split), root, split, "mask", lonely)
+        }
+        items = tuple(item for item in items if item[0] in found)
+        masks = tuple(found[name] for name, *_ in items)
     else:
-        _check_one_thing(table, root)
-    return PanopticDataset(table, tuple(zip(names, files, strict=True)), FolderSegments(table, ids, masks), panoptic)
-
-
-def _check_one_thing(table: LabelTable, root: Path) -> None:
-    """ValueError if instances without masks leave the class of a pixel open."""
-    things = [c for c in table.classes if c.thing]
-    if len(things) != 1:
-        raise ValueError(f"{root / 'labels.yaml'}: declares {len(things)} things, but without masks/ the class of an "
-                         "instance is known only if there is exactly one")  # fmt: skip
-    if 0 in things[0].values or not table.knows(0):
-        raise ValueError(f"{root / 'labels.yaml'}: value 0 must be a class of stuff or ignored: it is what pixels "
-                         "without an instance are")  # fmt: skip
+        check_one_thing(table, root / "labels.yaml")
+    source = FolderSegments(table, tuple(item[2] for item in items), masks)
+    return PanopticDataset(table, tuple(item[:2] for item in items), source, panoptic)

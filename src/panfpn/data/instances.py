@@ -122,6 +122,17 @@ class FolderSegments:
         return classes[:-1]
 
 
+def check_one_thing(table: LabelTable, file: Path) -> None:
+    """ValueError names the table's `file`, if maps of instances alone leave the class of a pixel open."""
+    things = [c for c in table.classes if c.thing]
+    if len(things) != 1:
+        raise ValueError(f"{file}: declares {len(things)} things; without masks/, instances are known to be of a class "
+                         "only if there is exactly one")  # fmt: skip
+    if 0 in things[0].values or not table.knows(0):
+        raise ValueError(f"{file}: value 0 must be a class of stuff, or ignored: it is what pixels without an instance "
+                         "are where there are no masks/")  # fmt: skip
+
+
 def things_in(table: LabelTable) -> npt.NDArray[np.bool_]:
     """Whether each class is a thing; False once more at the end, for IGNORE."""
     return np.array([*(c.thing for c in table.classes), False])

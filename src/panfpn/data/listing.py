@@ -23,16 +23,23 @@ def listed(folder: Path, wanted: Callable[[Path], bool] = lambda _: True) -> dic
 
 
 def paired(
-    images: dict[str, Path], masks: dict[str, Path], root: Path, split: str, what: str = "mask"
-) -> tuple[tuple[str, Path, Path], ...]:
-    """(name, image, mask) of all names; ValueError names those that only one side has."""
-    for kind, lonely, other in (
-        ("image", images.keys() - masks.keys(), what),
-        (what, masks.keys() - images.keys(), "image"),
-    ):
-        if lonely:
-            names = ", ".join(sorted(lonely)[:5]) + (", …" if len(lonely) > 5 else "")
-            verb = "has" if len(lonely) == 1 else "have"
-            plural = "" if len(lonely) == 1 else "s"
-            raise ValueError(f"{root}: {len(lonely)} {kind}{plural} of split {split!r} {verb} no {other}: {names}")
-    return tuple((name, images[name], masks[name]) for name in sorted(images))
+    images: dict[str, Path], masks: dict[str, Path], root: Path, split: str, what: str = "mask",
+    lonely: list[str] | None = None,
+) -> tuple[tuple[str, Path, Path], ...]:  # fmt: skip
+    """(name, image, mask) of all names.
+
+    ValueError names those that only one side has; given a list `lonely`, it gets a sentence for each instead.
+    """
+    for kind, own, others, other in (("image", images, masks, what), (what, masks, images, "image")):
+        alone = sorted(own.keys() - others.keys())
+        if lonely is not None:
+            lonely += [f"{own[name]}: {kind} of split {split!r} that has no {other}" for name in alone]
+        elif alone:
+            names = ", ".join(alone[:5]) + (", …" if len(alone) > 5 else "")
+            verb = "has" if len(alone) == 1 else "have"
+            plural = "" if len(alone) == 1 else "s"
+            raise ValueError(f"{root}: {len(alone)} {kind}{plural} of split {split!r} {verb} no {other}: {names}")
+    pairs = tuple((name, images[name], masks[name]) for name in sorted(images.keys() & masks.keys()))
+    if not pairs:
+        raise ValueError(f"{root}: no image of split {split!r} has a {what} of its name")
+    return pairs

@@ -14,11 +14,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.draw import overlay
-from panfpn.labels import IGNORE
+from panfpn.draw import overlay, segment_colors
+from panfpn.labels import IGNORE, LabelTable
+from panfpn.metrics.panoptic import count_overlaps, matched_iou
+from panfpn.types import Segments
 
 DASH = "\u2013"  # where a number would stand
 Point = tuple[float, float]
+Map = npt.NDArray[np.integer]  # [H, W]
+Masks = npt.NDArray[np.bool_]
+Colored = tuple[Map, npt.NDArray[np.uint8]]  # places [H, W] in a list of colours [N, 3]
 MANY = 24  # classes above which bars are thin and in columns
 _MOST_POINTS = 300  # of one curve: more than a screen resolves
 _PANEL_PIXELS = 640 * 320
@@ -178,6 +183,11 @@ def _steps(value: float) -> str:
     return f"{value / 1000:g}k" if value >= 1000 and value % 100 == 0 else f"{value:g}"
 
 
+def beside(*parts: str) -> str:
+    """Parts next to each other where the screen is wide enough, else one below the other."""
+    return f'<div class="beside">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
+
+
 def bars(names: Sequence[str], values: npt.NDArray[np.float64], palette: npt.NDArray[np.uint8]) -> str:
     """Horizontal bars of shares, best first, in class colours; classes without a value come last, as absent."""
     rows = []
@@ -223,33 +233,51 @@ def heat_map(names: Sequence[str], shares: npt.NDArray[np.float64], label: Calla
     )
 
 
+def colored(found: Map | Segments, truth: Map | Segments, table: LabelTable) -> tuple[Colored, Colored]:
+    """What `overlay` draws prediction and truth with; a predicted segment has the shade of the true one it matches."""
+    if not isinstance(found, Segments) or not isinstance(truth, Segments):
+        assert not isinstance(found, Segments) and not isinstance(truth, Segments)
+        return (found, table.palette), (truth, table.palette)
+    things = np.array([c.thing for c in table.classes])
+    found_colors, true_colors = (segment_colors(s.classes, table.palette, things) for s in (found, truth))
+    true, predicted = np.nonzero(matched_iou(count_overlaps(found, truth), found, truth))
+    found_colors[predicted] = true_colors[true]
+    return (found.index, found_colors), (truth.index, true_colors)
+
+
 def panels(
-    image: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.integer],
-    target: npt.NDArray[np.integer],
-    palette: npt.NDArray[np.uint8],
-    pictures: int,
+    image: npt.NDArray[np.uint8], found: Map | Segments, truth: Map | Segments, table: LabelTable, pictures: int
 ) -> list[tuple[str, str]]:
     """(caption, data URI) of image, truth, prediction and errors, small enough for `pictures` such rows on one page."""
-    height, width = target.shape
+    height, width = image.shape[:2]
     scale = min(1.0, math.sqrt(_PANEL_PIXELS / (height * width)))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    target = cv2.resize(target.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
-    labels = cv2.resize(labels.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
+    wrong, lost, ignored = (
+        cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for mask in _errors(found, truth)
+    )
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     errors = (110 + grey * 0.55).astype(np.uint8)
-    wrong, ignored = labels != target, target == IGNORE
+    errors[lost] = (grey[lost] * 0.25 + np.array([190, 120, 10])).astype(np.uint8)
     errors[wrong] = (grey[wrong] * 0.25 + np.array([180, 20, 20])).astype(np.uint8)
     errors[ignored] = grey[ignored] // 5  # last: an ignored pixel is never wrong
-    drawn = {
-        "image": image,
-        "truth": overlay(image, target, palette),
-        "prediction": overlay(image, labels, palette),
-        "errors": errors,
-    }
+    predicted, true = (
+        overlay(image, cv2.resize(index.astype(np.int16), size, interpolation=cv2.INTER_NEAREST), colors)
+        for index, colors in colored(found, truth, table)
+    )
+    drawn = {"image": image, "truth": true, "prediction": predicted, "errors": errors}
     budget = _PICTURE_BYTES // (len(drawn) * pictures)
     return [(name, _data_uri(picture, budget)) for name, picture in drawn.items()]
+
+
+def _errors(found: Map | Segments, truth: Map | Segments) -> tuple[Masks, Masks, Masks]:
+    """Where the class is wrong, where the segment matches none, and what does not count [H, W]."""
+    if not isinstance(found, Segments) or not isinstance(truth, Segments):
+        return np.asarray(found != truth), np.zeros(truth.shape, bool), np.asarray(truth == IGNORE)
+    matched = np.pad(matched_iou(count_overlaps(found, truth), found, truth) > 0, (0, 1))  # void: the last, as index -1
+    lost = ~matched[truth.index, found.index]
+    crowd = np.append(truth.crowd, True)
+    return found.labels != truth.labels, lost, crowd[truth.index]
 
 
 def _data_uri(picture: npt.NDArray[np.uint8], budget: int) -> str:

@@ -16,9 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from panfpn.draw import overlay, side_by_side
+from panfpn.engine.figures import colored
 from panfpn.engine.report import Shown
 from panfpn.files import replacing
 from panfpn.labels import LabelTable
+from panfpn.metrics import Scores
 
 
 def peak_memory_gb(device: torch.device) -> float:
@@ -89,15 +91,12 @@ class RunLog:
             )
         self._logged, self._logged_step = now, step
 
-    def validation(self, step: int, scores: Mapping[str, Any], shown: list[Shown], table: LabelTable) -> None:
+    def validation(self, step: int, scores: Scores, shown: list[Shown], table: LabelTable) -> None:
         """Log one validation, with a few images for TensorBoard."""
-        means = {key: scores[key] for key in ("miou", "macc", "aacc", "fwiou", "mfscore")}
-        iou = {name: entry["iou"] for name, entry in scores["classes"].items()}
-        self._write({"kind": "val", "step": step, **means, "iou": iou})
+        self._write({"kind": "val", "step": step, **scores.row()})
         for entry in shown[:2] + shown[-2:]:
-            truth = overlay(entry.image, entry.target, table.palette)
-            picture = side_by_side(truth, overlay(entry.image, entry.labels, table.palette))
-            self._board.add_image(f"validation/{entry.name}", picture, step, dataformats="HWC")
+            found, truth = (overlay(entry.image, *layer) for layer in colored(entry.found, entry.truth, table))
+            self._board.add_image(f"validation/{entry.name}", side_by_side(truth, found), step, dataformats="HWC")
         self._logged = time.monotonic()  # validation does not count as slow training
 
     def say(self, text: str) -> None:
@@ -132,7 +131,7 @@ class SilentLog:
     def train(self, step: int, losses: Mapping[str, float], lr: float) -> None:
         """Nothing."""
 
-    def validation(self, step: int, scores: Mapping[str, Any], shown: list[Shown], table: LabelTable) -> None:
+    def validation(self, step: int, scores: Scores, shown: list[Shown], table: LabelTable) -> None:
         """Nothing."""
 
     def say(self, text: str) -> None:

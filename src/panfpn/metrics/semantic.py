@@ -6,7 +6,7 @@ protocols.py has its other scores and those of other evaluators.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -58,6 +58,8 @@ class SemanticScores:
     counts: Counts  # [K + 1, K + 1], true class by predicted class; the last row and column: no class
     images: ImageRows | None = None
     boundary: BoundaryCounts | None = None
+
+    headline: ClassVar[str] = "mIoU"
 
     @property
     def pixels(self) -> Counts:
@@ -112,6 +114,20 @@ class SemanticScores:
     def fwiou(self) -> float:
         """IoU weighted by how often a class is true."""
         return float(share(np.nansum(self.iou * self.pixels), self.pixels.sum()))
+
+    @property
+    def value(self) -> float:
+        """The mean IoU, by which the best weights are chosen."""
+        return self.miou
+
+    def summary(self) -> str:
+        """One line for a log."""
+        return f"mIoU {self.miou:.4f}  mAcc {self.macc:.4f}  aAcc {self.aacc:.4f}"
+
+    def row(self) -> dict[str, Any]:
+        """What metrics.jsonl holds of one validation: means, and IoU of each class."""
+        means = {key: plain(getattr(self, key)) for key in ("miou", "macc", "aacc", "fwiou", "mfscore")}
+        return means | {"iou": dict(zip(self.names, map(plain, self.iou), strict=True))}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, without the images and boundaries; a class that never occurs has null scores."""

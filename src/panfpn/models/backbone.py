@@ -68,6 +68,21 @@ class Backbone(nn.Module):
         """
         return _maps(self.body, images, self.multiple)
 
+    def freeze(self, level: int) -> None:
+        """Train no weight that c2 (`level` 2) … c5 (5) depends on: those that a gradient reaches. 0 freezes none."""
+        if not level:
+            return
+        weights = [w for w in self.body.parameters() if w.requires_grad]
+        was_training = self.training
+        self.eval()  # norm statistics stay as they are
+        images = torch.zeros(1, len(self.mean), 64, 64, device=next(self.body.parameters()).device)
+        total = sum(m.sum() for m in self(images)[: level - 1])
+        assert isinstance(total, torch.Tensor)
+        for weight, gradient in zip(weights, torch.autograd.grad(total, weights, allow_unused=True), strict=True):
+            if gradient is not None:
+                weight.requires_grad_(False)
+        self.train(was_training)
+
     def load(self, path: Path) -> None:
         """Load local weights (.safetensors, or .pth read without executing code) in timm's names.
 

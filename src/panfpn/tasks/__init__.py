@@ -5,4 +5,15 @@ from panfpn.tasks.semantic import SemanticTask
 from panfpn.tasks.task import Runtime, Task
 from panfpn.tasks.views import check_batch_size, view_sizes, window_starts
 
-__all__ = ["PanopticTask", "Runtime", "SemanticTask", "Task", "check_batch_size", "view_sizes", "window_starts"]
+AnyTask = SemanticTask | PanopticTask
+
+__all__ = [
+    "AnyTask",
+    "PanopticTask",
+    "Runtime",
+    "SemanticTask",
+    "Task",
+    "check_batch_size",
+    "view_sizes",
+    "window_starts",
+]

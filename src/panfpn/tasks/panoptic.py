@@ -75,14 +75,24 @@ class PanopticTask(Task):
         instance |= self._box_and_mask_losses(maps.pyramid, samples)
         return terms | {name: self.instance_weight * share * value for name, value in instance.items()}
 
-    def _channels(self, targets: torch.Tensor) -> torch.Tensor:
-        """Train ids [B, H, W] as channels of the semantic branch."""
-        model = self.model
-        channel = [0 if k in model.thing_ids else IGNORE for k in range(model.num_classes)]
-        for place, k in enumerate(model.semantic_ids):
+    @property
+    def semantic_channels(self) -> npt.NDArray[np.int16]:
+        """The channel of the semantic branch of each train id [K]; things it does not tell apart are 'other', 0."""
+        channels = np.zeros(self.model.num_classes, np.int16)
+        for channel, k in enumerate(self.model.semantic_ids):
             if k != IGNORE:
-                channel[k] = place
-        return torch.tensor([*channel, IGNORE], dtype=targets.dtype, device=targets.device)[targets.long()]
+                channels[k] = channel
+        return channels
+
+    @property
+    def semantic_names(self) -> tuple[str, ...]:
+        """What the channels of the semantic branch are called."""
+        return tuple("things" if k == IGNORE else self.table.names[k] for k in self.model.semantic_ids)
+
+    def _channels(self, targets: torch.Tensor) -> torch.Tensor:
+        """Train ids [B, H, W] as channels of the semantic branch, IGNORE as it is."""
+        channels = torch.from_numpy(np.append(self.semantic_channels, np.int16(IGNORE)))
+        return channels.to(targets.device)[targets.long()]
 
     def _box_and_mask_losses(
         self, pyramid: Sequence[torch.Tensor], samples: list[BoxSample]
