@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from panfpn.models import SemanticFPN
 
 FAMILIES = {
-    "ResNet": "resnet18 resnet50 resnet50c resnet101c resnet50d",
+    "ResNet": "resnet18 resnet50 resnet50c resnet101c resnet50d resnet50_msra",
     "ResNeXt, SE, ECA, SK, split attention": "resnext50_32x4d seresnet50 ecaresnet26t skresnet18 resnest14d",
     "Res2Net": "res2net50_26w_4s",
     "ConvNeXt": "convnext_tiny convnextv2_atto",

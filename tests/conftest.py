@@ -1,17 +1,22 @@
 """What every test needs: few threads, real data where it is, and small data sets where it is not."""
 
 import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from panfpn.config import Model
+from panfpn.config import Inference, Model
 from panfpn.interop.mmseg import mmseg_name
+from panfpn.labels import LabelTable
 from panfpn.models import SemanticFPN
+from panfpn.tasks import PanopticTask
+from panfpn.types import Detections, PanopticMap, Preprocess, Segment
 
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
 cv2.setNumThreads(1)
@@ -69,3 +74,65 @@ def small_mmseg() -> dict[str, torch.Tensor]:
     network = SemanticFPN("resnet18", 3, fpn_channels=8, head_channels=8)
     torch.nn.init.normal_(network.head.classifier.weight)
     return {mmseg_name(name, Model(backbone="resnet18")): t for name, t in network.state_dict().items()}
+
+
+def random_map(table: LabelTable, image: np.ndarray, name: str = "image", seed: int = 0) -> PanopticMap:
+    """A panoptic map of the image: stripes of stuff and void, and on them rectangles that are things."""
+    rng = np.random.default_rng([seed, *image.shape])
+    height, width = image.shape[:2]
+    stuff = [k for k, c in enumerate(table.classes) if not c.thing]
+    things = [k for k, c in enumerate(table.classes) if c.thing]
+    owner = np.repeat(rng.choice([-1, *stuff], height)[:, None], width, 1)  # train ids; things are -2, -3, …
+    classes = {}
+    for number in range(-2, -2 - int(rng.integers(1, 6)), -1):
+        top, left = rng.integers(0, height), rng.integers(0, width)
+        owner[top : top + height // 2 + 1, left : left + width // 2 + 1] = number
+        classes[number] = int(rng.choice(things))
+    segments, info = np.zeros((height, width), np.int32), []
+    found = np.unique(owner).tolist()
+    for place in [n for n in classes if n in found] + [k for k in found if k >= 0]:
+        mask = owner == place
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        k, thing = classes.get(place, place), place < 0
+        box = (columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+        segments[mask] = len(info) + 1
+        info.append(Segment(
+            id=len(info) + 1, train_id=k, name=table.names[k], thing=thing, area=int(mask.sum()),
+            box=tuple(map(int, box)), score=0.9 - 0.05 * len(info) if thing else None,
+        ))  # fmt: skip
+    none = Detections(
+        boxes=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), classes=np.zeros(0, np.int16), masks=()
+    )
+    return PanopticMap(segments=segments, info=tuple(info), table=table, semantic=np.zeros((height, width), np.int16),
+                       detections=none, image=image, name=name)  # fmt: skip
+
+
+class FakePanopticTask(PanopticTask):
+    """A task without a network, whose maps are `random_map`s; `before` is called with the name of each image."""
+
+    def __init__(self, table: LabelTable, before: Callable[[str], Any] = str) -> None:
+        torch.nn.Module.__init__(self)
+        self.table, self.before, self.runtime = table, before, None
+        self.preprocess, self.inference = Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3), Inference()
+
+    def predict(
+        self, images: Sequence[np.ndarray], *, names: Sequence[str] | None = None, **_: Any
+    ) -> list[PanopticMap]:
+        """Maps of the images."""
+        maps = []
+        for image, name in zip(images, names or ["image"] * len(images), strict=True):
+            self.before(name)
+            maps.append(random_map(self.table, image, name))
+        return maps
+
+
+@pytest.fixture(scope="session")
+def panoptic_map() -> Callable[..., PanopticMap]:
+    """`random_map`."""
+    return random_map
+
+
+@pytest.fixture(scope="session")
+def fake_panoptic_task() -> type[FakePanopticTask]:
+    """`FakePanopticTask`."""
+    return FakePanopticTask

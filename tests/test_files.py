@@ -21,10 +21,12 @@ from panfpn import files
 from panfpn.files import (
     decode_image,
     decode_mask,
+    ids_to_rgb,
     read_image,
     read_json,
     read_mask,
     replacing,
+    rgb_to_ids,
     sha256,
     write_image,
     write_json,
@@ -338,3 +340,25 @@ def test_without_the_fast_decoder_png_is_read_by_opencv(monkeypatch: pytest.Monk
 def test_rgb_is_opencvs_bgr_turned_round(suffix: str, shape: tuple[int, ...]) -> None:
     data = cv2.imencode(suffix, pixels(*shape))[1]
     np.testing.assert_array_equal(decode_image(data.tobytes()), cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+def test_numbers_in_colours_by_hand() -> None:
+    rgb = np.array([[[1, 2, 3], [255, 255, 255]], [[0, 0, 0], [0, 1, 0]]], np.uint8)
+    ids = np.array([[1 + 256 * 2 + 65536 * 3, (1 << 24) - 1], [0, 256]])
+    np.testing.assert_array_equal(rgb_to_ids(rgb), ids)
+    np.testing.assert_array_equal(ids_to_rgb(ids), rgb)
+    np.testing.assert_array_equal(rgb_to_ids(rgb[:, ::-1]), ids[:, ::-1])  # a view
+    for wrong in (np.array([[-1]]), np.array([[0, 1 << 24]])):
+        with pytest.raises(ValueError, match=r"segment ids reach from .* a PNG holds 0 to 16777215"):
+            ids_to_rgb(wrong)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rgb=hnp.arrays(np.uint8, st.tuples(st.integers(1, 7), st.integers(1, 7), st.just(3))),
+    dtype=st.sampled_from([np.int32, np.int64]),
+)
+def test_numbers_in_colours_round_trip(rgb: np.ndarray, dtype: type) -> None:
+    ids = rgb_to_ids(rgb)
+    assert ids.dtype == np.int32 and ids.shape == rgb.shape[:2]
+    np.testing.assert_array_equal(ids_to_rgb(ids.astype(dtype).T.copy().T), rgb)  # of any layout

@@ -12,8 +12,9 @@ from panfpn.config import Inference, Model, TrainConfig
 from panfpn.data.datasets import scenes_table
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
+from panfpn.models.pixels import PixelNetwork
 from panfpn.predict import Predictor, predict_to_folder
-from panfpn.runtime import ENGINES, PixelNetwork, TorchRuntime, make_runtime
+from panfpn.runtime import ENGINES, TorchRuntime, make_runtime
 from panfpn.tasks import SemanticTask
 
 SIZES = [(1, 64, 96), (1, 71, 45), (2, 33, 80), (1, 128, 32)]

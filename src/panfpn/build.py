@@ -12,11 +12,12 @@ from panfpn.config import Data, Inference, Loss, Model, TrainConfig
 from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack
 from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
-from panfpn.models import Backbone, SemanticFPN
+from panfpn.models import Backbone, PanopticFPN, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
+from panfpn.models.pixels import PixelNetwork
 from panfpn.release import parse_header, read_model
-from panfpn.runtime import PixelNetwork, make_runtime
-from panfpn.tasks import SemanticTask
+from panfpn.runtime import make_runtime
+from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
 from panfpn.types import Preprocess
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -34,7 +35,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def describe_runtime(task: SemanticTask, precision: str) -> str:
+def describe_runtime(task: AnyTask, precision: str) -> str:
     """What makes the predictions; `precision` as it was asked for."""
     device = task.get_buffer("mean").device
     chosen = next(name for name, dtype in _DTYPES.items() if dtype == task.precision)
@@ -67,25 +68,29 @@ def _cpu_has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())  # what oneDNN needs to be faster than float32
 
 
-def build_datasets(data: Data) -> tuple[Dataset, Dataset]:
+def build_datasets(data: Data, panoptic: bool = False) -> tuple[Dataset, Dataset]:
     """Training and validation data; see `open_dataset` and `open_pack` for what is refused."""
-    return build_dataset(data, data.train_split), build_dataset(data, data.val_split)
+    return build_dataset(data, data.train_split, panoptic), build_dataset(data, data.val_split, panoptic)
 
 
-def build_dataset(data: Data, split: str) -> Dataset:
-    """One split of the configured data set."""
+def build_dataset(data: Data, split: str, panoptic: bool = False) -> Dataset:
+    """One split of the configured data set, with segments if it is `panoptic`."""
     count = data.scenes[0] if split == data.train_split else data.scenes[1]
     root = data.root.expanduser() if data.root else None
     if data.pack is not None:
+        if panoptic:
+            raise ValueError(
+                f"{data.pack}: a pack holds no instances; train Panoptic FPN from the files (data.pack None)"
+            )
         return open_pack(data.pack.expanduser(), data.dataset, split, root)
-    return open_dataset(data.dataset, root, split, scene_count=count, scene_size=data.scene_size)
+    return open_dataset(data.dataset, root, split, panoptic=panoptic, scene_count=count, scene_size=data.scene_size)
 
 
 def build_transform(data: Data) -> TrainTransform:
     """The training augmentation."""
     return TrainTransform(
-        crop=data.crop, scale=data.scale, ratio=data.ratio, aspect=data.aspect, cat_max_ratio=data.cat_max_ratio,
-        flip=data.flip, photometric=data.photometric,
+        crop=data.crop, scale=data.scale, ratio=data.ratio, short_sides=data.short_sides, aspect=data.aspect,
+        cat_max_ratio=data.cat_max_ratio, flip=data.flip, photometric=data.photometric,
     )  # fmt: skip
 
 
@@ -132,8 +137,8 @@ def _whole(path: Path) -> Path:
 def build_task(
     model: Model, table: LabelTable, *, scale: tuple[int, int] | None = None, size_divisor: int = 1,
     inference: Inference = Inference(), loss: Loss | None = None,  # noqa: B008 - frozen
-    precision: str = "float32", load: bool = True,
-) -> SemanticTask:  # fmt: skip
+    precision: str = "float32", rois: int = 512, load: bool = True,
+) -> AnyTask:  # fmt: skip
     """The task of a resolved configuration; `load` = False leaves out the backbone's pretrained weights."""
     assert model.num_classes is not None and model.mean and model.std, "resolve() comes first"
     backbone = Backbone(
@@ -143,19 +148,34 @@ def build_task(
     if load and model.backbone_weights is not None:
         backbone.load(model.backbone_weights.expanduser())
     speed_up_depthwise(backbone)
-    network = SemanticFPN(
-        backbone, model.num_classes, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
-        head_channels=model.head_channels, norm=model.norm, dropout=model.dropout,
-    )  # fmt: skip
+    network = build_network(model, backbone, table)
     if load and model.start_from is not None:
         start_from_release(network, model.start_from, model, table)
     preprocess = Preprocess(mean=model.mean, std=model.std, scale=scale, size_divisor=size_divisor)
-    return SemanticTask(
-        network, table, preprocess, inference=inference, loss=build_loss(loss or Loss()), precision=_DTYPES[precision]
-    )
+    loss = loss or Loss()
+    kind = SemanticTask if isinstance(network, SemanticFPN) else PanopticTask
+    task = kind(network, table, preprocess, inference=inference, loss=build_loss(loss), precision=_DTYPES[precision])
+    if isinstance(task, PanopticTask):
+        task.instance_weight, task.rois = loss.instance, rois
+    return task
 
 
-def start_from_release(network: SemanticFPN, path: str | Path, model: Model, table: LabelTable) -> None:
+def build_network(model: Model, backbone: Backbone, table: LabelTable) -> SemanticFPN | PanopticFPN:
+    """The network that `model` describes on a backbone."""
+    if model.architecture == "PanopticFPN":
+        return PanopticFPN(
+            backbone, table, fpn_channels=model.fpn_channels, head_channels=model.head_channels, norm=model.norm,
+            dropout=model.dropout, semantic_things=model.semantic_things, anchor_scale=model.anchor_scale,
+            box_channels=model.box_channels, mask_channels=model.mask_channels,
+        )  # fmt: skip
+    assert model.num_classes is not None
+    return SemanticFPN(
+        backbone, model.num_classes, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
+        head_channels=model.head_channels, norm=model.norm, dropout=model.dropout,
+    )  # fmt: skip
+
+
+def start_from_release(network: torch.nn.Module, path: str | Path, model: Model, table: LabelTable) -> None:
     """Take over what fits of a release file's network; ValueError if that has another backbone."""
     file, tensors, header = read_model(path)
     other = header.get("model", {}).get("backbone")
@@ -187,7 +207,7 @@ def load_task(
     precision: str = "auto",
     engine: str | None = None,
     compile: bool = False,
-) -> tuple[SemanticTask, dict[str, Any]]:
+) -> tuple[AnyTask, dict[str, Any]]:
     """The task of a model, ready to predict, and its header.
 
     `name` is a file, a run folder or a known name (see `read_model`). Its predictions are the plain network's, as in
@@ -207,7 +227,7 @@ def load_task(
     return task, header
 
 
-def use_engine(task: SemanticTask, engine: str = "torch", *, compile: bool = False) -> None:
+def use_engine(task: AnyTask, engine: str = "torch", *, compile: bool = False) -> None:
     """Let an engine (torch, openvino, onnxruntime) make the task's predictions; see `make_runtime` for the errors."""
     network = PixelNetwork(
         task.model, task.get_buffer("mean"), task.get_buffer("std"), task.preprocess.size_divisor
@@ -215,9 +235,7 @@ def use_engine(task: SemanticTask, engine: str = "torch", *, compile: bool = Fal
     task.runtime = make_runtime(engine, network, task.precision, compile=compile)
 
 
-def set_inference(
-    task: SemanticTask, *, scale: tuple[int, int] | None, size_divisor: int, inference: Inference
-) -> None:
+def set_inference(task: AnyTask, *, scale: tuple[int, int] | None, size_divisor: int, inference: Inference) -> None:
     """Ask the task for labels in another way than its model was released with; ValueError for an impossible one."""
     TrainConfig(data=Data(scale=scale, size_divisor=size_divisor), inference=inference)  # applies the rules
     same_padding = size_divisor == task.preprocess.size_divisor

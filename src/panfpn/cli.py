@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"panfpn: {error}\n")
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("panfpn: interrupted\n")
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"panfpn: {str(error) or 'interrupted'}\n")
         return 130
     except Exception as error:  # not a mistake of the user's that we know
         if debug:

@@ -26,8 +26,8 @@ class Data:
     (root None: the pack alone is the data set)."""
     train_split: str = "train"
     val_split: str = "val"
-    crop: tuple[int, int] = (512, 512)
-    """Height and width of a training sample in pixels."""
+    crop: tuple[int, int] | None = (512, 512)
+    """Height and width of a training sample in pixels; None: the whole scaled image, as large as it is."""
     scale: tuple[int, int] | None = None
     """Longer and shorter side that images are fitted into (ratio kept) before anything else, in training and
     prediction; None: the image's own size."""

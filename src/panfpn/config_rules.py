@@ -13,7 +13,7 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
     d, m, o, t, r, i = c.data, c.model, c.optim, c.train, c.run, c.inference
     return [
         ("data.pack", d.pack is None or d.dataset != "scenes", "none for procedural scenes, which are drawn"),
-        ("data.crop", min(d.crop) > 0, "two positive sizes in pixels"),
+        ("data.crop", d.crop is None or min(d.crop) > 0, "two positive sizes in pixels, or none"),
         ("data.scale", d.scale is None or min(d.scale) > 0, "two positive sizes in pixels, or none"),
         ("data.size_divisor", d.size_divisor > 0, "positive"),
         ("data.ratio", 0 < d.ratio[0] <= d.ratio[1], "two positive factors, the smaller first"),
@@ -66,6 +66,7 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
         ("train.batch_size", t.batch_size > 0, "positive"),
         ("train.accumulate", t.accumulate > 0, "positive"),
         ("train.freeze_at", t.freeze_at in (0, 2, 3, 4, 5), "0, or 2 to 5"),
+        ("train.freeze_at", not t.freeze_at or t.frozen_bn, "0 where train.frozen_bn is not set"),
         ("train.rois", t.rois > 0, "positive"),
         ("train.seed", 0 <= t.seed < 2**32, "from 0 to 2**32 - 1"),
         ("run.log_every", r.log_every > 0, "positive"),

@@ -1,5 +1,7 @@
 """Label maps made visible. In: train ids or segments, and a palette; out: RGB pictures."""
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +48,24 @@ def overlay(
     tinted[edge] = cv2.addWeighted(image, 0.2, np.full_like(image, 255), 0.8, 0)[edge]
     tinted[labels < 0] = image[labels < 0]
     return tinted  # type: ignore[no-any-return]
+
+
+def write_words(
+    picture: npt.NDArray[np.uint8], words: Iterable[tuple[str, tuple[int, int, int, int]]]
+) -> npt.NDArray[np.uint8]:
+    """The picture [H, W, 3] with words in the upper left corners of their boxes (left, top, width, height).
+
+    White with a dark rim, small; words that do not fit into their boxes are left out. The first lie on top.
+    """
+    written = picture.copy()
+    size = max(0.4, min(picture.shape[:2]) / 1500)
+    for text, (left, top, width, height) in reversed(list(words)):
+        (long, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+        if long + 4 <= width and high + below + 4 <= height:
+            for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+                cv2.putText(written, text, (left + 2, top + 2 + high), cv2.FONT_HERSHEY_SIMPLEX, size, color, thickness,
+                            cv2.LINE_AA)  # fmt: skip
+    return written
 
 
 def side_by_side(*pictures: npt.NDArray[np.uint8], gap: int = 4) -> npt.NDArray[np.uint8]:

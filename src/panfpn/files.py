@@ -142,6 +142,40 @@ def read_mask(path: Path) -> npt.NDArray[np.generic]:
     return decode_mask(read_bytes(path), path)
 
 
+def decode_ids(data: bytes, source: object = "id map bytes", *, rgb: bool = False) -> npt.NDArray[np.integer[Any]]:
+    """Decode a map of ids [H, W] >= 0: 8, 16 or 32 bits, or R + 256 G + 65536 B (the only form with `rgb`).
+
+    ValueError names `source`, and the form or the pixel that cannot be an id.
+    """
+    pixels = decode_mask(data, source)
+    if pixels.ndim == 3 and pixels.dtype == np.uint8:
+        return rgb_to_ids(np.asarray(pixels, np.uint8))
+    form = f"{pixels.dtype} pixels" + (f" of {pixels.shape[2]} channels" if pixels.ndim == 3 else " of one channel")
+    if rgb:
+        raise ValueError(f"{source}: {form}; a panoptic PNG is 8-bit RGB, whose ids are R + 256 G + 65536 B")
+    if pixels.ndim != 2 or not np.issubdtype(pixels.dtype, np.integer):
+        raise ValueError(f"{source}: {form}; an id map has one integer a pixel, or 8-bit RGB: R + 256 G + 65536 B")
+    ids: npt.NDArray[np.integer[Any]] = np.asarray(pixels, pixels.dtype)
+    if ids.min(initial=0) < 0:
+        row, column = np.unravel_index(np.argmin(ids), ids.shape)
+        raise ValueError(f"{source}: id {ids.min()} in row {row}, column {column}; ids are 0 (none) or positive")
+    return ids
+
+
+def rgb_to_ids(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """Numbers [H, W] that COCO's panoptic PNGs hold as colours [H, W, 3]: R + 256 G + 65536 B."""
+    four = np.zeros((*rgb.shape[:2], 4), np.uint8)  # so that a pixel is one word
+    four[:, :, :3] = rgb
+    return np.asarray(four.view("<i4")[:, :, 0], np.int32)
+
+
+def ids_to_rgb(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    """Colours [H, W, 3] of numbers [H, W]; inverse of `rgb_to_ids`, ValueError for a number beyond 24 bits."""
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < 1 << 24:
+        raise ValueError(f"segment ids reach from {ids.min()} to {ids.max()}; a PNG holds 0 to {(1 << 24) - 1}")
+    return np.ascontiguousarray(ids.astype("<i4", order="C").view(np.uint8).reshape(*ids.shape, 4)[:, :, :3])
+
+
 @functools.cache
 def _png_decoder() -> Callable[..., npt.NDArray[np.uint8]] | None:
     """Where it is installed (extra `fast`), kornia-rs decodes PNG 2 (photographs) to 9 (masks) times as fast."""

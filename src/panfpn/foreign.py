@@ -1,7 +1,8 @@
-"""Other people's tensor files, read without running what is in them. In: a .pth or .safetensors. Out: plain data.
+"""Other people's tensor files, read without running what is in them. In: .pth, .pkl or .safetensors. Out: plain data.
 
-A pickle is a program; torch's weights_only reader runs none but builds plain data and tensors. What training loops
-commonly leave beside the weights (arrays, their log buffers) is let in as data that does nothing.
+A pickle is a program; nothing here runs what one names. Tensors come through torch's weights_only reader, plain pickles
+(detectron2's .pkl) through `pickles`. What training loops commonly leave beside the weights (arrays, their log buffers)
+is let in as data that does nothing.
 """
 
 import contextlib
@@ -13,31 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import safetensors.torch
 import torch
 
 from panfpn.files import replacing
+from panfpn.pickles import NUMPY, Inert, read_plain
 
-
-class _Inert:
-    """Stands for an object of a library that is not needed here: takes any state, does nothing."""
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-
-_REBUILD = {"_reconstruct": np.zeros(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}  # NumPy's own
 _LET_IN: list[Any] = [
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
-    *((f, f"numpy.{place}.multiarray.{name}") for place in ("core", "_core") for name, f in _REBUILD.items()),
-    (_Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
-    *((_Inert, f"{place}.getattr") for place in ("builtins", "__builtin__")),  # the buffer's methods; nothing is got
+    *((stand_in, name) for name, stand_in in NUMPY.items()),
+    (Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
+    *((Inert, f"{place}.getattr") for place in ("builtins", "__builtin__")),  # the buffer's methods; nothing is got
 ]
+_TORCH = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # what torch's files before 1.6 begin with
 
 
 def read_foreign(path: Path) -> dict[str, Any]:
@@ -77,7 +66,7 @@ def _wanted(path: Path, error: pickle.UnpicklingError) -> str | None:
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
                 name = argument.replace(" ", ".") if argument else ".".join(texts[-2:])
-                if not name.startswith(("collections.", "torch.", "numpy.")):
+                if not name.startswith(("collections.", "torch.", "numpy.", "_codecs.")):
                     return name
             elif isinstance(argument, str):
                 texts.append(argument)
@@ -85,24 +74,27 @@ def _wanted(path: Path, error: pickle.UnpicklingError) -> str | None:
 
 
 def _read_pickle(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(32)
+    zipped = start.startswith(b"PK\x03\x04")  # since torch 1.6: tensors stay on disk until they are used
+    if not zipped and _TORCH not in start:
+        return read_plain(path)
     with torch.serialization.safe_globals(_LET_IN), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about newer pickles, which are refused with a sentence of ours
-        if _is_zip(path):  # since torch 1.6: tensors stay on disk until they are used
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 def state_dict_of(data: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint, however trainers wrap them (`state_dict`, `model`), without DDP's `module.`."""
+    """The tensors and arrays of a checkpoint, however trainers wrap them (`state_dict`, `model`), without `module.`."""
     for key in ("state_dict", "model"):
         if isinstance(data.get(key), dict):
             data = data[key]
-    return {str(name).removeprefix("module."): t for name, t in data.items() if isinstance(t, torch.Tensor)}
+    tensors = {name: _tensor(t) if isinstance(t, np.ndarray) else t for name, t in data.items()}
+    return {str(name).removeprefix("module."): t for name, t in tensors.items() if isinstance(t, torch.Tensor)}
+
+
+def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
 
 
 def write_foreign(path: Path, data: dict[str, Any]) -> None:

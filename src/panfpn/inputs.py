@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from panfpn.files import IMAGE_SUFFIXES, decode_image, is_hidden, read_image
 
+WRITTEN_SUFFIXES = (".png", ".jpg", ".json")  # of results
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 Image = npt.NDArray[np.uint8]
@@ -92,7 +93,7 @@ class Inputs:
 
 def written_stems(name: str) -> tuple[str, ...]:
     """Stems of the files that may be written for an image: two images must not share one."""
-    return name, f"{name}_overlay", f"{name}_confidence"
+    return name, *(f"{name}_{kind}" for kind in ("overlay", "confidence", "labels", "instances"))
 
 
 def _expand(argument: str, out: Path | None) -> list[tuple[str, Path]]:

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.files import ids_to_rgb, rgb_to_ids
+
 IGNORE = -1  # in train ids, everywhere
 MAX_CLASSES = 32_000  # train ids are int16
 MAX_VALUE = 2**31 - 1  # of a raw mask
@@ -92,6 +94,10 @@ class LabelTable:
         table[values[small]] = ids[small]
         return table
 
+    def knows(self, value: int) -> bool:
+        """Whether a raw value means a class, or is ignored."""
+        return value in self._lookup[0]
+
     def encode(self, mask: npt.NDArray[np.generic], source: object = "mask") -> npt.NDArray[np.int16]:
         """Train ids, int16 [H, W], of a raw mask [H, W] or RGB [H, W, 3].
 
@@ -132,8 +138,7 @@ class LabelTable:
     def _packed(self, mask: npt.NDArray[np.generic]) -> npt.NDArray[np.integer[Any]]:
         if mask.ndim == 2:
             return np.asarray(mask, mask.dtype)
-        channels = mask.astype(np.int64)
-        return channels[:, :, 0] + 256 * channels[:, :, 1] + 65536 * channels[:, :, 2]
+        return rgb_to_ids(np.asarray(mask, np.uint8))
 
     def _describe_unknown(self, raw: npt.NDArray[np.integer[Any]], unknown: npt.NDArray[np.bool_]) -> str:
         values, counts = np.unique(raw[unknown], return_counts=True)
@@ -166,7 +171,7 @@ class LabelTable:
             )
         raw = first[ids]  # IGNORE is -1: the last entry
         if self.masks == "colors":
-            return np.stack([raw & 255, raw >> 8 & 255, raw >> 16 & 255], -1).astype(np.uint8)
+            return ids_to_rgb(raw)
         largest = first.max()
         return np.asarray(raw, np.uint8 if largest < 256 else np.uint16 if largest < 65536 else np.int32)
 

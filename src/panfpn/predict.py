@@ -1,9 +1,10 @@
-"""Prediction. In: a model, and what `panfpn.inputs` reads. Out: SemanticMaps at the input's size, or files of them."""
+"""Prediction. In: a model, and what `panfpn.inputs` reads. Out: maps at the input's size, or files of them."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,19 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.build import describe_runtime, load_task
-from panfpn.inputs import Inputs, Source, as_image, written_stems
+from panfpn.inputs import WRITTEN_SUFFIXES, Inputs, Source, as_image, written_stems
 from panfpn.labels import LabelTable
-from panfpn.models import SemanticFPN
+from panfpn.models import PanopticFPN, SemanticFPN
 from panfpn.progress import progress_bar
 from panfpn.release import SHIPPED
-from panfpn.submission import Submission
-from panfpn.tasks import SemanticTask, check_batch_size
-from panfpn.types import SAVED, SemanticMap
+from panfpn.submission import PanopticSubmission, Submission
+from panfpn.tasks import PanopticTask, SemanticTask, Task, check_batch_size
+from panfpn.types import PanopticMap, SemanticMap
 
 _AHEAD = 4  # images decoded before their turn, and results written behind it
 _BUCKETS = 4  # batches that are looked through for inputs of one size
+_NO_CONFIDENCE = (
+    "a panoptic map has no confidence of each pixel; its things have scores, which NAME.json (panoptic) holds"
+)
 
 Image = npt.NDArray[np.uint8]
+Map = SemanticMap | PanopticMap
 T = TypeVar("T")
 
 
@@ -40,7 +45,8 @@ class Failure:
 class Predictor:
     """A network ready to predict. Make one with `Predictor.from_file`; call it with an image."""
 
-    def __init__(self, task: SemanticTask, notes: Sequence[str] = (), *, about: str = "the plain network") -> None:
+    def __init__(self, task: Task, notes: Sequence[str] = (), *, about: str = "the plain network") -> None:
+        assert isinstance(task, SemanticTask | PanopticTask)
         self.task = task.eval()
         self.notes = tuple(notes)  # what was left out or assumed when another library's checkpoint was read
         self.about = about  # what runs the network, where, in which precision and why
@@ -66,8 +72,8 @@ class Predictor:
         return cls(task, header.get("notes", ()), about=describe_runtime(task, asked))
 
     @property
-    def model(self) -> SemanticFPN:
-        """The network: normalised images in, stride-4 logits out."""
+    def model(self) -> SemanticFPN | PanopticFPN:
+        """The network: normalised images in, stride-4 logits out (and the instance branch's maps, if it has one)."""
         return self.task.model
 
     @property
@@ -75,27 +81,39 @@ class Predictor:
         """What the labels mean."""
         return self.task.table
 
-    def __call__(self, image: Any, *, confidence: bool = False, name: str | None = None) -> SemanticMap:
-        """The label map of one image: a path, encoded bytes, a PIL image, or an RGB array uint8 [H, W, 3].
+    @property
+    def maps(self) -> type[Map]:
+        """What it makes of an image: SemanticMap or PanopticMap."""
+        return PanopticMap if isinstance(self.task, PanopticTask) else SemanticMap
+
+    def __call__(self, image: Any, *, confidence: bool = False, name: str | None = None) -> Map:
+        """The map of one image: a path, encoded bytes, a PIL image, or an RGB array uint8 [H, W, 3].
 
         ValueError says what cannot be read.
         """
+        self._check_confidence(confidence)
         if name is None:
             name = Path(image).stem if isinstance(image, str | Path) else "image"
-        return self.task.predict([as_image(image)], names=[name], confidence=confidence)[0]
+        return self._predict([as_image(image)], [name], confidence, 1)[0]
+
+    def _predict(self, images: Sequence[Image], names: list[str], confidence: bool, batch_size: int) -> Sequence[Map]:
+        if isinstance(self.task, PanopticTask):
+            return self.task.predict(images, names=names, batch_size=batch_size)
+        return self.task.predict(images, names=names, confidence=confidence, batch_size=batch_size)
 
     def stream(
         self, inputs: "Iterable[Source]", *, confidence: bool = False, batch_size: int = 1,
-        then: Callable[[SemanticMap], Any] | None = None,
-    ) -> Iterator[SemanticMap | Failure]:  # fmt: skip
+        then: Callable[[Map], Any] | None = None,
+    ) -> Generator[Map | Failure, None, None]:  # fmt: skip
         """Maps of many inputs, in their order and in bounded memory; a bad one gives a `Failure` and the rest go on.
 
         Decoding runs ahead of the network in one thread, `then` (saving, say) behind it in another; an error in either
         makes that input a `Failure`. With `batch_size` > 1, inputs of one size that are near each other share a run.
         """
         check_batch_size(batch_size)
+        self._check_confidence(confidence)
 
-        def finish(_: str, result: SemanticMap) -> SemanticMap:
+        def finish(_: str, result: Map) -> Map:
             if then:
                 then(result)
             return result
@@ -105,26 +123,31 @@ class Predictor:
             named = ((source.name, source) for source in inputs)
             decoded = _ahead(reader, lambda _, source: source.read(), named, span)
             labelled = (pair for part in _parts(decoded, span) for pair in self._label(part, confidence, batch_size))
-            for _, result in _ahead(writer, finish, labelled, span):
-                yield result
+            try:
+                for _, result in _ahead(writer, finish, labelled, span):
+                    yield result
+            finally:  # who stops early waits for what is being written, not for what was to be read
+                reader.shutdown(cancel_futures=True)
+
+    def _check_confidence(self, confidence: bool) -> None:
+        if confidence and self.maps is PanopticMap:
+            raise ValueError(_NO_CONFIDENCE)
 
     def _label(
         self, part: "list[tuple[str, Image | Failure]]", confidence: bool, batch_size: int
-    ) -> "list[tuple[str, SemanticMap | Failure]]":
+    ) -> "list[tuple[str, Map | Failure]]":
         """Maps of decoded inputs, those of one size together; one by one if that fails, to find which is bad."""
         good = [i for i, (_, item) in enumerate(part) if not isinstance(item, Failure)]
         good.sort(key=lambda i: part[i][1].shape)  # type: ignore[union-attr]
 
-        def run(_: str, numbers: list[int]) -> list[SemanticMap]:
+        def run(_: str, numbers: list[int]) -> Sequence[Map]:
             images, names = [part[i][1] for i in numbers], [part[i][0] for i in numbers]
-            return self.task.predict(images, names=names, confidence=confidence, batch_size=batch_size)  # type: ignore[arg-type]
+            return self._predict(images, names, confidence, batch_size)  # type: ignore[arg-type]
 
         made = _guarded(run, part[0][0], good)
         if isinstance(made, Failure) and len(part) > 1:
             return [found for pair in part for found in self._label([pair], confidence, batch_size)]
-        maps: dict[int, SemanticMap | Failure] = dict(
-            zip(good, [made] if isinstance(made, Failure) else made, strict=True)
-        )
+        maps: dict[int, Map | Failure] = dict(zip(good, [made] if isinstance(made, Failure) else made, strict=True))
         return [(name, maps.get(i, item)) for i, (name, item) in enumerate(part)]  # type: ignore[arg-type]
 
 
@@ -163,51 +186,67 @@ def _guarded(work: Callable[[str, Any], T], name: str, item: Any) -> "T | Failur
 
 
 def predict_to_folder(
-    arguments: Sequence[str | Path], folder: Path, *, predictor: "Predictor",
-    what: tuple[str, ...] = ("labels", "overlay"), submission: Submission | None = None, batch_size: int = 1,
-    progress: bool = True,
+    arguments: Sequence[str | Path], folder: Path, *, predictor: "Predictor", what: tuple[str, ...] | None = None,
+    submission: Submission | PanopticSubmission | None = None, batch_size: int = 1, progress: bool = True,
 ) -> tuple[list[Failure], int]:  # fmt: skip
     """Label everything behind `arguments` and save it in `folder`; returns what failed, and how many did not.
 
-    `submission` names the files as a benchmark's server wants them, and writes its values (`what` must be labels).
-    ValueError if there is nothing to label, `what` is unknown, or the folder cannot be used.
+    `what` None is the first two of what the model's maps can save. `submission` names and writes the files as a
+    benchmark's server wants them instead. ValueError if there is nothing to label, `what` is unknown, or the folder
+    cannot be used; KeyboardInterrupt, with what was done in words, after the results under way were written whole.
     """
-    unknown = set(what) - set(SAVED)
     check_batch_size(batch_size)
+    kinds = predictor.maps.kinds
+    what = kinds[:2] if what is None else what
+    predictor._check_confidence("confidence" in what)
+    unknown = set(what) - set(kinds)
     if unknown or not what:
-        raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(SAVED)}")
+        raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(kinds)}")
+    inputs = _list_inputs(arguments, folder, submission)
+    folder.mkdir(parents=True, exist_ok=True)
+    images = [path for _, path in inputs.files]
+    failures: list[Failure] = []
+    written: list[str] = []
+    with submission.into(folder, images) if submission else nullcontext(partial(_save, folder, what)) as save:
+
+        def finish(found: Map) -> None:
+            save(found)
+            written.append(found.name)
+
+        results = predictor.stream(inputs, confidence="confidence" in what, batch_size=batch_size, then=finish)
+        try:
+            with progress_bar("labelling", inputs.count, show=progress) as advance, closing(results):
+                for result in results:
+                    if isinstance(result, Failure):
+                        failures.append(result)
+                    advance(len(written) + len(failures))
+        except KeyboardInterrupt:
+            text = f"interrupted: {len(written)} of {inputs.count} inputs are done, their files in {folder} are whole"
+            if submission and submission.last:
+                text += f"; {submission.last}, which is written last, is not there"
+            raise KeyboardInterrupt(text) from None
+    return failures, len(written)
+
+
+def _save(folder: Path, what: tuple[str, ...], found: Map) -> None:
+    found.save(folder, what=what)
+
+
+def _list_inputs(
+    arguments: Sequence[str | Path], folder: Path, submission: Submission | PanopticSubmission | None
+) -> Inputs:
+    """The inputs under the names that their results get; ValueError if a result would lie on an input."""
     inputs = Inputs(arguments, out=folder)
     if not inputs.files:
         raise ValueError("nothing to label; name images, folders, patterns or videos")
-    if submission:
-        assert what == ("labels",), "a submission holds labels only"
-        inputs.rename(submission.names(path for _, path in inputs.files))
     kept = {path.resolve() for _, path in inputs.files}
     if submission:
+        inputs.rename(submission.names(path for _, path in inputs.files))
         kept |= {truth.resolve() for _, path in inputs.files if (truth := submission.ground_truth(path))}
     for name, _ in inputs.files:
-        written = (folder / f"{stem}{end}" for stem in written_stems(name) for end in (".png", ".jpg"))
+        written = (folder / f"{stem}{end}" for stem in written_stems(name) for end in WRITTEN_SUFFIXES)
         if lost := [path for path in written if path.resolve() in kept]:
             raise ValueError(f"{folder}: the results would overwrite {lost[0]}; choose another folder for them")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder for the results")
-    folder.mkdir(parents=True, exist_ok=True)
-    failures, done = [], 0
-    with progress_bar("labelling", inputs.count, show=progress) as advance:
-        for result in predictor.stream(
-            inputs,
-            confidence="confidence" in what,
-            batch_size=batch_size,
-            then=partial(_save, folder, what, submission),
-        ):
-            if isinstance(result, Failure):
-                failures.append(result)
-            else:
-                done += 1
-            advance(done + len(failures))
-    return failures, done
-
-
-def _save(folder: Path, what: tuple[str, ...], submission: Submission | None, result: SemanticMap) -> None:
-    result = replace(result, table=submission.table) if submission else result
-    result.save(folder, what=what)
+    return inputs

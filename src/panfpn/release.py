@@ -40,7 +40,7 @@ def _release_header(
 ) -> dict[str, Any]:
     model = replace(config.model, pretrained=False, backbone_weights=None, start_from=None)
     return {
-        "architecture": "SemanticFPN", "model": asdict(model), "scale": config.data.scale,
+        "architecture": model.architecture, "model": asdict(model), "scale": config.data.scale,
         "size_divisor": config.data.size_divisor, "inference": asdict(config.inference), "table": table.to_dict(),
         "scores": dict(scores), "source": dict(source),
     }  # fmt: skip
@@ -61,8 +61,8 @@ def read_model(name: str | Path) -> tuple[Path, dict[str, torch.Tensor], dict[st
 
 def parse_header(header: Mapping[str, Any], file: Path) -> tuple[TrainConfig, LabelTable]:
     """Settings (model, scale, size_divisor, inference) and classes in a release header; ValueError names `file`."""
-    if header.get("architecture") != "SemanticFPN":
-        raise ValueError(f"{file}: holds a {header.get('architecture')}, but this reads SemanticFPN")
+    if header.get("architecture") not in ("SemanticFPN", "PanopticFPN"):
+        raise ValueError(f"{file}: holds a {header.get('architecture')}, but this reads SemanticFPN and PanopticFPN")
     try:
         config = TrainConfig(
             model=parse(Model, header["model"]), inference=parse(Inference, header.get("inference", {})),

@@ -13,42 +13,18 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from panfpn.models.depthwise import DepthwiseConv2d
+from panfpn.models.pixels import PixelNetwork
 
 ENGINES = ("torch", "openvino", "onnxruntime")
 
 _EXAMPLES = {True: (64, 96), False: (67, 99)}  # sizes to trace with: aligned to every stride, and to none
 _CPU_ONLY = "run it with device cpu, or take engine torch"
-
-
-class PixelNetwork(nn.Module):
-    """A network that takes pixels as they come: uint8 [B, H, W, C] -> logits [B, K, H/4, W/4].
-
-    `mean` and `std` [C, 1, 1] are of values in 0..255; images are padded with the mean to a multiple of `divisor`, and
-    the logits of the padding are given too.
-    """
-
-    def __init__(self, network: nn.Module, mean: torch.Tensor, std: torch.Tensor, divisor: int) -> None:
-        super().__init__()
-        self.network, self.divisor = network, divisor
-        self.dtype = torch.float32  # of the normalised images
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clone())
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[B, H, W, C] uint8 -> [B, K, H/4, W/4]."""
-        height, width = pixels.shape[1:3]
-        images = (pixels.permute(0, 3, 1, 2).float() - self.get_buffer("mean")) / self.get_buffer("std")
-        if self.divisor > 1:
-            images = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
-        images = images.to(self.dtype, memory_format=torch.channels_last)
-        return self.network(images)  # type: ignore[no-any-return]
 
 
 def make_runtime(

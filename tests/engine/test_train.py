@@ -51,10 +51,10 @@ def test_a_run_leaves_what_it_should(folder_data: Path, tmp_path: Path, capfd: p
     assert "backbone: resnet18" in said and "6 training and 3 validation images" in said
 
     scores = panfpn.evaluate(folder, toy(folder_data, None).data, device="cpu", precision="float32")
-    assert scores.miou == result.miou == max(row["miou"] for row in rows(folder, "val"))
+    assert scores.miou == result.value == max(row["miou"] for row in rows(folder, "val"))
 
     again = panfpn.train(TrainConfig.from_yaml(folder / "config.yaml").changed(**{"run.dir": tmp_path / "again"}))
-    assert again.miou == result.miou
+    assert again.value == result.value
     assert all(torch.equal(t, weights(tmp_path / "again")[n]) for n, t in weights(folder).items())
 
 

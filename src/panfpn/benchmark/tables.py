@@ -117,5 +117,5 @@ def gigabytes(size: float) -> str:
     return "–" if math.isnan(size) else f"{size / 1e9:.2f}"
 
 
-def _size(size: Sequence[int]) -> str:
-    return f"{size[0]}×{size[1]}"
+def _size(size: Sequence[int] | None) -> str:
+    return "whole" if size is None else f"{size[0]}×{size[1]}"

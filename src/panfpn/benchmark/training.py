@@ -90,7 +90,8 @@ def prepare_training(config: TrainConfig, num_classes: int | None = None) -> tup
 
 def synthetic_batch(config: TrainConfig, num_classes: int) -> Batch:
     """One micro-batch of random crops with random labels, as the loader would deliver it."""
-    count, (height, width) = config.train.batch_size // config.train.accumulate, config.data.crop
+    count = config.train.batch_size // config.train.accumulate
+    height, width = config.data.crop or sorted(config.data.scale or (512, 512))  # None: a whole image
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=random)
     targets = torch.randint(0, num_classes, (count, height, width), dtype=torch.int16, generator=random)

@@ -1,10 +1,9 @@
 """Data sets on disk. In: a root and a split. Out: a `Dataset`, whose samples carry an image and its train ids.
 
-Layouts: Cityscapes, ADE20K SceneParsing, CamVid, a folder of one's own, and procedural scenes.
+Layouts: Cityscapes, ADE20K SceneParsing, CamVid, COCO panoptic, a folder of one's own, and procedural scenes.
 """
 
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,10 +11,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.data.scenes import CLASSES, draw_scene
-from panfpn.files import IMAGE_SUFFIXES, decode_image, decode_mask, is_hidden, read_bytes
+from panfpn.data.coco import cityscapes_files, coco_files, open_coco
+from panfpn.data.instances import CityscapesSegments, FolderSegments, check_one_thing
+from panfpn.data.listing import listed, paired
+from panfpn.data.panoptic import PanopticDataset, different_sizes
+from panfpn.data.scenes import CLASSES, Scene, draw_scene
+from panfpn.files import decode_image, decode_mask, read_bytes
 from panfpn.labels import LabelClass, LabelTable
-from panfpn.types import RawMask, Sample
+from panfpn.types import RawMask, Sample, Segments
 
 
 class Dataset(Protocol):
@@ -31,8 +34,10 @@ class Dataset(Protocol):
     def name(self, index: int) -> str:
         """The sample's name, unique in its split."""
 
-    def open(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16] | RawMask]:
+    def open(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16] | RawMask | Segments]:
         """An image, RGB [H, W, 3], and its train ids, made where they are looked at: what training cuts from.
+
+        Of a panoptic data set the segments, which give train ids too.
 
         ValueError, at the latest then, names the file that cannot be used, and why.
         """
@@ -66,9 +71,7 @@ class FileDataset:
         _, image_path, mask_path = self.items[index]
         image, mask = decode_image(image_data, image_path), decode_mask(mask_data, mask_path)
         if image.shape[:2] != mask.shape[:2]:
-            raise ValueError(
-                f"{image_path} is {_size(image)} but its mask {mask_path} is {_size(mask)}; they must agree"
-            )
+            raise ValueError(different_sizes(image_path, image.shape[:2], mask_path, mask.shape[:2]))
         table = self.mask_table or self.table
         return image, RawMask(table.in_form(mask, mask_path), table, mask_path)
 
@@ -76,10 +79,6 @@ class FileDataset:
         """Decode one image and its mask; see `Dataset.read`."""
         image, mask = self.open(index)
         return Sample(image=image, target=mask[:, :], name=self.name(index))
-
-
-def _size(image: npt.NDArray[np.generic]) -> str:
-    return f"{image.shape[1]}×{image.shape[0]} pixels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +89,7 @@ class SceneDataset:
     split: str
     count: int
     size: tuple[int, int]
+    panoptic: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -98,15 +98,27 @@ class SceneDataset:
         """The scene's name."""
         return f"scene_{self.split}_{index:05d}"
 
-    def open(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16]]:
+    def open(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16] | Segments]:
         """Draw one scene."""
-        scene = draw_scene(zlib.crc32(self.split.encode()), index, height=self.size[0], width=self.size[1])
-        return scene.image, scene.labels
+        scene = self._draw(index)
+        return scene.image, _segments(scene) if self.panoptic else scene.labels
 
     def read(self, index: int) -> Sample:
         """Draw one scene."""
-        image, target = self.open(index)
-        return Sample(image=image, target=target, name=self.name(index))
+        scene = self._draw(index)
+        segments = _segments(scene) if self.panoptic else None
+        return Sample(image=scene.image, target=scene.labels, name=self.name(index), segments=segments)
+
+    def _draw(self, index: int) -> Scene:
+        return draw_scene(zlib.crc32(self.split.encode()), index, height=self.size[0], width=self.size[1])
+
+
+def _segments(scene: Scene) -> Segments:
+    classes = scene.categories[1:].astype(np.int16)
+    index = (scene.segments - 1).astype(np.int16)  # 0 is void
+    return Segments(
+        index=index, classes=classes, crowd=np.zeros(len(classes), np.bool_), ids=1 + np.arange(len(classes))
+    )
 
 
 def scenes_table() -> LabelTable:
@@ -122,82 +134,104 @@ def scenes_table() -> LabelTable:
 
 
 def open_dataset(
-    kind: str, root: Path | None, split: str, *, scene_count: int = 64, scene_size: tuple[int, int] = (192, 256)
-) -> Dataset:
-    """The data set `kind` (cityscapes, ade20k, camvid, folder, scenes) under `root`.
+    kind: str, root: Path | None, split: str, *, panoptic: bool = False, scene_count: int = 64,
+    scene_size: tuple[int, int] = (192, 256), lonely: list[str] | None = None,
+) -> Dataset:  # fmt: skip
+    """The data set `kind` (cityscapes, ade20k, camvid, coco_panoptic, folder, scenes) under `root`.
+
+    With `panoptic`, samples carry segments too. A list `lonely` gets a sentence for every image without mask and mask
+    without image, which are then left out.
 
     Raises:
         ValueError: a missing root, an empty split, an image without mask or a mask without image; it names what was
-            looked for, and where.
+            looked for, and where. With `panoptic`, a data set that knows no things or no instances.
     """
     if kind == "scenes":
-        return SceneDataset(table=scenes_table(), split=split, count=scene_count, size=scene_size)
+        return SceneDataset(scenes_table(), split, scene_count, scene_size, panoptic)
     if root is None:
         raise ValueError(f"data.root is not set; data set {kind!r} needs the folder that holds it")
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder (data.root of data set {kind!r})")
-    return {"cityscapes": _cityscapes, "ade20k": _ade20k, "camvid": _camvid, "folder": _folder}[kind](root, split)
+    if kind == "folder":
+        if not (root / "labels.yaml").is_file():
+            raise ValueError(
+                f"{root / 'labels.yaml'}: no such file; it must name each raw mask value, its class or `ignore`"
+            )
+        table = LabelTable.from_yaml(root / "labels.yaml")
+    else:
+        table = LabelTable.named(kind)
+    if panoptic and not any(c.thing for c in table.classes):
+        raise ValueError(f"label table {table.name!r} has no things; use Semantic FPN (model.architecture SemanticFPN)")
+    if kind == "coco_panoptic":
+        return open_coco(coco_files(root, split), table, panoptic=panoptic)
+    if kind == "cityscapes" and panoptic:
+        return _cityscapes_panoptic(root, split, table, lonely)
+    if kind == "folder" and (panoptic or not (root / "masks" / split).exists()) and (root / "instances").exists():
+        return _folder_with_instances(root, split, table, panoptic, lonely)
+    if panoptic:
+        raise ValueError(f"{root}: no map of instance ids (looked for {root / 'instances' / split}); without, use "
+                         "Semantic FPN (model.architecture SemanticFPN)")  # fmt: skip
+    openers = {"cityscapes": _cityscapes, "ade20k": _ade20k, "camvid": _camvid, "folder": _folder}
+    return openers[kind](root, split, table, lonely)
 
 
-def _cityscapes(root: Path, split: str) -> FileDataset:
-    table = LabelTable.named("cityscapes")
-    images = _listed(root / "leftImg8bit" / split, lambda p: p.name.endswith("_leftImg8bit.png"))
-    masks = _listed(root / "gtFine" / split, lambda p: "_gtFine_label" in p.name)
-    images = {name.removesuffix("_leftImg8bit"): path for name, path in images.items()}
+def _cityscapes(root: Path, split: str, table: LabelTable, lonely: list[str] | None) -> FileDataset:
+    images = _cityscapes_images(root, split)
+    masks = listed(root / "gtFine" / split, lambda p: "_gtFine_label" in p.name)
     train_ids = {n.removesuffix("_gtFine_labelTrainIds"): p for n, p in masks.items() if n.endswith("TrainIds")}
     raw_ids = {n.removesuffix("_gtFine_labelIds"): p for n, p in masks.items() if n.endswith("labelIds")}
     if len(train_ids) >= len(raw_ids):
-        return FileDataset(table, _paired(images, train_ids, root, split), table.as_train_ids())
-    return FileDataset(table, _paired(images, raw_ids, root, split))
+        return FileDataset(table, paired(images, train_ids, root, split, lonely=lonely), table.as_train_ids())
+    return FileDataset(table, paired(images, raw_ids, root, split, lonely=lonely))
 
 
-def _ade20k(root: Path, split: str) -> FileDataset:
+def _cityscapes_panoptic(root: Path, split: str, table: LabelTable, lonely: list[str] | None) -> PanopticDataset:
+    """From the maps of instance ids that the data set comes with, or from COCO's form where only that is there."""
+    coco = root / "gtFine" / f"cityscapes_panoptic_{split}.json"
+    if coco.is_file() and not any((root / "gtFine" / split).rglob("*_gtFine_instanceIds.png")):
+        return open_coco(cityscapes_files(root, split), table, panoptic=True)
+    maps = listed(root / "gtFine" / split, lambda p: p.name.endswith("_gtFine_instanceIds.png"))
+    maps = {name.removesuffix("_gtFine_instanceIds"): path for name, path in maps.items()}
+    items = paired(_cityscapes_images(root, split), maps, root, split, "map of instance ids", lonely)
+    images, files = tuple(item[:2] for item in items), tuple(item[2] for item in items)
+    return PanopticDataset(table, images, CityscapesSegments(table, files))
+
+
+def _cityscapes_images(root: Path, split: str) -> dict[str, Path]:
+    images = listed(root / "leftImg8bit" / split, lambda p: p.name.endswith("_leftImg8bit.png"))
+    return {name.removesuffix("_leftImg8bit"): path for name, path in images.items()}
+
+
+def _ade20k(root: Path, split: str, table: LabelTable, lonely: list[str] | None) -> FileDataset:
     folder = {"train": "training", "val": "validation"}.get(split, split)
-    images, masks = _listed(root / "images" / folder), _listed(root / "annotations" / folder)
-    return FileDataset(LabelTable.named("ade20k"), _paired(images, masks, root, split))
+    images, masks = listed(root / "images" / folder), listed(root / "annotations" / folder)
+    return FileDataset(table, paired(images, masks, root, split, lonely=lonely))
 
 
-def _camvid(root: Path, split: str) -> FileDataset:
-    images, masks = _listed(root / split), _listed(root / f"{split}annot")
-    return FileDataset(LabelTable.named("camvid"), _paired(images, masks, root, split))
+def _camvid(root: Path, split: str, table: LabelTable, lonely: list[str] | None) -> FileDataset:
+    images, masks = listed(root / split), listed(root / f"{split}annot")
+    return FileDataset(table, paired(images, masks, root, split, lonely=lonely))
 
 
-def _folder(root: Path, split: str) -> FileDataset:
-    if not (root / "labels.yaml").is_file():
-        raise ValueError(
-            f"{root / 'labels.yaml'}: no such file; it must name each raw mask value, its class or `ignore`"
-        )
-    table = LabelTable.from_yaml(root / "labels.yaml")
-    images, masks = _listed(root / "images" / split), _listed(root / "masks" / split)
-    return FileDataset(table, _paired(images, masks, root, split))
+def _folder(root: Path, split: str, table: LabelTable, lonely: list[str] | None) -> FileDataset:
+    images, masks = listed(root / "images" / split), listed(root / "masks" / split)
+    return FileDataset(table, paired(images, masks, root, split, lonely=lonely))
 
 
-def _listed(folder: Path, wanted: Callable[[Path], bool] = lambda _: True) -> dict[str, Path]:
-    """Images below `folder` by their relative path without suffix."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder, so the split is empty")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path, folder) and wanted(path):
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in found:
-                raise ValueError(f"{found[name]} and {path}: two files of one name; rename one of them")
-            found[name] = path
-    if not found:
-        raise ValueError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), so the split is empty")
-    return found
-
-
-def _paired(
-    images: dict[str, Path], masks: dict[str, Path], root: Path, split: str
-) -> tuple[tuple[str, Path, Path], ...]:
-    for kind, lonely, other in (
-        ("image", images.keys() - masks.keys(), "mask"),
-        ("mask", masks.keys() - images.keys(), "image"),
-    ):
-        if lonely:
-            names = ", ".join(sorted(lonely)[:5]) + (", …" if len(lonely) > 5 else "")
-            verb = "has" if len(lonely) == 1 else "have"
-            plural = "" if len(lonely) == 1 else "s"
-            raise ValueError(f"{root}: {len(lonely)} {kind}{plural} of split {split!r} {verb} no {other}: {names}")
-    return tuple((name, images[name], masks[name]) for name in sorted(images))
+def _folder_with_instances(
+    root: Path, split: str, table: LabelTable, panoptic: bool, lonely: list[str] | None
+) -> PanopticDataset:
+    """Of maps of instance ids, and masks of the classes if there are any; else the table must have one thing."""
+    images, maps = listed(root / "images" / split), listed(root / "instances" / split)
+    items = paired(images, maps, root, split, "map of instance ids", lonely)
+    masks = None
+    if (root / "masks" / split).is_dir():
+        found = {
+            name: mask for name, _, mask in paired(images, listed(root / "masks" / split), root, split, "mask", lonely)
+        }
+        items = tuple(item for item in items if item[0] in found)
+        masks = tuple(found[name] for name, *_ in items)
+    else:
+        check_one_thing(table, root / "labels.yaml")
+    source = FolderSegments(table, tuple(item[2] for item in items), masks)
+    return PanopticDataset(table, tuple(item[:2] for item in items), source, panoptic)

@@ -14,10 +14,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from panfpn.data.datasets import Dataset
+from panfpn.data.things import things_of
 from panfpn.data.transforms import TrainTransform, padded
-from panfpn.types import Batch, Sample
+from panfpn.types import Batch, Sample, Segments
 
 T = TypeVar("T")
+_DIVISOR = 32  # of whole images: detectron2 pads to it, and few sizes are good for what caches by size
 
 
 class DrawSampler:
@@ -52,10 +54,15 @@ class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
         index = int(self._order[place])
         try:
             image, target = self.dataset.open(index)
-            image, target = self.transform(image, target, np.random.default_rng((self.seed, 1, draw)))
+            rng, name = np.random.default_rng((self.seed, 1, draw)), self.dataset.name(index)
+            if isinstance(target, Segments):
+                image, segments = self.transform(image, target, rng)
+                things = things_of(segments, self.dataset.table)
+                return Sample(image=image, target=segments.labels, name=name, segments=segments, things=things)
+            image, target = self.transform(image, target, rng)
         except ValueError as error:
             return error
-        return Sample(image=image, target=target, name=self.dataset.name(index))
+        return Sample(image=image, target=target, name=name)
 
 
 class _Whole(torch.utils.data.Dataset[Sample | ValueError]):
@@ -75,9 +82,9 @@ class _Whole(torch.utils.data.Dataset[Sample | ValueError]):
 
 
 class _Collate:
-    """Samples -> one Batch of the crop's size, padded right and below."""
+    """Samples -> one Batch, padded right and below to the crop's size; None: to the largest sample, grown to 32s."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int] | None) -> None:
         self.size = size
 
     def __call__(self, samples: Sequence[Sample | ValueError]) -> Batch | ValueError:
@@ -86,14 +93,21 @@ class _Collate:
             if isinstance(sample, ValueError):
                 return sample
             good.append(sample)
-        pairs = [padded(s.image, s.target, self.size) for s in good]
+        size = self.size or (_grown(s.target.shape[0] for s in good), _grown(s.target.shape[1] for s in good))
+        pairs = [padded(s.image, s.target, size) for s in good]
+        things = tuple(s.things for s in good if s.things is not None)
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))  # [B, H, W, 3]
         return Batch(
             images=images.permute(0, 3, 1, 2),  # [B, 3, H, W], channels_last without a copy
             targets=torch.from_numpy(np.stack([target for _, target in pairs])),
             sizes=tuple((s.target.shape[0], s.target.shape[1]) for s in good),
             names=tuple(s.name for s in good),
+            things=things if len(things) == len(good) else None,
         )
+
+
+def _grown(sides: Iterable[int]) -> int:
+    return -(-max(sides) // _DIVISOR) * _DIVISOR
 
 
 def _as_list(samples: list[Sample | ValueError]) -> list[Sample | ValueError]:

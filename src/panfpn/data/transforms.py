@@ -6,6 +6,7 @@ mmsegmentation's RandomResize, RandomCrop (0.75 rule), RandomFlip; colors.py has
 """
 
 from dataclasses import dataclass
+from typing import overload
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from panfpn.data.colors import Image, distort_colors, draw_colors
 from panfpn.labels import IGNORE
-from panfpn.types import RawMask
+from panfpn.types import RawMask, Segments
 
 Target = npt.NDArray[np.int16]
 _TRIES = 10
@@ -43,26 +44,39 @@ class Geometry:
 class TrainTransform:
     """Random scale, crop, mirror and colours, all drawn from one generator per sample.
 
-    `crop` is (height, width); `scale` (longer, shorter side) or None for the image's own size; `ratio` the range of the
-    random factor; `aspect` the largest random stretch; `photometric` the strength of the colour distortion.
+    `crop` is (height, width), or None for the whole scaled image; `scale` (longer, shorter side) or None for the
+    image's own size; `ratio` the range of the random factor; `short_sides` the shorter sides to draw from in its place,
+    with the longer at most that of `scale`; `aspect` the largest random stretch; `photometric` the strength of the
+    colour distortion.
     """
 
-    crop: tuple[int, int]
+    crop: tuple[int, int] | None
     scale: tuple[int, int] | None = None
     ratio: tuple[float, float] = (0.5, 2.0)
+    short_sides: tuple[int, ...] = ()
     aspect: float = 1.0
     cat_max_ratio: float = 0.75
     flip: float = 0.5
     photometric: float = 1.0
 
-    def __call__(self, image: Image, target: Target | RawMask, rng: np.random.Generator) -> tuple[Image, Target]:
-        """A crop [h, w, 3] of the image and [h, w] of its train ids; smaller than `crop` if the scaled image is."""
+    @overload
+    def __call__(self, image: Image, target: Segments, rng: np.random.Generator) -> tuple[Image, Segments]: ...
+    @overload
+    def __call__(self, image: Image, target: Target | RawMask, rng: np.random.Generator) -> tuple[Image, Target]: ...
+
+    def __call__(
+        self, image: Image, target: Target | RawMask | Segments, rng: np.random.Generator
+    ) -> tuple[Image, Target | Segments]:
+        """A crop [h, w, 3] of the image and [h, w] of its train ids or segments, in one geometry for either.
+
+        Smaller than `crop` if the scaled image is.
+        """
         image, ids = cut(image, target, self.draw_geometry(target, rng))
         if self.photometric:
             image = distort_colors(image, draw_colors(rng, self.photometric))
         return image, ids
 
-    def draw_geometry(self, target: Target | RawMask, rng: np.random.Generator) -> Geometry:
+    def draw_geometry(self, target: Target | RawMask | Segments, rng: np.random.Generator) -> Geometry:
         """Scale, crop and mirror for an image with this target [H, W], which the 0.75 rule looks at."""
         height, width = target.shape
         size = self._draw_size(height, width, rng)
@@ -70,18 +84,26 @@ class TrainTransform:
         return Geometry(size=size, window=window, flip=bool(rng.uniform() < self.flip))
 
     def _draw_size(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
-        ratio = rng.uniform(*self.ratio)
-        long, short = self.scale or (max(height, width), min(height, width))
-        height, width = fit_size(height, width, (max(1, int(long * ratio)), max(1, int(short * ratio))))
+        if self.short_sides:
+            assert self.scale is not None, "config_rules"
+            short = self.short_sides[int(rng.integers(len(self.short_sides)))]
+            # The longer side of the two is the limit: where `short` is above it, it binds first.
+            height, width = fit_size(height, width, (max(self.scale), min(short, max(self.scale))))
+        else:
+            ratio = rng.uniform(*self.ratio)
+            long, short = self.scale or (max(height, width), min(height, width))
+            height, width = fit_size(height, width, (max(1, int(long * ratio)), max(1, int(short * ratio))))
         if self.aspect > 1:
             stretch = self.aspect ** rng.uniform(-0.5, 0.5)
             height, width = max(1, int(height / stretch + 0.5)), max(1, int(width * stretch + 0.5))
         return height, width
 
     def _draw_window(
-        self, target: Target | RawMask, size: tuple[int, int], rng: np.random.Generator
+        self, target: Target | RawMask | Segments, size: tuple[int, int], rng: np.random.Generator
     ) -> tuple[int, int, int, int]:
         """Top, left, height, width in the scaled image; drawn again while one class fills too much of it."""
+        if self.crop is None:
+            return 0, 0, *size
         height, width = (min(c, s) for c, s in zip(self.crop, size, strict=True))
         for attempt in range(_TRIES + 1):
             top = int(rng.integers(0, size[0] - height + 1))
@@ -108,19 +130,39 @@ def _source_window(
     return slices[0], slices[1]
 
 
-def cut(image: Image, target: Target | RawMask, geometry: Geometry) -> tuple[Image, Target]:
-    """The part of image and target that a geometry shows, resized once (image bilinear, target nearest)."""
+@overload
+def cut(image: Image, target: Segments, geometry: Geometry) -> tuple[Image, Segments]: ...
+@overload
+def cut(image: Image, target: Target | RawMask, geometry: Geometry) -> tuple[Image, Target]: ...
+
+
+def cut(image: Image, target: Target | RawMask | Segments, geometry: Geometry) -> tuple[Image, Target | Segments]:
+    """The part of image and target that a geometry shows, resized once (image bilinear, target nearest).
+
+    Segments that it does not show are left out.
+    """
     height, width = target.shape
     window, size = geometry.window, geometry.size
     rows, cols = _source_window(target.shape, size, window)
-    image, ids = image[rows, cols], target[rows, cols]
+    image, ids = image[rows, cols], (target.index if isinstance(target, Segments) else target)[rows, cols]
     if size != (height, width):
         factors = {"fx": size[1] / width, "fy": size[0] / height}
         image = cv2.resize(image, None, **factors, interpolation=cv2.INTER_LINEAR)
         ids = cv2.resize(ids, None, **factors, interpolation=cv2.INTER_NEAREST)
     # A window that ends at the border may come out a pixel short of its rounded size: it is cut off there.
     image, ids = image[: window[2], : window[3]], ids[: window[2], : window[3]]
-    return (cv2.flip(image, 1), cv2.flip(ids, 1)) if geometry.flip else (image, ids)
+    if geometry.flip:
+        image, ids = cv2.flip(image, 1), cv2.flip(ids, 1)
+    return image, _shown(target, ids) if isinstance(target, Segments) else ids
+
+
+def _shown(segments: Segments, index: Target) -> Segments:
+    """The segments that `index` still has, numbered anew."""
+    seen = np.bincount((index + 1).ravel(), minlength=len(segments.ids) + 1)[1:] > 0  # IGNORE = -1 is left out
+    if not seen.all():
+        number = np.append(np.cumsum(seen) - 1, IGNORE).astype(np.int16)  # IGNORE is -1: the last entry
+        index = number[index]
+    return Segments(index=index, classes=segments.classes[seen], crowd=segments.crowd[seen], ids=segments.ids[seen])
 
 
 def padded(image: Image, target: Target, size: tuple[int, int]) -> tuple[Image, Target]:

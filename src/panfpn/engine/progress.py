@@ -20,7 +20,7 @@ from panfpn.engine.figures import colored
 from panfpn.engine.report import Shown
 from panfpn.files import replacing
 from panfpn.labels import LabelTable
-from panfpn.metrics import PanopticScores, SemanticScores
+from panfpn.metrics import Scores
 
 
 def peak_memory_gb(device: torch.device) -> float:
@@ -91,9 +91,7 @@ class RunLog:
             )
         self._logged, self._logged_step = now, step
 
-    def validation(
-        self, step: int, scores: SemanticScores | PanopticScores, shown: list[Shown], table: LabelTable
-    ) -> None:
+    def validation(self, step: int, scores: Scores, shown: list[Shown], table: LabelTable) -> None:
         """Log one validation, with a few images for TensorBoard."""
         self._write({"kind": "val", "step": step, **scores.row()})
         for entry in shown[:2] + shown[-2:]:
@@ -133,9 +131,7 @@ class SilentLog:
     def train(self, step: int, losses: Mapping[str, float], lr: float) -> None:
         """Nothing."""
 
-    def validation(
-        self, step: int, scores: SemanticScores | PanopticScores, shown: list[Shown], table: LabelTable
-    ) -> None:
+    def validation(self, step: int, scores: Scores, shown: list[Shown], table: LabelTable) -> None:
         """Nothing."""
 
     def say(self, text: str) -> None:

@@ -17,7 +17,7 @@ from panfpn.checkpoint import read_checkpoint, read_header, write_checkpoint
 from panfpn.config import TrainConfig
 from panfpn.engine.optim import WeightAverage, load_optimizer, optimizer_tensors
 from panfpn.files import write_text
-from panfpn.metrics import SemanticScores
+from panfpn.metrics import PanopticScores, Scores, SemanticScores
 from panfpn.parsing import parse
 
 _LAST, _BEST = "last.safetensors", "model.safetensors"
@@ -28,7 +28,7 @@ class RunState:
     """Where a run stands. Tensors are only there between reading a checkpoint and restoring it."""
 
     step: int = 0
-    best_miou: float | None = None
+    best: float | None = None  # mIoU or PQ
     best_step: int = 0
     bad_validations: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
@@ -101,7 +101,7 @@ def save_run(
     if average:
         tensors |= {f"average/{n}": t for n, t in average.tensors.items()}
     header = {
-        "config": config.to_dict(), "step": state.step, "best_miou": state.best_miou, "best_step": state.best_step,
+        "config": config.to_dict(), "step": state.step, "best": state.best, "best_step": state.best_step,
         "bad_validations": state.bad_validations, "scaler": scaler.state_dict(),
     }  # fmt: skip
     write_checkpoint(folder / _LAST, tensors, header, kind="run")
@@ -120,7 +120,7 @@ def load_run(folder: Path) -> tuple[TrainConfig, RunState]:
     if not (folder / _LAST).is_file():
         return TrainConfig.from_yaml(folder / "config.yaml"), RunState()
     tensors, header = read_checkpoint(folder / _LAST, kind="run")
-    keys = ("step", "best_miou", "best_step", "bad_validations", "scaler")
+    keys = ("step", "best", "best_step", "bad_validations", "scaler")
     try:
         state = RunState(**{key: header[key] for key in keys}, tensors=tensors, source=folder / _LAST)
         return parse(TrainConfig, header["config"]), state
@@ -128,8 +128,9 @@ def load_run(folder: Path) -> tuple[TrainConfig, RunState]:
         raise ValueError(f"{folder / _LAST}: its header does not describe a run ({error})") from error
 
 
-def released_scores(folder: Path) -> SemanticScores:
+def released_scores(folder: Path) -> Scores:
     """The validation scores of the run's `model.safetensors`, as its header holds them."""
     header = read_header(folder / _BEST)
     names = tuple(entry["name"] for entry in header["table"]["classes"])
-    return SemanticScores.from_dict(header["scores"], names, folder / _BEST)  # a header's own keys are sorted
+    kind = PanopticScores if header["architecture"] == "PanopticFPN" else SemanticScores
+    return kind.from_dict(header["scores"], names, folder / _BEST)  # a header's own keys are sorted

@@ -11,21 +11,22 @@ from panfpn.config import TrainConfig
 from panfpn.engine.distributed import Ranks, joined_ranks
 from panfpn.engine.run_folder import RunState, choose_folder, load_run, prepare_folder, released_scores
 from panfpn.engine.trainer import Trainer
-from panfpn.metrics import SemanticScores
+from panfpn.metrics import Scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """How a run ended.
 
-    `scores` and `miou` are of the released weights (`model.safetensors`: the best of all validations) on the validation
-    split; `scores` is None if the run was interrupted, and on all ranks but the first.
+    `scores` and `value` (mIoU of a Semantic FPN, PQ of a Panoptic FPN) are of the released weights
+    (`model.safetensors`: the best of all validations) on the validation split; `scores` is None if the run was
+    interrupted, and on all ranks but the first.
     """
 
     dir: Path
     step: int
-    miou: float
-    scores: SemanticScores | None
+    value: float
+    scores: Scores | None
     interrupted: bool
     minutes: float
 
@@ -44,7 +45,7 @@ def train(config: TrainConfig | None = None, *, resume: str | Path | None = None
         config, state = load_run(Path(str(resume)))
     with joined_ranks(config.run.device) as (ranks, device), _own_generators(device):
         config = config.changed(**{"run.device": device})
-        train_data, val_data = build.build_datasets(config.data)
+        train_data, val_data = build.build_datasets(config.data, config.model.architecture == "PanopticFPN")
         config = build.resolve(config, train_data.table)
         check_batch(config, ranks)
         folder = Path(str(resume)) if resume is not None else ranks.agreed(choose_folder(config))
@@ -54,9 +55,9 @@ def train(config: TrainConfig | None = None, *, resume: str | Path | None = None
         ranks.wait()
         interrupted = trainer.run(announce=resume is None)
         scores = None if interrupted or not ranks.first else released_scores(folder)
-        best = trainer.state.best_miou if scores is None else scores.miou
+        best = trainer.state.best if scores is None else scores.value
         return RunResult(
-            dir=folder, step=trainer.state.step, miou=float("nan") if best is None else best, scores=scores,
+            dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
             interrupted=interrupted, minutes=trainer.log.minutes,
         )  # fmt: skip
 

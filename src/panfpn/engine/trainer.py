@@ -26,10 +26,10 @@ from panfpn.engine.report import Shown, write_report
 from panfpn.engine.run_folder import RunState, save_run
 from panfpn.engine.signals import stop_requests
 from panfpn.files import write_json
-from panfpn.metrics import SemanticScores
+from panfpn.metrics import Scores
 from panfpn.models.recompute import recompute_stages
 from panfpn.release import write_release
-from panfpn.tasks import SemanticTask
+from panfpn.tasks import AnyTask
 from panfpn.types import Batch
 
 _ASK_EVERY = 10  # steps between two looks at the other ranks' stop requests: asking makes the device wait
@@ -49,7 +49,8 @@ class Trainer:
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
         self.task = build.build_task(
             config.model, train_data.table, scale=config.data.scale, size_divisor=config.data.size_divisor,
-            inference=config.inference, loss=config.loss, precision=config.train.precision, load=not self.state.tensors,
+            inference=config.inference, loss=config.loss, precision=config.train.precision, rois=config.train.rois,
+            load=not self.state.tensors,
         )  # fmt: skip
         self._place_model()
         self.optimizer = build_optimizer(self.task.model, config.optim)
@@ -66,6 +67,7 @@ class Trainer:
         train = self.config.train
         if train.frozen_bn:
             freeze_batch_norm(self.task.model.backbone)
+        self.task.model.backbone.freeze(train.freeze_at)
         if self.ranks.world > 1 and train.sync_bn and self.device.type == "cuda":
             from timm.layers import convert_sync_batchnorm  # noqa: PLC0415 - knows timm's own norm layers too
 
@@ -125,7 +127,7 @@ class Trainer:
         patience = self.config.run.patience
         if not patience or self.state.bad_validations < patience:
             return False
-        self.log.say(f"no better mIoU in {patience} validations: ended at step {self.state.step}")
+        self.log.say(f"no better score in {patience} validations: ended at step {self.state.step}")
         return True
 
     def _batches(self) -> Iterator[Batch]:
@@ -218,7 +220,7 @@ class Trainer:
         return self.average.tensors if self.average else self.task.model.state_dict()
 
     @contextmanager
-    def _evaluated(self) -> Iterator[SemanticTask]:
+    def _evaluated(self) -> Iterator[AnyTask]:
         """The task holding the released weights, for the time of the block."""
         self.ranks.share(self._released().values())  # every rank gathers batch statistics of its own
         if not self.average:
@@ -238,19 +240,19 @@ class Trainer:
                 task, self.val_data, batch_size=self.config.run.val_batch_size, num_workers=data.num_workers,
                 ranks=self.ranks,
             )  # fmt: skip
-        better = self.state.best_miou is None or scores.miou > self.state.best_miou
+        better = self.state.best is None or scores.value > self.state.best
         self.state.bad_validations = 0 if better else self.state.bad_validations + 1
-        self.log.validation(step, scores.to_dict(), shown, self.train_data.table)
+        self.log.validation(step, scores, shown, self.train_data.table)
         mark = "  (best so far)" if better else ""
-        self.log.say(f"step {step}: mIoU {scores.miou:.4f}  mAcc {scores.macc:.4f}  aAcc {scores.aacc:.4f}{mark}")
+        self.log.say(f"step {step}: {scores.summary()}{mark}")
         if better:
-            self.state.best_miou, self.state.best_step = scores.miou, step
+            self.state.best, self.state.best_step = scores.value, step
         if self.ranks.first:
             if better:
                 self._release(scores)
             self._write_report(scores, shown)
 
-    def _release(self, scores: SemanticScores) -> None:
+    def _release(self, scores: Scores) -> None:
         weights = dict(self._released())
         source = {"run": self.folder.name, "step": self.state.step, "sha256": tensors_digest(weights)}
         write_release(
@@ -258,7 +260,7 @@ class Trainer:
             source=source,
         )  # fmt: skip
 
-    def _write_report(self, scores: SemanticScores, shown: list[Shown]) -> None:
+    def _write_report(self, scores: Scores, shown: list[Shown]) -> None:
         write_report(
             self.folder / "report.html", title=self.folder.name, config=self.config.to_yaml(), scores=scores,
             history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table, shown=shown,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from panfpn.foreign import read_foreign, state_dict_of
+from panfpn.interop.detectron2 import is_detectron2, read_detectron2
 from panfpn.interop.imported import Imported
 from panfpn.interop.mmseg import is_mmseg, read_mmseg
 from panfpn.interop.smp import is_smp, refuse_smp
@@ -12,15 +13,17 @@ from panfpn.labels import LabelTable
 def read_foreign_model(
     path: Path, *, labels: LabelTable | None = None, ema: bool = False, scale: tuple[int, int] | None = None
 ) -> Imported:
-    """The Semantic FPN in a checkpoint of another library; arguments as in `read_mmseg`.
+    """The Panoptic FPN or Semantic FPN in a checkpoint of another library; arguments as in `read_mmseg`.
 
     Raises:
-        ValueError: a file that cannot be read safely, or a network that is not a Semantic FPN; it says what it is.
+        ValueError: a file that cannot be read safely, or another network; it says what it is.
     """
     data = read_foreign(path)
     tensors = state_dict_of(data)
     if is_mmseg(tensors):
         return read_mmseg(tensors, data, path, labels=labels, ema=ema, scale=scale)
+    if is_detectron2(tensors):
+        return read_detectron2(tensors, path, labels, data=data, scale=scale)
     if is_smp(tensors):
         refuse_smp(tensors, path)
     parts = ", ".join(sorted({name.split(".")[0] for name in tensors})[:8]) or "no tensors"

@@ -8,7 +8,7 @@ import torch
 
 from panfpn.config import Model, TrainConfig
 from panfpn.labels import LabelTable
-from panfpn.models import SemanticFPN
+from panfpn.models import PanopticFPN, SemanticFPN
 
 Shapes = dict[str, torch.Size]
 
@@ -24,14 +24,26 @@ class Imported:
     notes: tuple[str, ...]  # what was left out or assumed, one sentence each
 
 
-def skeleton(model: Model) -> Shapes:
-    """Names and shapes of all tensors of the network that `model` describes, none of which is allocated."""
+def skeleton(model: Model, table: LabelTable | None = None) -> Shapes:
+    """Names and shapes of all tensors of the network that `model` describes, none of which is allocated.
+
+    A Panoptic FPN needs the `table`, which says what things are.
+    """
     assert model.num_classes is not None
+    network: SemanticFPN | PanopticFPN
     with torch.device("meta"):
-        network = SemanticFPN(
-            model.backbone, model.num_classes, fpn_channels=model.fpn_channels, head_channels=model.head_channels,
-            norm=model.norm,
-        )  # fmt: skip
+        if model.architecture == "PanopticFPN":
+            assert table is not None
+            network = PanopticFPN(
+                model.backbone, table, fpn_channels=model.fpn_channels, head_channels=model.head_channels,
+                norm=model.norm, semantic_things=model.semantic_things, box_channels=model.box_channels,
+                mask_channels=model.mask_channels,
+            )  # fmt: skip
+        else:
+            network = SemanticFPN(
+                model.backbone, model.num_classes, fpn_channels=model.fpn_channels,
+                head_channels=model.head_channels, norm=model.norm,
+            )  # fmt: skip
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 

@@ -11,6 +11,8 @@ from panfpn.metrics.images import ImageRows
 from panfpn.metrics.panoptic import PanopticQuality, PanopticScores, as_segments
 from panfpn.metrics.semantic import ConfusionMatrix, SemanticScores
 
+Scores = SemanticScores | PanopticScores
+
 __all__ = [
     "AveragePrecision",
     "BoundaryCounts",
@@ -19,6 +21,7 @@ __all__ = [
     "InstanceRecords",
     "PanopticQuality",
     "PanopticScores",
+    "Scores",
     "SemanticScores",
     "as_segments",
 ]

@@ -2,6 +2,7 @@
 
 from panfpn.models.backbone import Backbone
 from panfpn.models.fpn import FPN
+from panfpn.models.panoptic import PanopticFPN
 from panfpn.models.semantic import SemanticFPN, SemanticHead
 
-__all__ = ["FPN", "Backbone", "SemanticFPN", "SemanticHead"]
+__all__ = ["FPN", "Backbone", "PanopticFPN", "SemanticFPN", "SemanticHead"]

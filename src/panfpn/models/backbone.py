@@ -25,8 +25,13 @@ STRIDES = (4, 8, 16, 32)
 _SOME_THAT_FIT = "resnet50c, resnet50, convnext_tiny, tf_efficientnet_lite0, swin_tiny_patch4_window7_224, pvt_v2_b2"
 # How timm's constructors spell "take images of any size" (swin, swinv2, swinv2_cr). Most networks need no option.
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({}, {"strict_img_size": False}, {"dynamic_img_size": True})
-# mmsegmentation's v1c ResNets that timm has under no name of their own: (timm's name, its options)
-_DEEP_STEM = {f"resnet{depth}c": (f"resnet{depth}", {"stem_type": "deep", "stem_width": 32}) for depth in (18, 34)}
+# ResNets that timm has under no name of their own, as (timm's name, its options): mmsegmentation's v1c, and MSRA's (of
+# Caffe2 and detectron2), whose stages begin with the stride in the first 1×1 convolution.
+_MSRA = "_msra"
+_NOT_TIMMS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"resnet{depth}c": (f"resnet{depth}", {"stem_type": "deep", "stem_width": 32}) for depth in (18, 34)},
+    **{f"resnet{depth}{_MSRA}": (f"resnet{depth}", {}) for depth in (50, 101)},
+}
 # Heights and widths whose remainders at strides 4…32 differ, small and large: they stand for any size.
 _PROBES: Shapes = ((3, 97, 131), (3, 255, 350), (3, 1022, 79))
 
@@ -62,6 +67,21 @@ class Backbone(nn.Module):
         Exactly ceil(H/stride) where the image is padded (`multiple` > 1); otherwise as the network itself rounds.
         """
         return _maps(self.body, images, self.multiple)
+
+    def freeze(self, level: int) -> None:
+        """Train no weight that c2 (`level` 2) … c5 (5) depends on: those that a gradient reaches. 0 freezes none."""
+        if not level:
+            return
+        weights = [w for w in self.body.parameters() if w.requires_grad]
+        was_training = self.training
+        self.eval()  # norm statistics stay as they are
+        images = torch.zeros(1, len(self.mean), 64, 64, device=next(self.body.parameters()).device)
+        total = sum(m.sum() for m in self(images)[: level - 1])
+        assert isinstance(total, torch.Tensor)
+        for weight, gradient in zip(weights, torch.autograd.grad(total, weights, allow_unused=True), strict=True):
+            if gradient is not None:
+                weight.requires_grad_(False)
+        self.train(was_training)
 
     def load(self, path: Path) -> None:
         """Load local weights (.safetensors, or .pth read without executing code) in timm's names.
@@ -124,8 +144,12 @@ def _tried(name: str, device: str) -> _Plan:
 
 
 def _create_timm(name: str, **options: Any) -> nn.Module:
-    base, own = _DEEP_STEM.get(name, (name, {}))
-    return timm.create_model(base, **own, **options)  # type: ignore[no-any-return]
+    base, own = _NOT_TIMMS.get(name, (name, {}))
+    body: Any = timm.create_model(base, **own, **options)
+    if name.endswith(_MSRA):
+        for stage in (body.layer2, body.layer3, body.layer4):
+            stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+    return body  # type: ignore[no-any-return]
 
 
 def _maps(body: nn.Module, images: torch.Tensor, multiple: int) -> list[torch.Tensor]:
@@ -142,12 +166,12 @@ def _maps(body: nn.Module, images: torch.Tensor, multiple: int) -> list[torch.Te
 
 
 def _check_name(name: str) -> None:
-    if name not in _DEEP_STEM and not timm.is_model(name):
+    if name not in _NOT_TIMMS and not timm.is_model(name):
 
         def likeness(known: str) -> float:  # to the whole name or to its start: names end in sizes that nobody recalls
             return max(difflib.SequenceMatcher(None, name, k).ratio() for k in (known, known[: len(name)]))
 
-        near = sorted(timm.list_models(), key=likeness, reverse=True)[:6]
+        near = sorted([*timm.list_models(), *_NOT_TIMMS], key=likeness, reverse=True)[:6]
         raise ValueError(f"timm has no backbone {name!r}; nearest: {', '.join(near)}")
     architecture, _, tag = name.partition(".")
     tags = timm.list_models(f"{architecture}.*", pretrained=True) if tag else []

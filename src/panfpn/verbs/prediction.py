@@ -3,12 +3,16 @@
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from panfpn.config import Inference
 from panfpn.verbs.options import parse_options, print_notes
+
+if TYPE_CHECKING:
+    from panfpn.predict import Predictor
+    from panfpn.submission import PanopticSubmission, Submission
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,14 @@ class _Predict:
     """Release file, run folder, mmsegmentation checkpoint, published name (fpn_r50_cityscapes, …) or OWNER/REPO on the
     Hugging Face Hub; without it, the street-scene model that ships with panfpn."""
     save: str | None = None
-    """What to write, joined by commas: labels, overlay, confidence. Default: labels,overlay (labels with --format)."""
-    format: Literal["cityscapes", "ade20k"] | None = None
-    """Name and encode the files as this benchmark's server wants them."""
+    """What to write, joined by commas. Semantic models: labels, overlay, confidence (default: labels,overlay); panoptic
+    ones: panoptic (PNG of segment ids, and JSON), overlay, labels, instances (default: panoptic,overlay)."""
+    format: Literal["cityscapes", "ade20k", "coco-panoptic", "cityscapes-panoptic"] | None = None
+    """Name and encode the files as this benchmark's server wants them; the last two are for panoptic models, and write
+    panoptic.json beside the folder panoptic."""
+    annotations: Path | None = None
+    """With --format coco-panoptic: a JSON whose `images` give the image ids; without it, they are the numbers that the
+    files are named by."""
     check: bool = False
     """With --format: read the files again as the server will, and score them where the ground truth lies beside the
     images."""
@@ -53,9 +62,9 @@ def run_predict(arguments: list[str]) -> int:
     options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP)
     from panfpn.build import set_inference
     from panfpn.inputs import Inputs
+    from panfpn.metrics import PanopticScores
     from panfpn.predict import Predictor, predict_to_folder
     from panfpn.show import print_scores
-    from panfpn.submission import submission_for
 
     predictor = Predictor.from_file(
         options.model, options.device, options.precision, engine=options.engine, compile=options.compile
@@ -66,13 +75,7 @@ def run_predict(arguments: list[str]) -> int:
                   inference=task.inference)  # fmt: skip
     options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP, own)
     set_inference(task, scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
-    save = ("labels" if options.format else "labels,overlay") if options.save is None else options.save
-    what = tuple(part.strip() for part in save.split(","))
-    if options.format and what != ("labels",):
-        raise ValueError(f"--format {options.format} writes labels only; leave --save out")
-    if options.check and not options.format:
-        raise ValueError("--check goes with --format")
-    submission = submission_for(options.format, task.table) if options.format else None
+    what, submission = _what_to_write(options, predictor)
     # Listed before anything is written: results may lie beside the images.
     images = [path for _, path in Inputs(options.inputs, out=options.out).files] if options.check else []
     failures, done = predict_to_folder(
@@ -94,9 +97,29 @@ def run_predict(arguments: list[str]) -> int:
         sys.stdout.write(f"{files} files are as {submission.format} wants them\n")
         if scores is None:
             sys.stdout.write("no ground truth beside the images, so they were not scored\n")
+        elif isinstance(scores, PanopticScores):
+            sys.stdout.write(f"{scores.summary()}\n")
         else:
             print_scores(scores, "cityscapes" if submission.format == "cityscapes" else "mmseg")
     return 0
+
+
+def _what_to_write(
+    options: _Predict, predictor: "Predictor"
+) -> "tuple[tuple[str, ...], Submission | PanopticSubmission | None]":
+    """Kinds of files, and the format they are written in; ValueError for options that do not go together."""
+    from panfpn.submission import PANOPTIC_FORMATS, submission_for
+
+    if not options.format:
+        if options.check or options.annotations:
+            raise ValueError(f"--{'check' if options.check else 'annotations'} goes with --format")
+        asked = options.save.split(",") if options.save is not None else predictor.maps.kinds[:2]
+        return tuple(part.strip() for part in asked), None
+    only = "panoptic" if options.format in PANOPTIC_FORMATS else "labels"
+    if options.save not in (None, only):
+        raise ValueError(f"--format {options.format} writes {only} only; leave --save out")
+    table, maps = predictor.table, predictor.maps
+    return (only,), submission_for(options.format, table, maps=maps, annotations=options.annotations)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def _finished(result: "RunResult") -> int:
 
         print_scores(result.scores)
         files = f"model: {result.dir / 'model.safetensors'}, report: {result.dir / 'report.html'}"
-        sys.stdout.write(f"\nbest mIoU {result.miou:.4f}; {result.minutes:.1f} min; {files}\n")
+        sys.stdout.write(f"\nbest {result.scores.headline} {result.value:.4f}; {result.minutes:.1f} min; {files}\n")
     return 0
 
 

@@ -1,0 +1,102 @@
+"""Segments from maps of ids. In: an image and a map that tells its segments apart. Out: a data set of Segments.
+
+What an id means is a layout's own affair (coco.py, cityscapes.py, folder.py); here are the parts they share.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from panfpn.files import read_image
+from panfpn.labels import LabelTable
+from panfpn.types import Sample, Segments
+
+Ids = npt.NDArray[np.integer[Any]]
+_DENSE = 1 << 24  # ids below this (all that RGB can hold) are looked up in an array that memory backs where it is used
+_MAX_SEGMENTS = 2**15 - 1  # a segment's place is int16
+
+
+class SegmentSource(Protocol):
+    """Segments of the images of a split, by number."""
+
+    def segments(self, index: int) -> Segments:
+        """Of one image; ValueError names the file, the id or pixel, and what is wrong."""
+
+    def file(self, index: int) -> Path:
+        """Where they stand."""
+
+
+@dataclass(frozen=True, eq=False)
+class PanopticDataset:
+    """Images on disk and their segments; with `panoptic` False, of the segments only the classes."""
+
+    table: LabelTable
+    images: tuple[tuple[str, Path], ...]  # (name, file), in the order of `source`
+    source: SegmentSource
+    panoptic: bool = True
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        """The sample's name, unique in its split."""
+        return self.images[index][0]
+
+    def open(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16] | Segments]:
+        """Decode one image and its segments; see `Dataset.open`."""
+        image, segments = self._decode(index)
+        return image, segments if self.panoptic else segments.labels
+
+    def read(self, index: int) -> Sample:
+        """Decode one image and its segments; see `Dataset.read`."""
+        image, segments = self._decode(index)
+        kept = segments if self.panoptic else None
+        return Sample(image=image, target=segments.labels, name=self.name(index), segments=kept)
+
+    def _decode(self, index: int) -> tuple[npt.NDArray[np.uint8], Segments]:
+        path = self.images[index][1]
+        image, segments = read_image(path), self.source.segments(index)
+        if image.shape[:2] != segments.shape:
+            raise ValueError(different_sizes(path, image.shape[:2], self.source.file(index), segments.shape))
+        return image, segments
+
+
+def different_sizes(image: Path, size: tuple[int, ...], mask: Path, other: tuple[int, ...]) -> str:
+    """The sentence for an image and a mask of other sizes (height, width)."""
+    return f"{image} is {size[1]}×{size[0]} pixels but its mask {mask} is {other[1]}×{other[0]} pixels; they must agree"
+
+
+def present_ids(ids: Ids) -> npt.NDArray[np.int64]:
+    """The ids that occur in a map, rising."""
+    size = int(ids.max(initial=0)) + 1
+    if size > _DENSE:
+        return np.unique(ids).astype(np.int64)
+    seen = np.zeros(size, np.bool_)
+    seen[ids] = True
+    return np.flatnonzero(seen)
+
+
+def places_of(ids: Ids, known: npt.NDArray[np.int64], source: object) -> npt.NDArray[np.int16]:
+    """Of each pixel of an id map [H, W] its id's place in `known` (distinct), IGNORE where it is not there.
+
+    ValueError names `source` if there are more than can be counted in 16 bits.
+    """
+    if len(known) > _MAX_SEGMENTS:
+        raise ValueError(f"{source}: {len(known)} segments; {_MAX_SEGMENTS} are possible in one image")
+    size = max(int(ids.max(initial=0)), int(known.max(initial=0))) + 1
+    if size > _DENSE:
+        order = np.argsort(known, kind="stable")
+        place = order[np.searchsorted(known[order], ids).clip(max=len(known) - 1)].astype(np.int16)
+        return np.where(known[place] == ids, place, np.int16(-1))
+    table = np.zeros(size, np.int16)  # 0: unknown, which so needs no writing of what may be 32 MB
+    table[known] = np.arange(1, len(known) + 1)
+    return table[ids] - np.int16(1)
+
+
+def first_pixel(where: npt.NDArray[np.bool_]) -> str:
+    """The first pixel of a mask, in words."""
+    row, column = np.unravel_index(np.argmax(where), where.shape)
+    return f"row {row}, column {column}"

@@ -1,0 +1,78 @@
+"""Panoptic FPN. In: images [B, C, H, W], normalised. Out: semantic logits, the pyramid, its anchors. Paper §3."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from panfpn.labels import IGNORE, LabelTable
+from panfpn.models.backbone import Backbone
+from panfpn.models.fpn import FPN
+from panfpn.models.instance import BoxHead, MaskHead, RPNHead
+from panfpn.models.semantic import Norm, SemanticHead
+
+
+class DenseMaps(NamedTuple):
+    """What a Panoptic FPN says before any box is chosen."""
+
+    semantic: torch.Tensor  # logits [B, K, H/4, W/4]
+    pyramid: list[torch.Tensor]  # p2…p5 [B, C, H/s, W/s]
+    objectness: list[torch.Tensor]  # of p2…p6: [B, A, H/s, W/s]
+    deltas: list[torch.Tensor]  # [B, 4 A, H/s, W/s]
+
+
+class PanopticFPN(nn.Module):
+    """Backbone, FPN, the semantic head, and Mask R-CNN's heads beside it.
+
+    Args: `backbone` is a timm name or a `Backbone`; `table` says which classes are things. `semantic_things` "other"
+    gives the semantic branch one class for all things (its channel 0; the stuff classes follow in the table's order),
+    "all" every class of the table. `norm` is the semantic head's ("group" is the paper's). An anchor's side is
+    `anchor_scale` times the stride of its level.
+
+    Raises:
+        ValueError: a label table without things, or a backbone that does not fit.
+    """
+
+    def __init__(
+        self,
+        backbone: str | Backbone,
+        table: LabelTable,
+        *,
+        fpn_channels: int = 256,
+        head_channels: int = 128,
+        norm: Norm = "group",
+        dropout: float = 0.0,
+        semantic_things: Literal["other", "all"] = "other",
+        anchor_scale: float = 8.0,
+        box_channels: int = 1024,
+        mask_channels: int = 256,
+    ) -> None:
+        super().__init__()
+        self.num_classes = table.num_classes
+        self.thing_ids = tuple(k for k, c in enumerate(table.classes) if c.thing)  # train id of each class of boxes
+        stuff_ids = tuple(k for k, c in enumerate(table.classes) if not c.thing)
+        if not self.thing_ids:
+            raise ValueError(
+                f"label table {table.name!r} has no things, so there is nothing for the instance branch to find; take "
+                "Semantic FPN (model.architecture SemanticFPN), or declare `thing: true` where classes are counted"
+            )
+        # Train id of each channel of the semantic branch.
+        self.semantic_ids = (IGNORE, *stuff_ids) if semantic_things == "other" else tuple(range(table.num_classes))
+        self.anchor_scale = anchor_scale
+        self.backbone = Backbone(backbone) if isinstance(backbone, str) else backbone
+        self.fpn = FPN(self.backbone.channels, fpn_channels)
+        self.head = SemanticHead(
+            fpn_channels, len(self.semantic_ids), channels=head_channels, norm=norm, dropout=dropout
+        )
+        self.rpn = RPNHead(fpn_channels)
+        self.box_head = BoxHead(fpn_channels, len(self.thing_ids), box_channels)
+        self.mask_head = MaskHead(fpn_channels, len(self.thing_ids), mask_channels)
+
+    def forward(self, images: torch.Tensor) -> DenseMaps:
+        """Normalised images [B, C, H, W] of any size -> the maps of the dense part; the heads of boxes are asked later.
+
+        The padding that brings H and W to multiples of 32 is the caller's.
+        """
+        pyramid = self.fpn(self.backbone(images))
+        objectness, deltas = self.rpn(pyramid)
+        return DenseMaps(self.head(pyramid), pyramid, objectness, deltas)

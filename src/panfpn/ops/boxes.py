@@ -1,0 +1,148 @@
+"""Boxes: anchors, coding, pooling of features under them. In and out: float32 [N, 4] left, top, right, bottom.
+
+A box spans left..right (no "+ 1"), in pixels of the image that the network sees. Semantics: detectron2 (FACTS C2).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torchvision.ops import roi_align
+
+from panfpn.ops.resize import Size, as_float
+
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # what deltas of the box head are multiplied with
+RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+RATIOS = (0.5, 1.0, 2.0)  # height by width of the anchors of a cell
+_LARGEST_STEP = math.log(1000 / 16)  # of log width and log height
+_BAGS = 1 << 22  # taps that are listed at a time when boxes are pooled: 48 MiB
+
+
+def anchors(size: Size, stride: int, scale: float, device: torch.device) -> torch.Tensor:
+    """Anchors [H * W * 3, 4] of a map [H, W]: centred on x = 0, stride, …, of area (scale * stride)²; not rounded."""
+    side = scale * stride
+    width = torch.tensor([math.sqrt(side * side / ratio) for ratio in RATIOS], device=device)
+    height = width * torch.tensor(RATIOS, device=device)
+    cell = torch.stack([-width, -height, width, height], 1) / 2  # [3, 4]
+    y, x = (torch.arange(0, n * stride, stride, device=device, dtype=torch.float32) for n in size)
+    corners = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], 1).repeat(1, 2)  # [H * W, 4]
+    return (corners[:, None] + cell).flatten(0, 1)
+
+
+def encode_boxes(boxes: torch.Tensor, targets: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """Deltas [N, 4] (dx, dy, dw, dh, times `weights`) that lead from boxes to targets."""
+    (centre, size), (wanted, wanted_size) = _centred(boxes), _centred(targets)
+    deltas = torch.cat([(wanted - centre) / size, (wanted_size / size).log()], 1)
+    return deltas * deltas.new_tensor(weights)
+
+
+def decode_boxes(deltas: torch.Tensor, boxes: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """Boxes [N, k, 4] to which deltas [N, k, 4] lead from boxes [N, 4]."""
+    centre, size = (part[:, None] for part in _centred(boxes))  # [N, 1, 2]
+    deltas = deltas / deltas.new_tensor(weights)
+    centre = deltas[..., :2] * size + centre
+    half = deltas[..., 2:].clamp(max=_LARGEST_STEP).exp() * size / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def _centred(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centres and sizes, each [N, 2]."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    return boxes[:, :2] + size / 2, size
+
+
+def clip_boxes(boxes: torch.Tensor, size: Size) -> torch.Tensor:
+    """Boxes [..., 4] within an image of height and width `size`."""
+    height, width = size
+    return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+
+
+def has_area(boxes: torch.Tensor) -> torch.Tensor:
+    """Bool [N]: which boxes are wider and higher than nothing."""
+    return (boxes[:, 2:] > boxes[:, :2]).all(1)
+
+
+def covered_share(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Share of each of the boxes [N] that each of the others [M] covers: [N, M]."""
+    low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return (high - low).clamp(min=0).prod(2) / area[:, None].clamp(min=1e-6)
+
+
+def pool_boxes(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], side: int) -> torch.Tensor:
+    """Features under boxes, each pooled to side × side: [N, C, side, side] float32.
+
+    `pyramid` holds p2…p5 [B, C, h, w]; `boxes` those of each image. A box of 224² pixels is read from p4, one of half
+    the width from p3, and so on; RoIAlign (aligned) with as many samples a bin as it has steps of the map.
+    """
+    numbers = [boxes_of.new_full((len(boxes_of), 1), i) for i, boxes_of in enumerate(boxes)]
+    numbered = torch.cat([torch.cat(numbers), torch.cat(list(boxes))], 1)  # [N, 5]
+    extent = (numbered[:, 3:] - numbered[:, 1:3]).prod(1).clamp(min=0).sqrt()
+    levels = (4 + torch.log2(extent / 224 + 1e-8)).floor().clamp(2, 5)
+    pooled = pyramid[0].new_zeros((len(numbered), pyramid[0].shape[1], side, side), dtype=torch.float32)
+    for level, features in enumerate(pyramid, 2):
+        chosen = (levels == level).nonzero()[:, 0]
+        if len(chosen):
+            pool = roi_align if features.requires_grad or features.is_cuda else _pool_in_bags
+            found = pool(as_float(features), numbered[chosen], (side, side), 1 / 2**level, 0, True)
+            pooled = pooled.index_copy(0, chosen, found)
+    return pooled
+
+
+def _pool_in_bags(
+    features: torch.Tensor, boxes: torch.Tensor, output: Size, scale: float, _samples: int, _aligned: bool
+) -> torch.Tensor:
+    """What torchvision's `roi_align` gives, on a CPU, where its kernel uses one core and one value at a time.
+
+    The samples of a bin are a grid and each is bilinear, so their mean is a weighted sum over rows times columns of the
+    map; with channels last, each term is a whole vector of channels.
+    """
+    batch, channels, height, width = features.shape
+    table = features.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
+    side = output[0]
+    samples = ((boxes[:, 3:] - boxes[:, 1:3]) * (scale / side)).ceil().amax(1)
+    if len(boxes) > 1 and (samples != samples[0]).any():  # small boxes do not pay for the taps of large ones
+        pooled = features.new_empty((len(boxes), channels, side, side))
+        for count in sorted(set(samples.tolist())):
+            alike = samples == count
+            pooled[alike] = _pool_in_bags(features, boxes[alike], output, scale, _samples, _aligned)
+        return pooled
+    rows, row_weights = _bins(boxes[:, 2] * scale - 0.5, boxes[:, 4] * scale - 0.5, side, height)  # [N, side, taps]
+    columns, column_weights = _bins(boxes[:, 1] * scale - 0.5, boxes[:, 3] * scale - 0.5, side, width)
+    rows = rows + (boxes[:, 0].long() * height)[:, None, None]
+    taps = rows.shape[2] * columns.shape[2]
+    step = max(1, _BAGS // (side * side * taps))
+    parts = []
+    for i in range(0, len(boxes), step):
+        part = slice(i, i + step)
+        places = (rows[part, :, None, :, None] * width + columns[part, None, :, None, :]).reshape(-1, taps)
+        weights = (row_weights[part, :, None, :, None] * column_weights[part, None, :, None, :]).reshape(-1, taps)
+        parts.append(F.embedding_bag(places, table, mode="sum", per_sample_weights=weights))
+    return torch.cat(parts).reshape(len(boxes), side, side, channels).permute(0, 3, 1, 2)
+
+
+def _bins(low: torch.Tensor, high: torch.Tensor, side: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places on an axis of `length` and their weights, each [N, side, taps], of the bins that divide low..high [N].
+
+    As RoIAlign: ceil(bin) samples, evenly spaced; one beyond the axis by more than 1 counts as 0, by less as its end.
+    """
+    step = (high - low) / side
+    samples = step.ceil().clamp(min=1)
+    most = int(samples.max())
+    k = torch.arange(most, device=low.device)
+    at = torch.arange(side, device=low.device)[:, None] + (k + 0.5) / samples[:, None, None]  # [N, side, most] in bins
+    at = low[:, None, None] + at * step[:, None, None]
+    inside = (at >= -1) & (at <= length) & (k < samples[:, None, None])
+    at = at.clamp(0, length - 1)
+    first = at.floor().long().clamp(max=max(0, length - 2))
+    part = at - first
+    share = inside / samples[:, None, None]
+    start = first[:, :, :1]
+    place = (first - start).clamp(max=most - 1)  # steps are at most 1, so the samples reach over most + 1 places
+    weights = low.new_zeros((len(low), side, most + 1))
+    weights.scatter_add_(2, place, (1 - part) * share)
+    weights.scatter_add_(2, place + 1, part * share)
+    places = (start + torch.arange(most + 1, device=low.device)).clamp(max=length - 1)
+    return places, weights

@@ -1,0 +1,172 @@
+"""Plain pickles, read without running what they name. In: a file of Python 2 or 3. Out: its numbers, arrays, strings.
+
+Python's own reader with a closed list of names. Behind every name stands a class of this file, for torch's reader too:
+NumPy's own would believe a file that says of its bytes that they are pointers.
+"""
+
+import math
+import mmap
+import pickle
+import pickletools
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+
+class Inert:
+    """Stands for an object of a library that is not needed here: takes any state, does nothing."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+class _Dtype(Inert):
+    """Stands for `numpy.dtype`: a number of 1 to 8 bytes; of its state, only the byte order is looked at."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[biu?f][1248]?", code):
+            _refuse(f"numpy.dtype({code!r})")
+        self.number = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        self.number = self.number.newbyteorder(state[1])
+
+
+class _Array(np.ndarray[Any, Any]):
+    """Stands for `numpy.ndarray`: filled with as many bytes as its shape wants, or not at all."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        data = _bytes(data)
+        if type(dtype) is not _Dtype or min(shape, default=0) < 0:
+            raise ValueError("an array without a type or shape")
+        if math.prod(shape) * dtype.number.itemsize != len(data):
+            raise ValueError(f"an array of shape {shape} has {len(data)} bytes")
+        super().__setstate__((1, shape, dtype.number, bool(fortran), bytes(data)))  # type: ignore[arg-type]
+
+
+class _Reconstruct(Inert):
+    """Stands for `_reconstruct`, which makes the array that `__setstate__` then fills."""
+
+    def __new__(cls, kind: Any, *_: Any) -> _Array:  # type: ignore[misc]
+        if kind is not _Array:
+            _refuse(f"numpy's _reconstruct of {kind!r}")
+        return np.ndarray.__new__(_Array, 0, np.uint8)
+
+
+class _FromBuffer(Inert):
+    """Stands for `_frombuffer`, which arrays are written with since pickle's protocol 5."""
+
+    def __new__(cls, data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str, axes: Any = None) -> Any:
+        array = np.frombuffer(_bytes(data), dtype.number)
+        if order == "K" and axes is not None:
+            return array.reshape(shape).transpose(axes)
+        return array.reshape(shape, order="F" if order == "F" else "C")
+
+
+class _Scalar(Inert):
+    """Stands for `scalar`: one number."""
+
+    def __new__(cls, dtype: _Dtype, data: Any) -> Any:
+        return np.frombuffer(_bytes(data), dtype.number, count=1)[0]
+
+
+class _Encode(Inert):
+    """Stands for `_codecs.encode`, which carries bytes in old protocols."""
+
+    def __new__(cls, text: str, encoding: str = "latin1") -> bytes:  # type: ignore[misc]
+        if encoding not in ("latin1", "latin-1"):
+            _refuse(f"_codecs.encode to {encoding!r}")
+        return text.encode("latin1")
+
+
+class _Ordered(Inert):
+    """Stands for `OrderedDict`, which any dictionary is by now."""
+
+    def __new__(cls, pairs: Any = ()) -> dict[Any, Any]:  # type: ignore[misc]
+        if not all(isinstance(key, str | int) for key, _ in pairs):
+            raise ValueError("a dictionary with other keys than names")
+        return dict(pairs)
+
+
+def _bytes(data: str | bytes | bytearray) -> bytes | bytearray:
+    return data.encode("latin1") if isinstance(data, str) else data  # Python 2 had no bytes
+
+
+def _refuse(name: str) -> NoReturn:
+    raise pickle.UnpicklingError(f"GLOBAL {name}")  # as torch says it
+
+
+NUMPY = {
+    "numpy.ndarray": _Array, "numpy.dtype": _Dtype,
+    **{f"numpy.{core}.multiarray._reconstruct": _Reconstruct for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _Scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _FromBuffer for core in ("core", "_core")},
+}  # fmt: skip
+_PLAIN = {**NUMPY, "_codecs.encode": _Encode, "collections.OrderedDict": _Ordered}
+_OPCODES = frozenset(
+    """PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING
+    BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
+    BYTEARRAY8 EMPTY_LIST APPEND APPENDS LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS
+    GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE BUILD""".split()  # noqa: SIM905
+)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Python's reader with a closed list of names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The class that stands for a name."""
+        return _PLAIN.get(f"{module}.{name}") or _refuse(f"{module}.{name}")
+
+
+def read_plain(path: Path) -> Any:
+    """The numbers, strings, arrays, lists, tuples and dictionaries of a plain pickle, as Python 2 or 3 wrote it."""
+    # Mapped: a length that the file only claims takes no memory.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        _check_opcodes(mapped)
+        mapped.seek(0)
+        return _PlainUnpickler(mapped, encoding="latin1").load()
+
+
+def _check_opcodes(file: Any) -> None:
+    """Refuse what plain data need not, and what could cost more than the file's length.
+
+    That is a memo that begins at a high number (it would be allocated from 0 on), and tuples as keys: those that hold
+    each other many times, or deeply, take for ever to hash or overflow the stack. Opcodes are read, not run: the stack
+    holds the name of what made each entry.
+    """
+    stack: list[str] = []
+    marks: list[int] = []
+    memo: dict[int, str] = {}
+    for opcode, argument, _ in pickletools.genops(file):
+        kind, taken = opcode.name, len(opcode.stack_before)
+        if kind not in _OPCODES:
+            _refuse(f"opcode {kind}")
+        if kind in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            number = argument if isinstance(argument, int) else len(memo)
+            if number > 1000 + 2 * len(memo):
+                raise ValueError(f"entry {number} in a memo of {len(memo)}")
+            memo[number] = stack[-1]
+        elif kind in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])  # type: ignore[index]
+        elif kind == "MARK":
+            marks.append(len(stack))
+        else:
+            beneath = taken
+            if pickletools.stackslice in opcode.stack_before:
+                mark, beneath = marks.pop(), taken - 2
+                items = stack[mark:]
+                del stack[mark:]
+            else:
+                items = stack[len(stack) - taken :]
+            keys = items[1:2] if kind == "SETITEM" else items[::2] if kind in ("SETITEMS", "DICT") else []
+            if any(key.startswith("TUPLE") for key in keys):
+                raise ValueError("a dictionary with other keys than names")
+            del stack[len(stack) - beneath :]
+            stack += [kind] * len(opcode.stack_after)

@@ -1,0 +1,47 @@
+"""How a network gets to see an image: sizes, windows, groups of equal images. In: sizes and settings. Out: numbers."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from panfpn.config import Inference
+from panfpn.data.transforms import fit_size
+from panfpn.ops import Size
+from panfpn.types import Preprocess
+
+
+def check_batch_size(batch_size: int) -> None:
+    """ValueError unless at least one image goes through the network at a time."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+
+
+def groups_of_a_size(images: Sequence[npt.NDArray[np.uint8]], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of neighbouring images of one size, at most `batch_size` together."""
+    for _, group in groupby(range(len(images)), key=lambda i: images[i].shape):
+        numbers = list(group)
+        yield from (numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size))
+
+
+def view_sizes(height: int, width: int, preprocess: Preprocess, inference: Inference) -> list[Size]:
+    """Sizes at which the network sees an image; rounded as mmsegmentation 0.x or 1.x does (FACTS B4)."""
+    scale, ratios = preprocess.scale, inference.ratios
+    if ratios == (1.0,) and not (inference.flip and inference.ratios_of == "original"):
+        sizes = [fit_size(height, width, scale)]
+    elif inference.ratios_of == "original":
+        sizes = [fit_size(height, width, (int(max(height, width) * r + 0.5), int(min(height, width) * r + 0.5)))
+                 for r in ratios]  # fmt: skip
+    else:
+        long, short = scale or (max(height, width), min(height, width))
+        sizes = [fit_size(height, width, (max(1, int(long * r)), max(1, int(short * r)))) for r in ratios]
+    if inference.stretch:
+        divisor = preprocess.size_divisor
+        sizes = [(h + -h % divisor, w + -w % divisor) for h, w in sizes]
+    return sizes
+
+
+def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
+    """Where windows begin along one side; the last is moved back to end with the image."""
+    return tuple(min(i * stride, length - window) for i in range(-(-(length - window) // stride) + 1))

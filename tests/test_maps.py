@@ -1,0 +1,154 @@
+"""Panoptic maps: what is written reads back as the same segments, and pictures show them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from panfpn.draw import overlay, segment_colors
+from panfpn.files import decode_ids, read_bytes, read_image, read_mask
+from panfpn.labels import IGNORE, LabelClass, LabelTable
+from panfpn.types import PanopticMap, Segment
+
+Maker = Callable[..., PanopticMap]
+TABLE = LabelTable(
+    name="toy",
+    classes=(
+        LabelClass(name="sky", color=(10, 20, 200), values=(7,)),
+        LabelClass(name="car", color=(200, 30, 40), thing=True, values=(300, 9)),
+        LabelClass(name="grass", color=(30, 160, 40), values=(2,)),
+    ),
+    ignore=(255,),
+)
+
+
+def image_of(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def by_hand(**changes: object) -> PanopticMap:
+    """Sky above, two cars, a void row below."""
+    segments = np.array([[3, 3, 3, 3], [1, 1, 2, 3], [1, 1, 2, 2], [0, 0, 0, 0]], np.int32)
+    info = (
+        Segment(id=1, train_id=1, name="car", thing=True, area=4, box=(0, 1, 2, 2), score=0.75),
+        Segment(id=2, train_id=1, name="car", thing=True, area=3, box=(2, 1, 2, 2), score=0.5),
+        Segment(id=3, train_id=0, name="sky", thing=False, area=5, box=(0, 0, 4, 2)),
+    )
+    plain = {"segments": segments, "info": info, "table": TABLE, "semantic": segments.astype(np.int16),
+             "detections": None, "image": np.full((4, 4, 3), 100, np.uint8), "name": "sub/a.b"}  # fmt: skip
+    return PanopticMap(**(plain | changes))  # type: ignore[arg-type]
+
+
+def test_labels_and_shares_by_hand() -> None:
+    found = by_hand()
+    assert found.labels.tolist() == [[0] * 4, [1, 1, 1, 0], [1] * 4, [IGNORE] * 4]
+    assert list(found.shares().items()) == [("car", 7 / 16), ("sky", 5 / 16)]
+
+
+def test_panoptic_files_by_hand(tmp_path: Path) -> None:
+    png, text = by_hand().save(tmp_path, what=("panoptic",))
+    assert (png, text) == (tmp_path / "sub" / "a.b.png", tmp_path / "sub" / "a.b.json")
+    assert read_image(png)[1].tolist() == [[1, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]]
+    assert json.loads(text.read_text()) == {
+        "file_name": "a.b.png", "height": 4, "width": 4,
+        "segments_info": [
+            {"id": 1, "category_id": 300, "category": "car", "isthing": 1, "score": 0.75, "area": 4,
+             "bbox": [0, 1, 2, 2]},
+            {"id": 2, "category_id": 300, "category": "car", "isthing": 1, "score": 0.5, "area": 3,
+             "bbox": [2, 1, 2, 2]},
+            {"id": 3, "category_id": 7, "category": "sky", "isthing": 0, "score": None, "area": 5,
+             "bbox": [0, 0, 4, 2]},
+        ],
+    }  # fmt: skip
+
+
+def test_labels_and_instances_by_hand(tmp_path: Path) -> None:
+    labels, instances = by_hand().save(tmp_path, what=("labels", "instances"))
+    assert (labels.name, instances.name) == ("a.b_labels.png", "a.b_instances.png")
+    mask = read_mask(labels)
+    assert mask.tolist() == [[7] * 4, [300, 300, 300, 7], [300] * 4, [255] * 4]
+    np.testing.assert_array_equal(TABLE.encode(mask), by_hand().labels)
+    things = read_mask(instances)
+    assert things.dtype == np.uint16
+    assert things.tolist() == [[0] * 4, [1, 1, 2, 0], [1, 1, 2, 2], [0] * 4]
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**31), height=st.integers(1, 40), width=st.integers(1, 40))
+def test_what_is_written_reads_back(
+    tmp_path_factory: pytest.TempPathFactory, panoptic_map: Maker, seed: int, height: int, width: int
+) -> None:
+    found = panoptic_map(TABLE, image_of(height, width), seed=seed)
+    png, text = found.save(tmp_path_factory.mktemp("maps"), what=("panoptic",))
+    ids = decode_ids(read_bytes(png), png, rgb=True)
+    np.testing.assert_array_equal(ids, found.segments)
+    records = json.loads(text.read_text())["segments_info"]
+    assert [r["id"] for r in records] == [i for i in np.unique(ids).tolist() if i]
+    for record in records:
+        rows, columns = np.nonzero(ids == record["id"])
+        assert record["area"] == len(rows)
+        left, top, wide, high = record["bbox"]
+        assert (left, top) == (columns.min(), rows.min())
+        assert (left + wide - 1, top + high - 1) == (columns.max(), rows.max())
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**31), height=st.integers(1, 20), width=st.integers(1, 20))
+def test_segments_for_the_metric(panoptic_map: Maker, seed: int, height: int, width: int) -> None:
+    found = panoptic_map(TABLE, image_of(height, width), seed=seed)
+    segments = found.as_segments()
+    assert (segments.index.dtype, segments.classes.dtype) == (np.int16, np.int16)
+    np.testing.assert_array_equal(segments.labels, found.labels)
+    np.testing.assert_array_equal(np.append(segments.ids, 0)[segments.index], found.segments)
+    assert not segments.crowd.any() and len(segments.crowd) == len(found.info)
+    assert sum(found.shares().values()) == pytest.approx((found.segments > 0).mean())
+
+
+def test_a_map_of_nothing(tmp_path: Path) -> None:
+    image = image_of(3, 5)
+    found = by_hand(segments=np.zeros((3, 5), np.int32), info=(), image=image)
+    np.testing.assert_array_equal(found.overlay(), image)
+    assert found.shares() == {} and len(found.as_segments().classes) == 0
+    assert len(found.save(tmp_path, what=found.kinds)) == 5
+    assert (found.labels == IGNORE).all()
+
+
+def test_overlay_tints_segments_and_leaves_void() -> None:
+    found = by_hand()
+    drawn = found.overlay(0.5, names=False)
+    colors = segment_colors(np.array([1, 1, 0], np.int16), TABLE.palette, np.array([False, True, False]))
+    np.testing.assert_array_equal(drawn, overlay(found.image, found.segments - 1, colors, 0.5))
+    np.testing.assert_array_equal(drawn[3], found.image[3])
+    assert np.abs(drawn[0, 0].astype(float) - (100 + np.array([10, 20, 200])) / 2).max() <= 1  # stuff by class
+    assert (drawn[2, 0] != drawn[2, 3]).any()  # things of one class apart
+    np.testing.assert_array_equal(drawn[1, 2], [224] * 3)  # the line between them
+
+
+def test_names_are_written_only_where_they_fit() -> None:
+    segments = np.zeros((120, 200), np.int32)
+    segments[10:70, 10:150], segments[90:95, 10:20] = 1, 2
+    boxes = ((10, 10, 140, 60), (10, 90, 10, 5))
+    info = tuple(
+        Segment(id=i + 1, train_id=1, name="car", thing=True, area=1, box=box, score=0.5) for i, box in enumerate(boxes)
+    )
+    found = by_hand(segments=segments, info=info, image=image_of(120, 200))
+    changed = (found.overlay() != found.overlay(names=False)).any(2)
+    assert changed[10:70, 10:150].any()
+    changed[10:70, 10:150] = False
+    assert not changed.any()
+
+
+def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot save 'confidence'; choose from panoptic, overlay, labels, instances"):
+        by_hand().save(tmp_path, what=("confidence",))
+    with pytest.raises(ValueError, match=r"sub/a\.b: this map carries no image to draw on"):
+        by_hand(image=None).overlay()
+    no_ignore = replace(TABLE, ignore=())
+    with pytest.raises(ValueError, match=r"sub/a\.b: 4 pixels are void, .* 'toy' has no ignored value"):
+        by_hand(table=no_ignore).save(tmp_path, what=("labels",))
+    assert list(tmp_path.iterdir()) == []
