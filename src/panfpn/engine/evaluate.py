@@ -28,16 +28,16 @@ class _Extremes:
         self._worst: list[tuple[float, int, Shown]] = []
 
     def add(self, number: int, shown: Shown) -> None:
-        if np.isnan(shown.miou):
+        if np.isnan(shown.score):
             return
-        for heap, key in ((self._best, shown.miou), (self._worst, -shown.miou)):
+        for heap, key in ((self._best, shown.score), (self._worst, -shown.score)):
             heapq.heappush(heap, (key, -number, shown))
             if len(heap) > _SHOWN:
                 heapq.heappop(heap)
 
     def all(self) -> list[Shown]:
         found = {shown.name: shown for _, _, shown in self._best + self._worst}
-        return sorted(found.values(), key=lambda shown: shown.miou)
+        return sorted(found.values(), key=lambda shown: shown.score)
 
 
 def score_dataset(

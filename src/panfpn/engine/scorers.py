@@ -39,7 +39,7 @@ class SemanticScorer:
         miou = self.matrix.update(found.labels, sample.target, number)
         if self.boundary:
             self.boundary.update(found.labels, sample.target)
-        return Shown(name=sample.name, image=sample.image, labels=found.labels, target=sample.target, miou=miou)
+        return Shown(name=sample.name, image=sample.image, found=found.labels, truth=sample.target, score=miou)
 
     def scores(self, ranks: Ranks, device: torch.device) -> SemanticScores:
         """The scores of what all ranks have counted."""
@@ -65,13 +65,13 @@ class PanopticScorer:
         """Count the PanopticMap of the image with this number in the set; ValueError for a sample without segments."""
         if sample.segments is None:
             raise ValueError(f"{sample.name}: has no segments; open its data set with panoptic=True")
-        pq = self.quality.update(as_segments(found), sample.segments)
-        labels = found.labels
-        self.merged.update(labels, sample.target)
+        segments = as_segments(found)
+        pq = self.quality.update(segments, sample.segments)
+        self.merged.update(segments.labels, sample.target)
         self.branch.update(self._channels(found.semantic, 0), self._channels(sample.target, IGNORE))
         if self.records:
             self.records.update(number, found.detections, sample.segments, self.table)
-        return Shown(name=sample.name, image=sample.image, labels=labels, target=sample.target, miou=pq)
+        return Shown(name=sample.name, image=sample.image, found=segments, truth=sample.segments, score=pq)
 
     def _channels(self, labels: npt.NDArray[np.integer], ignored: int) -> npt.NDArray[np.int16]:
         """Train ids as the semantic branch numbers them, and what IGNORE is."""

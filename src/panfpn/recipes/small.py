@@ -66,8 +66,8 @@ def panoptic_scenes(**changes: Any) -> TrainConfig:
             warmup_steps=50,
             clip_norm=5.0,
         ),
-        train=Train(steps=1500, batch_size=8, rois=64),
-        run=Run(name="panoptic_scenes", log_every=20, val_every=500, checkpoint_every=100),
+        train=Train(steps=1200, batch_size=8, rois=64),
+        run=Run(name="panoptic_scenes", log_every=20, val_every=300, checkpoint_every=100),
         inference=Inference(stuff_area=64),
     )
     return config.changed(**changes)
