@@ -1,7 +1,8 @@
 """Panoptic FPN: detectron2's three trainings on COCO, the paper's two on Cityscapes, and what runs on a small machine.
 
-Those on COCO and Cityscapes were not run here yet: hardware, memory and scores are the publishers'. Sources: detectron2's
-COCO-PanopticSegmentation configurations and model zoo; Panoptic Feature Pyramid Networks, arXiv 1901.02446, §4.1, Table 3.
+Those on COCO and Cityscapes were not run here yet: hardware, memory and scores are the publishers'. Sources: the
+COCO-PanopticSegmentation configurations and model zoo of detectron2; Panoptic Feature Pyramid Networks, arXiv
+1901.02446, §4.1 and Table 3.
 """
 
 from typing import Any
