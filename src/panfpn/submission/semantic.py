@@ -29,9 +29,9 @@ class Submission:
 
     def names(self, images: Iterable[Path]) -> list[str]:
         """Stems of the files to write, in the order of `images`; ValueError for an image the server would not know."""
-        return unique(
-            [f"{cityscapes_frame(path)}_pred" if self.format == "cityscapes" else path.stem for path in images]
-        )
+        if self.format == "cityscapes":
+            return unique([f"{cityscapes_frame(path)}_pred" for path in images])
+        return unique([path.stem for path in images])
 
     @contextmanager
     def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[Any], object]]:
