@@ -30,7 +30,7 @@ def panoptic_folder(**changes: Any) -> TrainConfig:
     """Panoptic FPN on a folder of one's own: images/SPLIT, instances/SPLIT (and masks/SPLIT), labels.yaml.
 
     Command: panfpn train panoptic_folder --data.root DIR
-    Images are seen at twice the size that `data.scale` says their things need; many small things are expected.
+    Images are fitted into 512×512 pixels (`--data.scale`), also small ones: things of 10 pixels want to be enlarged.
     """
     config = _small(
         "panoptic_folder", steps=800,
