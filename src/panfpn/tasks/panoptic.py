@@ -207,7 +207,7 @@ class PanopticTask(Task):
             own = _between(boxes, replace(first, mirrored=view.mirrored), view.size)
             with self.autocast():
                 logits = self.model.mask_head(pool_boxes(view.maps.pyramid, [own], MASK_SIDE))
-            found = logits[torch.arange(len(boxes)), labels].float().sigmoid()
+            found = logits[torch.arange(len(boxes), device=labels.device), labels].float().sigmoid()
             total += found.flip(-1) if view.mirrored else found
         return total / len(views)
 
