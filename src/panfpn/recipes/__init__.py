@@ -29,7 +29,11 @@ from panfpn.recipes.published import (
 from panfpn.recipes.small import camvid_lite0, folder, scenes
 
 __all__ = [
-    "NAMES", "camvid_lite0", "describe", "find", "folder", "fpn_r50_ade20k", "fpn_r50_cityscapes", "fpn_r101_ade20k", "fpn_r101_cityscapes", "panoptic_folder", "panoptic_r50_cityscapes", "panoptic_r50_coco_1x", "panoptic_r50_coco_3x", "panoptic_r101_cityscapes", "panoptic_r101_coco_3x", "panoptic_scenes", "paper_r50_cityscapes", "paper_r101_cityscapes", "probe_ade20k", "probe_ade20k_poolformer", "probe_ade20k_twins", "probe_ade20k_uniformer", "scenes", "summary",
+    "NAMES", "camvid_lite0", "describe", "find", "folder", "fpn_r50_ade20k", "fpn_r50_cityscapes", "fpn_r101_ade20k",
+    "fpn_r101_cityscapes", "panoptic_folder", "panoptic_r50_cityscapes", "panoptic_r50_coco_1x", "panoptic_r50_coco_3x",
+    "panoptic_r101_cityscapes", "panoptic_r101_coco_3x", "panoptic_scenes", "paper_r50_cityscapes",
+    "paper_r101_cityscapes", "probe_ade20k", "probe_ade20k_poolformer", "probe_ade20k_twins", "probe_ade20k_uniformer",
+    "scenes", "summary",
 ]  # fmt: skip
 
 _RECIPES: dict[str, Callable[..., TrainConfig]] = {
