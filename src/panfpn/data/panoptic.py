@@ -102,7 +102,7 @@ def places_of(ids: Ids, known: npt.NDArray[np.int64], source: object) -> npt.NDA
         return np.where(known[place] == ids, place, np.int16(-1))
     table = np.zeros(size, np.int16)  # 0: unknown, which so needs no writing of what may be 32 MB
     table[known] = np.arange(1, len(known) + 1)
-    return table[ids] - np.int16(1)
+    return table.take(ids) - np.int16(1)
 
 
 def first_pixel(where: npt.NDArray[np.bool_]) -> str:
