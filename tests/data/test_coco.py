@@ -210,6 +210,7 @@ def test_cityscapes_in_the_form_of_coco(train_ids: bool, tmp_path: Path) -> None
     write(tmp_path / f"leftImg8bit/val/ulm/{name}_leftImg8bit.png", np.zeros((4, 8, 3), np.uint8))
     (tmp_path / "gtFine/cityscapes_panoptic_val.json").write_text(json.dumps(data))
     opened = open_dataset("cityscapes", tmp_path, "val", panoptic=True)
+    assert list(check_dataset("cityscapes", tmp_path, "val", progress=False)) == []
     sample = opened.read(0)
     assert opened.name(0) == f"ulm/{name}" and sample.segments is not None
     assert sample.segments.ids.tolist() == [7, 26001] and sample.segments.classes.tolist() == [0, 13]
