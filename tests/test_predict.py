@@ -1,4 +1,8 @@
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,12 +12,14 @@ from PIL import Image
 
 from panfpn import Predictor, SemanticMap
 from panfpn.build import build_task
+from panfpn.cli import main
 from panfpn.config import Model, TrainConfig
 from panfpn.data.datasets import scenes_table
-from panfpn.files import read_image, read_mask
+from panfpn.files import decode_ids, read_bytes, read_image, read_json, read_mask
 from panfpn.inputs import Inputs, Source
 from panfpn.predict import Failure, predict_to_folder
 from panfpn.release import default_model, write_release
+from panfpn.types import PanopticMap
 
 CONFIG = TrainConfig(
     model=Model(
@@ -213,3 +219,77 @@ def test_the_shipped_model_needs_no_file() -> None:
     )
     shares = shipped(scores).shares()
     assert sum(shares.values()) == pytest.approx(1) and {"sky", "building", "tree"} & set(list(shares)[:4])
+
+
+def panoptic_predictor(fake_panoptic_task: Any, before: Callable[[str], Any] = str) -> Predictor:
+    return Predictor(fake_panoptic_task(scenes_table(), before))
+
+
+def test_panoptic_maps_to_a_folder(fake_panoptic_task: Any, tmp_path: Path) -> None:
+    photos(tmp_path / "in")
+    (tmp_path / "in/broken.png").write_bytes(b"no image")
+    predictor = panoptic_predictor(fake_panoptic_task)
+    failures, done = predict_to_folder([tmp_path / "in"], tmp_path / "out", predictor=predictor)
+    assert done == 4 and [f.name for f in failures] == ["broken"]
+    written = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    stems = ("a_jpg", "a_png", "sub/a", "sub/b")
+    assert written == sorted(f"{s}{e}" for s in stems for e in (".png", ".json", "_overlay.jpg"))
+    found = predictor(tmp_path / "in/sub/a.png")
+    ids = decode_ids(read_bytes(tmp_path / "out/sub/a.png"), rgb=True)
+    assert isinstance(found, PanopticMap) and found.name == "a"
+    assert np.array_equal(ids, found.segments)
+
+
+def test_a_panoptic_map_has_no_confidence(fake_panoptic_task: Any, image: np.ndarray, tmp_path: Path) -> None:
+    photos(tmp_path)
+    predictor = panoptic_predictor(fake_panoptic_task)
+    for ask in (
+        lambda: predictor(image, confidence=True),
+        lambda: next(predictor.stream([], confidence=True)),
+        lambda: predict_to_folder([tmp_path], tmp_path / "out", predictor=predictor, what=("confidence",)),
+    ):
+        with pytest.raises(ValueError, match="a panoptic map has no confidence of each pixel; its things have scores"):
+            ask()
+    with pytest.raises(ValueError, match="cannot save depth; choose from panoptic, overlay, labels, instances"):
+        predict_to_folder([tmp_path], tmp_path / "out", predictor=predictor, what=("depth",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_two_results_of_a_panoptic_model_are_one_file(fake_panoptic_task: Any, tmp_path: Path) -> None:
+    for name in ("a.png", "a_labels.png", "a_instances.jpg", "a_overlay.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((20, 30, 3), np.uint8))
+    paths: list[Path] = []
+
+    def save(found: PanopticMap) -> None:
+        paths.extend(found.save(tmp_path / "out", what=found.kinds))
+
+    results = list(panoptic_predictor(fake_panoptic_task).stream(Inputs([tmp_path]), then=save))
+    assert all(isinstance(result, PanopticMap) for result in results)
+    assert len(paths) == len(set(paths)) == 4 * 5
+
+
+def test_ctrl_c_keeps_what_is_done(
+    fake_panoptic_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(30):
+        path = tmp_path / "in" / f"{i:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.full((20, 30, 3), i, np.uint8))
+
+    def press(name: str) -> None:
+        if name == "007":
+            signal.raise_signal(signal.SIGINT)
+
+    predictor = panoptic_predictor(fake_panoptic_task, press)
+    monkeypatch.setattr(Predictor, "from_file", lambda *_, **__: predictor)
+    threads = threading.active_count()
+    assert main(["predict", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 130
+    assert threading.active_count() == threads
+    out = capsys.readouterr()
+    assert f"panfpn: interrupted: 7 of 30 inputs are done, their files in {tmp_path / 'out'} are whole\n" in out.err
+    assert "Traceback" not in out.err
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == sorted(f"00{i}{e}" for i in range(7) for e in (".png", ".json", "_overlay.jpg"))
+    for i in range(7):
+        ids = decode_ids(read_bytes(tmp_path / f"out/00{i}.png"), rgb=True)
+        assert {s["id"] for s in read_json(tmp_path / f"out/00{i}.json")["segments_info"]} == set(np.unique(ids)) - {0}

@@ -1,4 +1,4 @@
-"""Semantic FPN (Kirillov et al., CVPR 2019) on any timm backbone: train, evaluate, predict.
+"""Semantic FPN and Panoptic FPN (Kirillov et al., CVPR 2019) on any timm backbone: train, evaluate, predict.
 
 The public names; each is imported when it is first used, so `import panfpn` does no work.
 """
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
     from panfpn.engine.evaluate import evaluate
     from panfpn.engine.train import RunResult, train
     from panfpn.labels import LabelTable
-    from panfpn.metrics import SemanticScores
-    from panfpn.models import SemanticFPN
+    from panfpn.maps import PanopticMap, SemanticMap
+    from panfpn.metrics import PanopticScores, SemanticScores
+    from panfpn.models import PanopticFPN, SemanticFPN
     from panfpn.predict import Predictor
-    from panfpn.types import SemanticMap
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "LabelTable": "labels", "Predictor": "predict", "RunResult": "engine", "SemanticFPN": "models",
-    "SemanticMap": "types", "SemanticScores": "metrics", "TrainConfig": "config", "evaluate": "engine",
-    "train": "engine",
+    "LabelTable": "labels", "PanopticFPN": "models", "PanopticMap": "maps", "PanopticScores": "metrics",
+    "Predictor": "predict", "RunResult": "engine", "SemanticFPN": "models", "SemanticMap": "maps",
+    "SemanticScores": "metrics", "TrainConfig": "config", "evaluate": "engine", "train": "engine",
 }  # fmt: skip
 
 __all__ = [
-    "LabelTable", "Predictor", "RunResult", "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "evaluate",
-    "recipes", "train",
+    "LabelTable", "PanopticFPN", "PanopticMap", "PanopticScores", "Predictor", "RunResult", "SemanticFPN",
+    "SemanticMap", "SemanticScores", "TrainConfig", "evaluate", "recipes", "train",
 ]  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def _reading_problems(data: Dataset, progress: bool) -> Iterator[str]:
 
 
 def _coco_problems(files: CocoFiles, table: LabelTable, progress: bool) -> Iterator[str]:
+    assert files.images is not None
     data = read_json(files.json)
     yield from listing_problems(data, files, table)
     entries = {entry["id"]: entry for entry in data["images"]}

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.data.transforms import Geometry
 from panfpn.files import read_image
 from panfpn.labels import LabelTable
-from panfpn.types import Sample, Segments
+from panfpn.types import Sample, Segments, Things
 
 Ids = npt.NDArray[np.integer[Any]]
 _DENSE = 1 << 24  # ids below this (all that RGB can hold) are looked up in an array that memory backs where it is used
@@ -29,6 +30,13 @@ class SegmentSource(Protocol):
         """Where they stand."""
 
 
+class ThingSource(Protocol):
+    """Things of the images of a split, by number."""
+
+    def things(self, index: int, size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]) -> Things:
+        """What a geometry shows of an image of `size` (height, width), in a crop of `shown` pixels."""
+
+
 @dataclass(frozen=True, eq=False)
 class PanopticDataset:
     """Images on disk and their segments; with `panoptic` False, of the segments only the classes."""
@@ -37,6 +45,7 @@ class PanopticDataset:
     images: tuple[tuple[str, Path], ...]  # (name, file), in the order of `source`
     source: SegmentSource
     panoptic: bool = True
+    outlines: ThingSource | None = None  # what training takes things from in place of the segments
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,80 +1,28 @@
-"""Files as the benchmarks' servers want them. In: images and maps. Out: names, files, and a check.
+"""Segments as panopticapi and cityscapesScripts want them. In: images and PanopticMaps. Out: PNGs, a JSON, and a check.
 
-Cityscapes: one PNG of regular label ids per image, found by `CITY_SEQ_FRAME*.png` (cityscapesScripts). ADE20K: one PNG
-of class + 1 under the image's own name. Panoptic: panopticapi's PNGs of segment ids, and one JSON. FACTS E1, E3, B5.
+PNGs hold segment ids as R + 256 G + 65536 B; the JSON is in COCO's panoptic format. FACTS E1, E3.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from panfpn.data.coco import read_coco
+from panfpn.data.coco import classes_by_category, unlisted
 from panfpn.data.instances import CityscapesSegments
-from panfpn.files import ids_to_rgb, read_image, read_json, read_mask, write_image, write_json
+from panfpn.data.panoptic import places_of
+from panfpn.files import decode_ids, ids_to_rgb, read_bytes, read_image, read_json, write_image, write_json
 from panfpn.labels import LabelTable
-from panfpn.metrics import ConfusionMatrix, PanopticQuality, PanopticScores, SemanticScores
-from panfpn.types import PanopticMap, Segments, SemanticMap
-
-FORMATS = ("cityscapes", "ade20k")
-PANOPTIC_FORMATS = ("coco-panoptic", "cityscapes-panoptic")
-_CITYSCAPES = re.compile(r"([^_]+_\d{6}_\d{6})(_leftImg8bit)?")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """A benchmark's format for semantic maps; made for a model by `submission_for`."""
-
-    format: str
-    table: LabelTable  # writes and reads the server's values
-    what: ClassVar[str] = "labels"
-    last: ClassVar[str | None] = None
-
-    def names(self, images: Iterable[Path]) -> list[str]:
-        """Stems of the files to write, in the order of `images`; ValueError for an image the server would not know."""
-        return _unique([f"{_frame(path)}_pred" if self.format == "cityscapes" else path.stem for path in images])
-
-    @contextmanager
-    def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[Any], object]]:
-        """What writes a map of one of the images, under the name that `names` gives it."""
-        yield lambda found: replace(found, table=self.table).save(folder, what=(self.what,))
-
-    def ground_truth(self, image: Path) -> Path | None:
-        """The image's ground truth in the benchmark's own folders; None where there is none."""
-        if self.format == "cityscapes":
-            return _beside(image, "leftImg8bit", "gtFine", image.stem.replace("_leftImg8bit", "_gtFine_labelIds"))
-        return _beside(image, "images", "annotations", image.stem)
-
-    def check(self, images: Iterable[Path], folder: Path) -> tuple[int, SemanticScores | None]:
-        """Read what was written for `images`; returns how many files, and their scores where there is ground truth.
-
-        Raises:
-            ValueError: a file that is missing, of another size or kind, or holds a value the server does not score.
-        """
-        matrix, scored, count = ConfusionMatrix(self.table.num_classes), 0, 0
-        images = list(images)
-        for name, image in zip(self.names(images), images, strict=True):
-            file = folder / f"{name}.png"
-            if not file.is_file():
-                raise ValueError(f"{file}: missing; it is the prediction of {image}")
-            mask, size = read_mask(file), read_image(image).shape[:2]
-            if mask.dtype != np.uint8 or mask.shape != size:
-                raise ValueError(f"{file}: is {mask.dtype} of shape {mask.shape}, but the image {image} has {size}")
-            labels = self.table.encode(mask, file)
-            if (labels < 0).any():
-                raise ValueError(f"{file}: holds the value {int(mask[labels < 0][0])}, which is not scored")
-            truth = self.ground_truth(image)
-            if truth:
-                matrix.update(labels, self.table.encode(read_mask(truth), truth))
-                scored += 1
-            count += 1
-        return count, matrix.scores(self.table.names) if scored else None
+from panfpn.metrics import PanopticQuality, PanopticScores
+from panfpn.submission.names import beside, cityscapes_frame, unique
+from panfpn.types import PanopticMap, Segments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +45,14 @@ class PanopticSubmission:
         twice = [number for number, count in Counter(map(self.image_id, images)).items() if count > 1]
         if twice:
             raise ValueError(f"two images have the image_id {twice[0]!r}, by which the server tells them apart")
-        city = self.format == "cityscapes-panoptic"
-        return _unique([f"panoptic/{f'{_frame(path)}_gtFine_panoptic' if city else path.stem}" for path in images])
+        if self.format == "cityscapes-panoptic":
+            return unique([f"panoptic/{cityscapes_frame(path)}_gtFine_panoptic" for path in images])
+        return unique([f"panoptic/{path.stem}" for path in images])
 
     def image_id(self, image: Path) -> int | str:
         """What the server calls the image: COCO's number, in its name or in the annotations; CITY_SEQ_FRAME."""
         if self.format == "cityscapes-panoptic":
-            return _frame(image)
+            return cityscapes_frame(image)
         if self.image_ids is None:
             return int(image.stem) if re.fullmatch("[0-9]+", image.stem) else image.stem
         if image.name not in self.image_ids:
@@ -143,7 +92,7 @@ class PanopticSubmission:
         COCO: annotations/panoptic_SPLIT (or panoptic_SPLIT); Cityscapes: gtFine's instanceIds.
         """
         if self.format == "cityscapes-panoptic":
-            return _beside(image, "leftImg8bit", "gtFine", f"{_frame(image)}_gtFine_instanceIds")
+            return beside(image, "leftImg8bit", "gtFine", f"{cityscapes_frame(image)}_gtFine_instanceIds")
         file = self._truth_json(image)
         for folder in (file.with_suffix(""), file.parent.parent / file.stem):
             if file.is_file() and (truth := folder / f"{image.stem}.png").is_file():
@@ -161,17 +110,17 @@ class PanopticSubmission:
             ValueError: a file that is missing, of another size or kind, or whose segments are not those of the JSON.
         """
         file, images = folder / self.last, list(images)
+        stems = dict(zip(images, self.names(images), strict=True))
         if not file.is_file():
             raise ValueError(f"{file}: missing; it is written when all images are done")
-        names, found = read_coco(file, folder / "panoptic", self.table)
-        number = {name: i for i, name in enumerate(names)}
+        found, truths = _read_listing(file, folder / "panoptic", self.table), self._truths(images)
         quality, scored = PanopticQuality(self.table.num_classes), 0
-        truths = self._truths(images)
         for image in images:
-            if image.name not in number:
+            if image.name not in found:
                 raise ValueError(f"{file}: lists no {image.name!r}; it is missing the prediction of {image}")
-            png, segments = found.file(number[image.name]), found.segments(number[image.name])
-            if segments.shape != (size := read_image(image).shape[:2]):
+            segments, size = found[image.name](), read_image(image).shape[:2]
+            png = folder / f"{stems[image]}.png"
+            if segments.shape != size:
                 raise ValueError(f"{png}: has shape {segments.shape}, but the image {image} has {size}")
             areas = np.bincount(segments.index.ravel() + 1, minlength=len(segments.ids) + 1)[1:]
             if not areas.all():
@@ -190,9 +139,9 @@ class PanopticSubmission:
             return {image: partial(source.segments, i) for i, image in enumerate(files)}
         truths: dict[Path, Callable[[], Segments]] = {}
         for file, folder in {(self._truth_json(image), truth.parent) for image, truth in files.items()}:
-            names, coco = read_coco(file, folder, self.table)
-            known = {folder / f"{Path(name).stem}.png": i for i, name in enumerate(names)}
-            truths |= {image: partial(coco.segments, known[png]) for image, png in files.items() if png in known}
+            listed = _read_listing(file, folder, self.table)
+            own = (image for image, truth in files.items() if truth.parent == folder and image.name in listed)
+            truths |= {image: listed[image.name] for image in own}
         return truths
 
     def _ids(self, found: PanopticMap) -> list[int]:
@@ -212,63 +161,44 @@ class PanopticSubmission:
                 for c in self.table.classes]  # fmt: skip
 
 
-def submission_for(
-    format: str, table: LabelTable, *, maps: type[SemanticMap | PanopticMap] = SemanticMap,
-    annotations: Path | None = None,
-) -> Submission | PanopticSubmission:  # fmt: skip
-    """The format, for a model with label table `table` that makes `maps`; `annotations` gives COCO's image ids.
-
-    ValueError for an unknown format, or a model of other classes or maps.
-    """
-    known = (*FORMATS, *PANOPTIC_FORMATS)
-    if format not in known:
-        raise ValueError(f"no submission format {format!r}; there are {', '.join(known)}")
-    kinds = "panoptic" if maps is PanopticMap else "semantic"
-    if (format in PANOPTIC_FORMATS) != (maps is PanopticMap):
-        right = PANOPTIC_FORMATS if maps is PanopticMap else FORMATS
-        raise ValueError(f"--format {format} is not for the {kinds} maps of this model; use {' or '.join(right)}")
-    if annotations and format != "coco-panoptic":
-        raise ValueError(f"--annotations gives COCO's image ids; --format {format} takes them from the file names")
-    if format != "coco-panoptic":
-        official = LabelTable.named(format.removesuffix("-panoptic"))
-        if official.names != table.names:
-            raise ValueError(
-                f"the model's label table {table.name!r} ({table.num_classes} classes) is not that of {official.name}"
-            )
-        table = official
-    if maps is SemanticMap:
-        return Submission(format=format, table=table)
-    return PanopticSubmission(
-        format=format, table=table, annotations=annotations, image_ids=_image_ids(annotations) if annotations else None
-    )
-
-
-def _image_ids(file: Path) -> dict[str, int | str]:
+def read_image_ids(file: Path) -> dict[str, int | str]:
+    """Image ids by file name, of a JSON of COCO's; ValueError if it has none."""
     try:
         return {image["file_name"]: image["id"] for image in read_json(file)["images"]}
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: has no `images` with file_name and id, as COCO's annotations have") from error
 
 
-def _frame(image: Path) -> str:
-    found = _CITYSCAPES.fullmatch(image.stem)
-    if not found:
-        raise ValueError(f"{image}: its name is not CITY_SEQ_FRAME_leftImg8bit, by which the server knows it")
-    return found[1]
+def _read_listing(file: Path, folder: Path, table: LabelTable) -> dict[str, Callable[[], Segments]]:
+    """What reads the segments of each image that a panoptic JSON lists, by the image's file name.
+
+    ValueError for a JSON of another format, or one with a category that the table does not know.
+    """
+    try:
+        data = read_json(file)
+        class_of = classes_by_category(data["categories"], table)
+        name_of = {entry["id"]: entry["file_name"] for entry in data["images"]}
+        read: dict[str, Callable[[], Segments]] = {}
+        for annotation in data["annotations"]:
+            png, records = folder / annotation["file_name"], annotation["segments_info"]
+            if lost := [record for record in records if record["category_id"] not in class_of]:
+                category = f"segment {lost[0]['id']} of {png.name} has category {lost[0]['category_id']!r}"
+                raise ValueError(f"{file}: {category}, which label table {table.name!r} does not know")
+            read[name_of[annotation["image_id"]]] = partial(
+                _read_segments, file, png,
+                ids=np.array([record["id"] for record in records], np.int64),
+                classes=np.array([class_of[record["category_id"]] for record in records], np.int16),
+                crowd=np.array([bool(record.get("iscrowd")) for record in records], np.bool_),
+            )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not in COCO's panoptic format ({type(error).__name__}: {error})") from error
+    return read
 
 
-def _beside(image: Path, first: str, second: str, stem: str) -> Path | None:
-    """STEM.png in the folder that is called `second` where the image's is called `first`; None if it is not there."""
-    parts = list(image.resolve().parts)
-    if first not in parts:
-        return None
-    parts[len(parts) - 1 - parts[::-1].index(first)] = second
-    truth = Path(*parts).with_name(f"{stem}.png")
-    return truth if truth.is_file() else None
-
-
-def _unique(stems: list[str]) -> list[str]:
-    twice = [stem for stem, count in Counter(stems).items() if count > 1]
-    if twice:
-        raise ValueError(f"two images would be written as {twice[0]}.png, and a submission is one flat folder")
-    return stems
+def _read_segments(file: Path, png: Path, *, ids: npt.NDArray[np.int64], **known: Any) -> Segments:
+    """The segments of a PNG; ValueError for an id in it that is not in `ids`, which are those of the JSON `file`."""
+    pixels = decode_ids(read_bytes(png), png, rgb=True)
+    index = places_of(pixels, ids, png)
+    for problem in unlisted(png, file, pixels, index):
+        raise ValueError(problem)
+    return Segments(index=index, ids=ids, **known)
