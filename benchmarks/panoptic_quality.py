@@ -3,10 +3,10 @@
 usage: taskset -c 1 python benchmarks/panoptic_quality.py PANOPTICAPI_PYTHON [--json FILE] [--write] [--quick]
        python benchmarks/panoptic_quality.py PANOPTICAPI_PYTHON --files TRUTH.json FOUND.json
 
-Ten sets of 100 pairs; both sides run each set, in turn and in one process each: from arrays in memory (panopticapi: id
-maps; panfpn: Segments, as the network's maps are), and from COCO's PNG and JSON. With --files only the figures of two
-COCO results are compared (PNGs in folders of the JSONs' names). Exit code 1 if IoU sums or counts of a class differ by
-more than 1e-9.
+Ten sets of 100 pairs; both sides run each set, in turn and in one process each, and their CPU time is taken: from
+arrays in memory (panopticapi: id maps; panfpn: Segments, as the network's maps are), and from COCO's PNG and JSON. With
+--files only the figures of two COCO results are compared (PNGs in folders of the JSONs' names). Exit code 1 if IoU sums
+or counts of a class differ by more than 1e-9.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def main() -> int:
                         times[side.name].append(side.ask(way, files=own))
                 theirs, ours = (side.ask("sums") for side in sides)
             apart = max(apart, difference(theirs, ours))
-            tables[f"PQ of {pairs} pairs of 640×480 maps, {caption} ({sets} sets)"] = [
+            tables[f"CPU time of PQ, {pairs} pairs of 640×480 maps, {caption} ({sets} sets)"] = [
                 timing_row(peer.name, times, THEIRS) for peer in peers
             ]
             raw[way] = times

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from side import seconds, serve
+from side import cpu_seconds, serve
 
 from panfpn.data.panoptic import places_of
 from panfpn.files import decode_ids, read_bytes, read_json
@@ -42,13 +42,13 @@ def _count(pairs: Iterator[tuple[Segments, Segments]]) -> None:
 
 
 def files(files: list[str]) -> float:
-    return seconds(lambda: _count(_pairs(*files)))
+    return cpu_seconds(lambda: _count(_pairs(*files)))
 
 
 def arrays(files: list[str]) -> float:
     """The maps are decoded before the clock runs."""
     pairs = list(_pairs(*files))
-    return seconds(lambda: _count(iter(pairs)))
+    return cpu_seconds(lambda: _count(iter(pairs)))
 
 
 def sums() -> dict[str, list[float]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from panopticapi import evaluation
 from PIL import Image
-from side import seconds, serve
+from side import cpu_seconds, serve
 
 TOTAL = evaluation.PQStat()
 rgb2id = evaluation.rgb2id
@@ -38,7 +38,7 @@ def _count_pairs(pairs: list, truth: str, found: str, categories: dict) -> None:
 
 
 def files(files: list[str]) -> float:
-    return seconds(lambda: _count(*files))
+    return cpu_seconds(lambda: _count(*files))
 
 
 def arrays(files: list[str]) -> float:
@@ -52,7 +52,7 @@ def arrays(files: list[str]) -> float:
     own = {annotation["image_id"]: annotation for annotation in predicted["annotations"]}
     pairs = [(annotation, own[annotation["image_id"]]) for annotation in data["annotations"]]
     evaluation.Image, evaluation.rgb2id = memory, lambda ids: ids
-    taken = seconds(lambda: _count_pairs(pairs, *files, categories))
+    taken = cpu_seconds(lambda: _count_pairs(pairs, *files, categories))
     evaluation.Image, evaluation.rgb2id = Image, rgb2id
     return taken
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Environments of the peers in DIR: DIR/mmseg/bin/python and DIR/smp/bin/python, as the scripts of benchmarks/ want them.
+# Environments of the peers in DIR: DIR/mmseg/bin/python, smp and panopticapi alike, as the scripts of benchmarks/ want them.
 # usage: benchmarks/peers/setup.sh DIR [PYTHON]        (uv where it is installed, else venv and pip)
 set -eu
 [ $# -ge 1 ] || { sed -n 2,3p "$0" >&2; exit 2; }
@@ -22,3 +22,4 @@ make() { # name, packages
 mkdir -p "$dir"
 make mmseg torch torchvision mmengine==0.10.7 mmcv-lite==2.2.0 mmsegmentation==1.2.2 ftfy regex setuptools
 make smp torch torchvision segmentation-models-pytorch==0.6.0
+make panopticapi panopticapi-lite==0.2.0

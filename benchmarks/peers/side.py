@@ -61,6 +61,13 @@ def seconds(work: Callable[[], object], device: str = "cpu") -> float:
     return time.perf_counter() - start
 
 
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """What `work` costs the processor, which other programs beside it hardly change; for work of one thread."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
         sys.modules["torch"].cuda.synchronize()
