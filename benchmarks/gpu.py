@@ -1,11 +1,12 @@
-"""The four published models on a GPU: images/s, training memory, and mmsegmentation on the same GPU.
+"""The published models on a GPU: images/s, training memory, and mmsegmentation on the same GPU.
 
 usage: python benchmarks/gpu.py [--mmseg PYTHON] [--device cuda] [--precisions float32 bfloat16] [--models NAME …]
                                 [--rounds 10] [--repeats 50] [--json FILE] [--write] [--quick]
 
 Inference: image in memory to labels at the test size, one image a call, beside the published column (one V100).
 Training: the step with the batch that one of the four GPUs had, beside the published memory. With --mmseg both are also
-run in mmsegmentation, alternating. `--device cpu --quick` shows on any machine that the script works.
+run in mmsegmentation, alternating. Panoptic FPN (detectron2's recipes on COCO, 800 x 1333, 2 images a step) stands
+beside detectron2's published column (one of eight V100). `--device cpu --quick` shows on any machine that it works.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from networks import write_files
 from page import add_options, publish
 from peers.side import Peer, alternate, memory_cells, peak, timing_row
 
+from panfpn import recipes
 from panfpn.benchmark import InferenceJob, in_child, measure_inference, measure_training, published_config
 from panfpn.benchmark.tables import inference_rows, training_rows
 from panfpn.labels import LabelTable
@@ -30,6 +32,10 @@ CONFIGS = {
     "fpn_r101_cityscapes": "fpn_r101_4xb2-80k_cityscapes-512x1024.py",
     "fpn_r50_ade20k": "fpn_r50_4xb4-160k_ade20k-512x512.py",
     "fpn_r101_ade20k": "fpn_r101_4xb4-160k_ade20k-512x512.py",
+}
+PANOPTIC = {  # detectron2's seconds an image, seconds a step and GB of one of eight V100 (FACTS C1)
+    "panoptic_r50_coco_3x": (0.053, 0.302, 4.8),
+    "panoptic_r101_coco_3x": (0.066, 0.392, 6.0),
 }
 
 
@@ -62,6 +68,29 @@ def training(options: argparse.Namespace) -> tuple[list[dict[str, str]], list]:
     for row, figures in zip(rows, found, strict=True):
         row["published GB = 1"] = f"{figures.memory / 1e9 / PUBLISHED[figures.config.run.name].train_gb:.2f}"
     return rows, [figures.to_dict() for figures in found]
+
+
+def panoptic(options: argparse.Namespace) -> tuple[list[dict[str, str]], list]:
+    """Rows and raw figures of Panoptic FPN: prediction and the training step, in every precision."""
+    rows, raw = [], []
+    for name, (seconds, step, memory) in PANOPTIC.items():
+        for precision in options.precisions:
+            print(f"panoptic {name} {precision}", file=sys.stderr, flush=True)
+            job = InferenceJob(model=name, size=(64, 128) if options.quick else (800, 1333), device=options.device,
+                               precision=precision, repeats=options.repeats, warmup=options.warmup)  # fmt: skip
+            config = recipes.find(name)(run__device=options.device, train__precision=precision, train__batch_size=2)
+            config = config.changed(data__crop=(64, 64)) if options.quick else config
+            predicted = in_child(measure_inference, job)
+            trained = in_child(measure_training, config, options.repeats, options.warmup)
+            rows.append({
+                "model": name, "precision": precision, "image ms": f"{1000 * predicted.percentile(50):.1f}",
+                "published = 1": f"{predicted.percentile(50) / seconds:.2f}",
+                "step ms": f"{1000 / trained.steps_per_second:.0f}",
+                "published step = 1": f"{1 / trained.steps_per_second / step:.2f}",
+                "step GB": f"{trained.memory / 1e9:.2f}", "published GB = 1": f"{trained.memory / 1e9 / memory:.2f}",
+            })  # fmt: skip
+            raw.append({"inference": predicted.to_dict(), "training": trained.to_dict()})
+    return rows, raw
 
 
 def beside_mmseg(name: str, folder: Path, options: argparse.Namespace, do: str) -> tuple[list[dict[str, str]], dict]:
@@ -112,6 +141,7 @@ def main() -> int:
     tables, raw = {}, {}
     tables["Inference, one image a call"], raw["inference"] = inference(options)
     tables["Training step, the batch of one of four GPUs"], raw["training"] = training(options)
+    tables["Panoptic FPN"], raw["panoptic"] = panoptic(options)
     for do in ("predict", "train") if options.mmseg else ():
         caption = {"predict": "Inference beside mmsegmentation", "train": "Training step beside mmsegmentation"}[do]
         tables[caption], raw[do] = [], {}

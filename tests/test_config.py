@@ -106,7 +106,10 @@ def test_empty_file_is_the_defaults_and_a_part_changes_only_itself(tmp_path: Pat
         ("train: {compile: perhaps}", "train.compile is 'perhaps'; input should be a valid boolean"),
         ("data: {crop: 512}", "data.crop is 512; input should be a valid tuple"),
         ("data: {crop: [1, 2, 3]}", "data.crop is [1, 2, 3]; tuple should have at most 2 items"),
-        ("data: {dataset: coco}", "data.dataset is 'coco'; input should be 'cityscapes', 'ade20k', 'camvid', 'folder'"),
+        (
+            "data: {dataset: coco}",
+            "data.dataset is 'coco'; input should be 'cityscapes', 'ade20k', 'camvid', 'coco_panoptic', 'folder'",
+        ),
         ("run: {name: 5}", "run.name is 5; input should be a valid string"),
         ("run: {name: null}", "run.name is None; input should be a valid string"),
         ("optim: {lr: 0}", "optim.lr is 0.0; it must be positive"),

@@ -203,6 +203,13 @@ RATES: dict[str, Callable[[int], float]] = {
     "fpn_r101_ade20k": poly(0.01, 1e-4, 159_999),
     "paper_r50_cityscapes": dropped,
     "paper_r101_cityscapes": dropped,
+    "panoptic_scenes": warmed(50, 0.001, poly(1.5e-3, 0.0, 1199)),
+    "panoptic_folder": warmed(50, 0.001, poly(1.5e-3, 0.0, 799)),
+    "panoptic_r50_coco_1x": warmed(1000, 0.001, lambda t: 0.02 * 0.1 ** ((t >= 60_000) + (t >= 80_000))),
+    "panoptic_r50_coco_3x": warmed(1000, 0.001, lambda t: 0.02 * 0.1 ** ((t >= 210_000) + (t >= 250_000))),
+    "panoptic_r101_coco_3x": warmed(1000, 0.001, lambda t: 0.02 * 0.1 ** ((t >= 210_000) + (t >= 250_000))),
+    "panoptic_r50_cityscapes": dropped,
+    "panoptic_r101_cityscapes": dropped,
     "probe_ade20k": poly(1e-4, 0.0, 80_000),
     "probe_ade20k_poolformer": poly(2e-4, 0.0, 40_000),
     "probe_ade20k_twins": lambda t: 1e-4,
@@ -235,3 +242,49 @@ def test_four_ranks_share_one_process_batch(name: str) -> None:
         parts = [rank[step] for rank in ranks]
         assert {len(part) for part in parts} == {batch // 4}
         assert [draw for part in parts for draw in part] == draws
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "steps", "milestones"),
+    [
+        ("panoptic_r50_coco_1x", 50, 90_000, (60_000, 80_000)),
+        ("panoptic_r50_coco_3x", 50, 270_000, (210_000, 250_000)),
+        ("panoptic_r101_coco_3x", 101, 270_000, (210_000, 250_000)),
+    ],
+)
+def test_detectron2s_recipes(name: str, depth: int, steps: int, milestones: tuple[int, ...]) -> None:
+    """FACTS C2: Base-RCNN-FPN.yaml, Base-Panoptic-FPN.yaml and the three of them."""
+    config = recipes.find(name)()
+    assert config.model.backbone == f"resnet{depth}.tv_in1k" and config.model.architecture == "PanopticFPN"
+    assert (config.train.steps, config.train.batch_size, config.optim.milestones) == (steps, 16, milestones)
+    assert (config.optim.momentum, config.optim.weight_decay, config.optim.decay_norm_bias) == (0.9, 1e-4, False)
+    assert (config.train.frozen_bn, config.train.freeze_at, config.train.rois) == (True, 2, 512)
+    assert (config.loss.cross_entropy, config.loss.instance, config.loss.denominator) == (0.5, 1.0, "labelled")
+    assert config.data.short_sides == (640, 672, 704, 736, 768, 800) and config.data.scale == (1333, 800)
+    assert config.data.crop is None and config.data.photometric == 0 and config.data.instances == "json"
+    assert (config.model.norm, config.model.dropout, config.model.semantic_things) == ("group", 0, "other")
+    asked = config.inference
+    assert (asked.box_score, asked.nms, asked.detections) == (0.05, 0.5, 100)
+    assert (asked.confidence, asked.overlap, asked.stuff_area) == (0.5, 0.5, 4096)
+
+
+@pytest.mark.parametrize("name", ["panoptic_r50_cityscapes", "panoptic_r101_cityscapes"])
+def test_the_papers_panoptic_recipes(name: str) -> None:
+    config = recipes.find(name)()
+    assert (config.train.steps, config.train.batch_size, config.data.crop) == (65_000, 32, (512, 1024))
+    assert config.data.ratio == (0.5, 2.0) and config.optim.milestones == (40_000, 55_000)
+    assert (config.loss.instance, config.loss.cross_entropy) == (0.5, 1.0)  # λi, λs
+    assert config.model.semantic_things == "all" and config.train.frozen_bn
+
+
+def test_the_r50_of_coco_has_detectron2s_parameters(shared: Path) -> None:
+    lines = (shared / "golden" / "detectron2_keys_r50.tsv").read_text().splitlines()
+    kept = [line for line in lines if "pixel_" not in line and "anchor_generator" not in line]
+    shapes = [[int(n) for n in line.split("\t")[1].strip("()").split(",") if n.strip()] for line in kept]
+    theirs = sum(map(math.prod, shapes))  # statistics of norms too, as they are fixed
+    config = recipes.panoptic_r50_coco_1x(model__pretrained=False)
+    table = LabelTable.named("coco_panoptic")
+    with torch.device("meta"):
+        network = build.build_network(config.model, build.Backbone(config.model.backbone), table)
+    ours = sum(t.numel() for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked"))
+    assert ours == theirs

@@ -83,7 +83,10 @@ def build_dataset(data: Data, split: str, panoptic: bool = False) -> Dataset:
                 f"{data.pack}: a pack holds no instances; train Panoptic FPN from the files (data.pack None)"
             )
         return open_pack(data.pack.expanduser(), data.dataset, split, root)
-    return open_dataset(data.dataset, root, split, panoptic=panoptic, scene_count=count, scene_size=data.scene_size)
+    instances = data.instances if panoptic and split == data.train_split else "panoptic"  # scores are by segments
+    return open_dataset(
+        data.dataset, root, split, panoptic=panoptic, scene_count=count, scene_size=data.scene_size, instances=instances
+    )
 
 
 def build_transform(data: Data) -> TrainTransform:
@@ -107,9 +110,12 @@ def resolve(config: TrainConfig, table: LabelTable) -> TrainConfig:
     if model.num_classes not in (None, table.num_classes):
         raise ValueError(f"model.num_classes is {model.num_classes}, but label table {table.name!r} has "
                          f"{table.num_classes} classes; leave it out to follow the table")  # fmt: skip
-    if weights is not None and len(weights) != table.num_classes:
-        raise ValueError(f"loss.class_weights has {len(weights)} entries, but label table {table.name!r} has "
-                         f"{table.num_classes} classes")  # fmt: skip
+    branch = table.names
+    if model.architecture == "PanopticFPN" and model.semantic_things == "other":
+        branch = ("things", *(c.name for c in table.classes if not c.thing))
+    if weights is not None and len(weights) != len(branch):
+        raise ValueError(f"loss.class_weights has {len(weights)} entries, but the semantic branch has {len(branch)} "
+                         f"classes: {', '.join(branch)}")  # fmt: skip
     device = resolve_device(config.run.device)
     with torch.device("meta"):
         backbone = Backbone(model.backbone, in_channels=model.in_channels)
@@ -175,6 +181,9 @@ def build_network(model: Model, backbone: Backbone, table: LabelTable) -> Semant
     )  # fmt: skip
 
 
+_OF_CLASSES = ("head.classifier.", "box_head.classifier.", "box_head.deltas.", "mask_head.classifier.")
+
+
 def start_from_release(network: torch.nn.Module, path: str | Path, model: Model, table: LabelTable) -> None:
     """Take over what fits of a release file's network; ValueError if that has another backbone."""
     file, tensors, header = read_model(path)
@@ -186,7 +195,7 @@ def start_from_release(network: torch.nn.Module, path: str | Path, model: Model,
     own = network.state_dict()
     for name, tensor in tensors.items():
         fits = name in own and own[name].shape == tensor.shape
-        if fits and (same_classes or not name.startswith("head.classifier.")):
+        if fits and (same_classes or not name.startswith(_OF_CLASSES)):
             own[name].copy_(tensor)
 
 

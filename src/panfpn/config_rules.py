@@ -19,6 +19,7 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
         ("data.ratio", 0 < d.ratio[0] <= d.ratio[1], "two positive factors, the smaller first"),
         ("data.short_sides", min(d.short_sides or (1,)) > 0, "positive sizes in pixels"),
         ("data.short_sides", not d.short_sides or d.scale is not None, "empty where data.scale is none"),
+        ("data.instances", d.instances == "panoptic" or d.dataset == "coco_panoptic", "panoptic but for coco_panoptic"),
         ("data.aspect", d.aspect >= 1, "a factor of at least 1"),
         ("data.cat_max_ratio", 0 < d.cat_max_ratio <= 1, "a share above 0, at most 1"),
         ("data.flip", 0 <= d.flip <= 1, "a probability from 0 to 1"),

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 
 from panfpn.files import replacing
-from panfpn.pickles import NUMPY, Inert, read_plain
+from panfpn.pickles import NUMPY, Inert, RefusedError, read_plain
 
 _LET_IN: list[Any] = [
     *((stand_in, name) for name, stand_in in NUMPY.items()),
@@ -58,6 +58,8 @@ def read_foreign(path: Path) -> dict[str, Any]:
 
 def _wanted(path: Path, error: pickle.UnpicklingError) -> str | None:
     """What a refused pickle wanted to run: as torch says, or as the first such opcode does."""
+    if isinstance(error, RefusedError):
+        return error.name
     said = re.search(r"GLOBAL (\S+)|function '?([\w.]+)|got <class '([\w.]+)'", str(error))
     if said:
         return str(next(filter(None, said.groups())))

@@ -15,6 +15,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 
+class RefusedError(pickle.UnpicklingError):
+    """A pickle that would have to run something; `name` says what."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"GLOBAL {name}")  # as torch says it, which passes on the text alone
+        self.name = name
+
+
 class Inert:
     """Stands for an object of a library that is not needed here: takes any state, does nothing."""
 
@@ -40,6 +48,9 @@ class _Dtype(Inert):
 class _Array(np.ndarray[Any, Any]):
     """Stands for `numpy.ndarray`: filled with as many bytes as its shape wants, or not at all."""
 
+    def __new__(cls, *_: Any) -> "_Array":
+        _refuse("numpy.ndarray(…)")  # it would take as much memory as it is told
+
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
         data = _bytes(data)
@@ -55,7 +66,7 @@ class _Reconstruct(Inert):
 
     def __new__(cls, kind: Any, *_: Any) -> _Array:  # type: ignore[misc]
         if kind is not _Array:
-            _refuse(f"numpy's _reconstruct of {kind!r}")
+            _refuse(f"numpy._reconstruct({kind!r})")
         return np.ndarray.__new__(_Array, 0, np.uint8)
 
 
@@ -81,8 +92,15 @@ class _Encode(Inert):
 
     def __new__(cls, text: str, encoding: str = "latin1") -> bytes:  # type: ignore[misc]
         if encoding not in ("latin1", "latin-1"):
-            _refuse(f"_codecs.encode to {encoding!r}")
+            _refuse(f"_codecs.encode(…,{encoding!r})")
         return text.encode("latin1")
+
+
+class _NoBytes(Inert):
+    """Stands for `bytes`, which old protocols call for none at all."""
+
+    def __new__(cls, *sizes: Any) -> bytes:  # type: ignore[misc]
+        return _refuse("bytes") if sizes else b""
 
 
 class _Ordered(Inert):
@@ -99,7 +117,7 @@ def _bytes(data: str | bytes | bytearray) -> bytes | bytearray:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise pickle.UnpicklingError(f"GLOBAL {name}")  # as torch says it
+    raise RefusedError(name)
 
 
 NUMPY = {
@@ -107,6 +125,7 @@ NUMPY = {
     **{f"numpy.{core}.multiarray._reconstruct": _Reconstruct for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": _Scalar for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _FromBuffer for core in ("core", "_core")},
+    **{f"{builtins}.bytes": _NoBytes for builtins in ("builtins", "__builtin__")},
 }  # fmt: skip
 _PLAIN = {**NUMPY, "_codecs.encode": _Encode, "collections.OrderedDict": _Ordered}
 _OPCODES = frozenset(
@@ -147,7 +166,7 @@ def _check_opcodes(file: Any) -> None:
     for opcode, argument, _ in pickletools.genops(file):
         kind, taken = opcode.name, len(opcode.stack_before)
         if kind not in _OPCODES:
-            _refuse(f"opcode {kind}")
+            _refuse(f"the opcode {kind}")
         if kind in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             number = argument if isinstance(argument, int) else len(memo)
             if number > 1000 + 2 * len(memo):

@@ -3,7 +3,7 @@
 Reads other libraries' checkpoints under the same names, and converts them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
@@ -14,10 +14,10 @@ import torch
 from panfpn.checkpoint import is_release, read_checkpoint, write_checkpoint
 from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.files import sha256
-from panfpn.interop import Imported, read_foreign_model, write_mmseg
+from panfpn.interop import Imported, read_foreign_model, write_detectron2, write_mmseg
 from panfpn.labels import LabelTable
 from panfpn.parsing import parse
-from panfpn.zoo import PUBLISHED, find_model
+from panfpn.zoo import find_model, published_model
 
 SHIPPED = "camvid_lite0"  # the model in the package
 
@@ -49,7 +49,7 @@ def _release_header(
 def read_model(name: str | Path) -> tuple[Path, dict[str, torch.Tensor], dict[str, Any]]:
     """The file behind a name (see `find_model`), and its tensors and header as a release file has them.
 
-    A run folder stands for its `model.safetensors`; an mmsegmentation checkpoint is converted on the way.
+    A run folder stands for its `model.safetensors`; another library's checkpoint is converted on the way.
     """
     path = default_model() if str(name) == SHIPPED else find_model(name)
     file = path / "model.safetensors" if path.is_dir() else path
@@ -81,8 +81,8 @@ def import_model(
     Raises:
         ValueError: also a label table, the file's own or another one, of another number of classes.
     """
-    if labels is None and name in PUBLISHED:
-        labels = LabelTable.named(PUBLISHED[name].table)
+    if labels is None and (published := published_model(name)):
+        labels = LabelTable.named(published.table)
     found = read_foreign_model(file, labels=labels, ema=ema, scale=scale)
     if found.config.model.num_classes != found.table.num_classes:
         raise ValueError(f"{file}: has {found.config.model.num_classes} classes, but label table {found.table.name!r} "
@@ -94,7 +94,7 @@ def convert_model(
     name: str | Path, out: Path | None = None, *, labels: str | None = None, ema: bool = False,
     scale: tuple[int, int] | None = None,
 ) -> tuple[Path, tuple[str, ...]]:  # fmt: skip
-    """Another library's checkpoint -> release file, release file -> mmsegmentation checkpoint.
+    """Another library's checkpoint -> release file; a Semantic FPN -> mmsegmentation's, a Panoptic FPN -> detectron2's.
 
     Returns the file written (never over another one), and what the reader left out or assumed.
 
@@ -117,10 +117,9 @@ def convert_model(
             )
         weights, header = read_checkpoint(path, kind="release")
         config, own = parse_header(header, path)
-        write_mmseg(out, weights, config, own)
-        asked = config.inference
-        views = asked.ratios != (1.0,) or asked.flip
-        return out, ("several scales and mirror (inference.ratios, .flip) were left out",) if views else ()
+        write = write_detectron2 if config.model.architecture == "PanopticFPN" else write_mmseg
+        write(out, weights, config, own)
+        return out, tuple(_left_out(config))
     table = None
     if labels is not None:
         is_file = labels.endswith((".yaml", ".yml"))
@@ -128,6 +127,15 @@ def convert_model(
     found, source = import_model(str(name), path, labels=table, ema=ema, scale=scale)
     write_release(out, found.weights, found.config, found.table, scores={}, source=source)
     return out, found.notes
+
+
+def _left_out(config: TrainConfig) -> Iterator[str]:
+    """What the other library's checkpoint has no place for, a sentence each."""
+    asked = config.inference
+    if asked.ratios != (1.0,) or asked.flip:
+        yield "several scales and mirror (inference.ratios, .flip) were left out"
+    if config.model.architecture == "PanopticFPN" and asked.nms_over_classes:
+        yield "detectron2 drops overlapping boxes within each class only (inference.nms_over_classes was left out)"
 
 
 def default_model() -> Path:

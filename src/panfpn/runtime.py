@@ -8,15 +8,18 @@ import importlib
 import io
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from panfpn.models.depthwise import DepthwiseConv2d
 from panfpn.models.pixels import PixelNetwork
@@ -64,10 +67,10 @@ class TorchRuntime:
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Logits of pixels [B, H, W, C]."""
+    def __call__(self, pixels: torch.Tensor) -> Any:
+        """What the network gives for pixels [B, H, W, C]."""
         with torch.inference_mode(), self._autocast():
-            return self.run(pixels.to(self.device, non_blocking=True))  # type: ignore[no-any-return]
+            return self.run(pixels.to(self.device, non_blocking=True))
 
 
 @torch.no_grad()
@@ -159,15 +162,16 @@ class OpenVINORuntime:
                          "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
         self.requests: dict[torch.Size | bool, Any] = {}  # by size, or by kind of sizes
 
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Logits of pixels [B, H, W, C]."""
+    def __call__(self, pixels: torch.Tensor) -> Any:
+        """What the network gives for pixels [B, H, W, C]."""
         aligned = self.graphs.aligned(pixels)
         if not self.requests:
             self.requests[pixels.shape] = self._compiled(aligned, list(pixels.shape))
         elif pixels.shape not in self.requests and aligned not in self.requests:
             self.requests[aligned] = self._compiled(aligned)
         request = self.requests.get(pixels.shape) or self.requests[aligned]
-        return torch.from_numpy(request.infer([pixels.contiguous().numpy()], share_inputs=True)[0])
+        found = request.infer([pixels.contiguous().numpy()], share_inputs=True)
+        return self.graphs.joined([found[i] for i in range(len(found))])
 
     def _compiled(self, aligned: bool, shape: list[int] | None = None) -> Any:
         graph = self.core.read_model(self.graphs.onnx(aligned))
@@ -188,8 +192,8 @@ class ONNXRuntime:
         self.graphs = _Graphs(network)
         self.sessions: dict[bool, Any] = {}
 
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Logits of pixels [B, H, W, C]."""
+    def __call__(self, pixels: torch.Tensor) -> Any:
+        """What the network gives for pixels [B, H, W, C]."""
         aligned = self.graphs.aligned(pixels)
         if aligned not in self.sessions:
             options = self.onnxruntime.SessionOptions()
@@ -197,7 +201,7 @@ class ONNXRuntime:
             self.sessions[aligned] = self.onnxruntime.InferenceSession(
                 self.graphs.onnx(aligned), options, providers=["CPUExecutionProvider"]
             )
-        return torch.from_numpy(self.sessions[aligned].run(None, {"pixels": pixels.contiguous().numpy()})[0])
+        return self.graphs.joined(self.sessions[aligned].run(None, {"pixels": pixels.contiguous().numpy()}))
 
 
 class _Graphs:
@@ -209,19 +213,27 @@ class _Graphs:
     def __init__(self, network: PixelNetwork) -> None:
         _installed("onnx")  # torch's exporter asks for it
         self.network = network.eval()
+        self.form: TreeSpec | None = None
 
     def aligned(self, pixels: torch.Tensor) -> bool:
         """The kind of images of this size."""
         return all((side + -side % self.network.divisor) % 32 == 0 for side in pixels.shape[1:3])
 
+    def joined(self, maps: Sequence[npt.NDArray[np.float32]]) -> Any:
+        """The graph's outputs in the form in which the network gives them."""
+        assert self.form is not None, "onnx() comes first"
+        return tree_unflatten([torch.from_numpy(m) for m in maps], self.form)
+
     def onnx(self, aligned: bool) -> bytes:
-        """The serialised graph: pixels [batch, height, width, C] uint8 -> logits."""
+        """The serialised graph: pixels [batch, height, width, C] uint8 -> the network's maps."""
         file, channels = io.BytesIO(), self.network.get_buffer("mean").shape[0]
         example = torch.zeros(1, *_EXAMPLES[aligned], channels, dtype=torch.uint8)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tracing: that sizes are followed is what the tests look at
+            maps, self.form = tree_flatten(self.network(example))
+            names = [f"maps_{i}" for i in range(len(maps))]
             torch.onnx.export(
-                self.network, (example,), file, input_names=["pixels"], output_names=["logits"], opset_version=18,  # type: ignore[arg-type]
+                self.network, (example,), file, input_names=["pixels"], output_names=names, opset_version=18,  # type: ignore[arg-type]
                 dynamic_axes={"pixels": {0: "batch", 1: "height", 2: "width"}}, dynamo=False,
             )  # fmt: skip
         return file.getvalue()

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from panfpn.metrics import PanopticScores, SemanticScores
+from panfpn.metrics import PanopticScores, Scores
 from panfpn.metrics.bootstrap import Comparison, Interval, miou_interval
 from panfpn.metrics.counts import mean, plain
 from panfpn.metrics.panoptic import GROUPS
@@ -19,7 +19,7 @@ _WIDEST = 400  # characters that a table may take
 _HIDDEN = ("Dice", "Recall")  # mmseg's second names of Fscore and Acc, which the table does without
 
 
-def print_scores(scores: SemanticScores | PanopticScores, protocol: str = "mmseg") -> None:
+def print_scores(scores: Scores, protocol: str = "mmseg") -> None:
     """The per-class table in the protocol's names and unit, its summary, and the interval of mIoU; or PQ and AP.
 
     A class that occurs neither in truth nor in prediction is shown as absent. ValueError for another protocol than
@@ -104,7 +104,7 @@ def _check_panoptic(protocol: str) -> None:
         raise ValueError(f"protocol {protocol!r} scores semantic maps; a Panoptic FPN is scored by PQ: leave it out")
 
 
-def scores_to_json(scores: SemanticScores | PanopticScores, protocol: str = "mmseg") -> dict[str, Any]:
+def scores_to_json(scores: Scores, protocol: str = "mmseg") -> dict[str, Any]:
     """What `panfpn eval --json` writes: `scores.to_dict()`, the protocol's own scores, interval, boundaries, images.
 
     Panoptic scores have no protocol; ValueError for another than mmseg.

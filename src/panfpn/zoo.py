@@ -1,12 +1,13 @@
 """From a model's name to its file. In: a path, a known name, a repository on the Hugging Face Hub. Out: a local file.
 
 The address of the published models is reported gone, so every other place is asked first: folders (PANFPN_WEIGHTS),
-earlier downloads (PANFPN_CACHE), mirrors (PANFPN_MIRRORS). A published .pth is used only if its SHA-256 begins as its
-name says; our own files carry theirs inside.
+earlier downloads (PANFPN_CACHE), mirrors (PANFPN_MIRRORS). A published file is used only if its hash begins as its name
+says (detectron2: 6 digits of MD5, which tell a damaged file and no more); our own files carry theirs inside.
 """
 
 import contextlib
 import difflib
+import hashlib
 import os
 import re
 import urllib.request
@@ -14,16 +15,20 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from panfpn.files import replacing, sha256
+from panfpn.files import replacing
 from panfpn.progress import progress_bar
 
 _LARGEST = 4 << 30  # bytes of a download
+_PICKLES = (".pth", ".pkl")
+_SPELT = {"sha256": "SHA-256", "md5": "MD5"}
 _ADDRESS = "https://download.openmmlab.com/mmsegmentation/v0.5/sem_fpn"
+_DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/COCO-PanopticSegmentation"
+_MMDET = "https://download.openmmlab.com/mmdetection/v2.0/panoptic_fpn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A published model: its file, classes, scores in percent, and what it took on V100s."""
+    """A published Semantic FPN: its file, classes, scores in percent, and what it took on V100s."""
 
     file: str
     table: str
@@ -39,8 +44,31 @@ class Published:
 
     @property
     def digest(self) -> str:
-        """The beginning of its SHA-256, which stands in its name."""
-        return self.file.removesuffix(".pth").rsplit("-", 1)[1]
+        """The beginning of its hash, which stands in its name."""
+        return _said(self.file)[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedPanoptic:
+    """A published Panoptic FPN for COCO: where its file is, and its scores in percent."""
+
+    url: str
+    pq: float
+    pq_things: float | None = None
+    pq_stuff: float | None = None
+    box_ap: float | None = None
+    mask_ap: float | None = None
+    table: str = "coco_panoptic"
+
+    @property
+    def file(self) -> str:
+        """Its name where it was published."""
+        return self.url.rsplit("/", 1)[1]
+
+    @property
+    def digest(self) -> str:
+        """The beginning of its hash, which stands in its name."""
+        return _said(self.file)[1]
 
 
 PUBLISHED = {  # FACTS B1
@@ -61,6 +89,33 @@ PUBLISHED = {  # FACTS B1
         fps=40.58, train_gb=5.9,
     ),
 }  # fmt: skip
+PUBLISHED_PANOPTIC = {  # FACTS C1, D
+    "panoptic_fpn_r50_coco_1x": PublishedPanoptic(
+        url=f"{_DETECTRON2}/panoptic_fpn_R_50_1x/139514544/model_final_dbfeb4.pkl", pq=39.4, box_ap=37.6, mask_ap=34.7
+    ),
+    "panoptic_fpn_r50_coco_3x": PublishedPanoptic(
+        url=f"{_DETECTRON2}/panoptic_fpn_R_50_3x/139514569/model_final_c10459.pkl", pq=41.5, box_ap=40.0, mask_ap=36.5
+    ),
+    "panoptic_fpn_r101_coco_3x": PublishedPanoptic(
+        url=f"{_DETECTRON2}/panoptic_fpn_R_101_3x/139514519/model_final_cafdb1.pkl", pq=43.0, box_ap=42.4, mask_ap=38.5
+    ),
+    **{
+        f"mmdet_panoptic_fpn_{name}": PublishedPanoptic(
+            url=f"{_MMDET}/{folder}/{folder}_{stamp}.pth", pq=pq, pq_things=things, pq_stuff=stuff
+        )
+        for name, folder, stamp, pq, things, stuff in (
+            ("r50_coco_1x", "panoptic_fpn_r50_fpn_1x_coco", "20210821_101153-9668fd13", 40.2, 47.8, 28.9),
+            ("r50_coco_3x", "panoptic_fpn_r50_fpn_mstrain_3x_coco", "20210824_171155-5650f98b", 42.5, 50.3, 30.7),
+            ("r101_coco_1x", "panoptic_fpn_r101_fpn_1x_coco", "20210820_193950-ab9157a2", 42.2, 50.1, 30.3),
+            ("r101_coco_3x", "panoptic_fpn_r101_fpn_mstrain_3x_coco", "20210823_114712-9c99acc4", 44.1, 52.1, 32.0),
+        )
+    },
+}
+
+
+def published_model(name: str) -> Published | PublishedPanoptic | None:
+    """The published model of a name."""
+    return PUBLISHED.get(name) or PUBLISHED_PANOPTIC.get(name)
 
 
 def find_model(name: str | Path) -> Path:
@@ -76,8 +131,10 @@ def find_model(name: str | Path) -> Path:
             return _vouched(path)
         in_folder = path.parent.is_dir()
     text = str(name)
-    published = PUBLISHED.get(text)
-    wanted = [text, f"{text}.safetensors", f"{text}.pth"] + ([published.file] if published else [])
+    published = published_model(text)
+    wanted = [text, *(text + suffix for suffix in (".safetensors", *_PICKLES))] + (
+        [published.file] if published else []
+    )
     climbs = path.is_absolute() or ".." in path.parts  # a name is looked up in folders, a path is not
     named = "" if climbs else os.environ.get("PANFPN_WEIGHTS", "")
     folders = [Path(f).expanduser() for f in named.split(os.pathsep) if f]
@@ -85,39 +142,53 @@ def find_model(name: str | Path) -> Path:
     for folder in folders:
         for file in wanted:
             if (folder / file).is_file():
-                return _vouched(folder / file, published.digest if published and file.endswith(".pth") else None)
+                return _vouched(folder / file, published.file if published and file.endswith(_PICKLES) else None)
     if published:
         return _fetched(published, looked)
-    if path.is_absolute() or path.suffix in (".pth", ".pt", ".safetensors"):
+    if path.is_absolute() or path.suffix in (*_PICKLES, ".pt", ".safetensors"):
         raise ValueError(f"{path}: no such file (nor in a folder of {looked[1]})")
     if re.fullmatch(r"(hf:)?\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", text):
         if in_folder:  # a typing error in a path must not fetch a stranger's model
             raise ValueError(f"{path}: no such file or folder (the repository of that name on the Hub: hf:{text})")
         return _from_hub(text.removeprefix("hf:"), looked)
-    near = difflib.get_close_matches(text, PUBLISHED, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(PUBLISHED)}"
+    known = [*PUBLISHED, *PUBLISHED_PANOPTIC]
+    near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
     raise ValueError(f"no model {text!r}; looked in {'; '.join(looked)}; {hint}")
 
 
-def _vouched(file: Path, digest: str | None = None) -> Path:
-    """The file, if its SHA-256 begins with `digest` or with what its published name says; ours carry theirs inside."""
-    said = re.search(r"_\d{8}_\d{6}-([0-9a-f]{8})\.pth$", file.name)
-    digest = digest or (said[1] if said else None)
-    if digest and file.is_file() and not (found := sha256(file)).startswith(digest):
+def _said(name: str) -> tuple[str, str]:
+    """What a published name says of its file: the kind of hash, and how it begins."""
+    found = re.search(r"-([0-9a-f]{8})\.pth$|_([0-9a-f]{6})\.pkl$", name)
+    assert found is not None
+    return ("sha256", found[1]) if found[1] else ("md5", found[2])
+
+
+def _hash(file: Path, kind: str) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+
+
+def _vouched(file: Path, published: str | None = None) -> Path:
+    """The file, if its hash begins as its name says, or the name under which it was published; ours carry theirs."""
+    if published is None and re.search(r"_\d{8}_\d{6}-[0-9a-f]{8}\.pth$|^model_final_[0-9a-f]{6}\.pkl$", file.name):
+        published = file.name
+    kind, digest = _said(published) if published else ("", "")
+    if digest and file.is_file() and not (found := _hash(file, kind)).startswith(digest):
         raise ValueError(
-            f"{file}: its SHA-256 begins with {found[:8]}, not with {digest} as its name says; it is damaged or was "
-            "changed: get it again, or give it another name"
+            f"{file}: its {_SPELT[kind]} begins with {found[: len(digest)]}, not with {digest} as its name says; it is "
+            "damaged or was changed: get it again, or give it another name"
         )
     return file
 
 
-def _fetched(published: Published, looked: list[str]) -> Path:
+def _fetched(published: Published | PublishedPanoptic, looked: list[str]) -> Path:
     """The published file out of the cache, or downloaded into it."""
     cache = Path(os.environ.get("PANFPN_CACHE") or Path.home() / ".cache" / "panfpn").expanduser()
     target = cache / published.file
     try:
         if target.is_file():
-            return _vouched(target, published.digest)
+            return _vouched(target, published.file)
         looked.append(f"{cache}")
     except ValueError as error:  # a damaged download is fetched again
         looked.append(str(error))
@@ -134,7 +205,7 @@ def _fetched(published: Published, looked: list[str]) -> Path:
     )
 
 
-def _download(url: str, target: Path, published: Published) -> None:
+def _download(url: str, target: Path, published: Published | PublishedPanoptic) -> None:
     with urllib.request.urlopen(url, timeout=30) as answer, replacing(target) as temporary:
         size = int(answer.headers.get("Content-Length") or 0)
         done = 0
@@ -145,9 +216,10 @@ def _download(url: str, target: Path, published: Published) -> None:
                     raise ValueError(f"larger than {_LARGEST >> 30} GiB")
                 file.write(block)
                 advance(done >> 20)
-        found = sha256(temporary)
-        if not found.startswith(published.digest):
-            raise ValueError(f"SHA-256 {found[:8]}… instead of {published.digest}…")
+        kind, digest = _said(published.file)
+        found = _hash(temporary, kind)
+        if not found.startswith(digest):
+            raise ValueError(f"{_SPELT[kind]} {found[: len(digest)]}… instead of {digest}…")
 
 
 def _from_hub(name: str, looked: list[str]) -> Path:

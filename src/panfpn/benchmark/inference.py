@@ -19,7 +19,7 @@ from panfpn.benchmark.settings import is_yaml, starting_config, table_for, test_
 from panfpn.build import build_task, resolve, resolve_device, resolve_precision, use_engine
 from panfpn.predict import Predictor
 from panfpn.runtime import ENGINES
-from panfpn.tasks import SemanticTask, view_sizes, window_starts
+from panfpn.tasks import AnyTask, view_sizes, window_starts
 
 Size = tuple[int, int]  # height, width
 
@@ -161,10 +161,11 @@ def make_predictor(job: InferenceJob) -> Predictor:
     return Predictor(task)
 
 
-def count_flops(task: SemanticTask, size: Size) -> int:
+def count_flops(task: AnyTask, size: Size) -> int:
     """FLOPs (two per multiply-add) of the network for one image of `size`, all its views and windows together.
 
-    Convolutions and matrix products count, as in `torch.utils.flop_counter`; nothing is computed (meta tensors).
+    Convolutions and matrix products count, as in `torch.utils.flop_counter`; nothing is computed (meta tensors). Of a
+    Panoptic FPN it is the dense part: how many boxes are looked at depends on the image.
     """
     shadow = copy.deepcopy(task.model).to("meta").eval()
     total = 0
@@ -175,7 +176,7 @@ def count_flops(task: SemanticTask, size: Size) -> int:
     return total
 
 
-def _passes(task: SemanticTask, size: Size) -> Counter[Size]:
+def _passes(task: AnyTask, size: Size) -> Counter[Size]:
     """How often the network runs at which size for one image."""
     asked, divisor = task.inference, task.preprocess.size_divisor
     passes: Counter[Size] = Counter()

@@ -45,7 +45,8 @@ def table_for(config: TrainConfig, num_classes: int | None = None) -> LabelTable
     """
     num_classes = num_classes or config.model.num_classes
     if num_classes:
-        classes = [{"name": f"class {k}", "value": k} for k in range(num_classes)]
+        panoptic = config.model.architecture == "PanopticFPN"  # every other class is one of things, then
+        classes = [{"name": f"class {k}", "value": k, "thing": panoptic and k % 2 == 0} for k in range(num_classes)]
         return LabelTable.from_dict({"name": f"{num_classes} classes", "classes": classes})
     if config.data.dataset == "scenes":
         return scenes_table()

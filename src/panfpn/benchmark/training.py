@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from panfpn.benchmark.machine import synchronize
@@ -15,10 +16,14 @@ from panfpn.benchmark.settings import table_for, without_weights
 from panfpn.build import resolve, resolve_device
 from panfpn.config import TrainConfig
 from panfpn.data.datasets import SceneDataset
+from panfpn.data.things import things_of
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.train import check_batch
 from panfpn.engine.trainer import Trainer
-from panfpn.types import Batch
+from panfpn.labels import IGNORE, LabelTable
+from panfpn.types import Batch, Segments, Things
+
+_THINGS = 7  # in an image of COCO, on average
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,21 +90,34 @@ def prepare_training(config: TrainConfig, num_classes: int | None = None) -> tup
     check_batch(config, Ranks())
     nothing = SceneDataset(table=table, split="", count=0, size=(0, 0))  # brings the classes only
     trainer = Trainer(config, Path(), Ranks(), nothing, nothing, None)
-    return trainer, itertools.repeat(synthetic_batch(config, table.num_classes))
+    return trainer, itertools.repeat(synthetic_batch(config, table))
 
 
-def synthetic_batch(config: TrainConfig, num_classes: int) -> Batch:
-    """One micro-batch of random crops with random labels, as the loader would deliver it."""
+def synthetic_batch(config: TrainConfig, table: LabelTable) -> Batch:
+    """One micro-batch of random crops with random labels (and things), as the loader would deliver it."""
     count = config.train.batch_size // config.train.accumulate
     height, width = config.data.crop or sorted(config.data.scale or (512, 512))  # None: a whole image
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=random)
-    targets = torch.randint(0, num_classes, (count, height, width), dtype=torch.int16, generator=random)
+    targets = torch.randint(0, table.num_classes, (count, height, width), dtype=torch.int16, generator=random)
     batch = Batch(
         images=images.permute(0, 3, 1, 2), targets=targets, sizes=((height, width),) * count,
         names=tuple(f"random {i}" for i in range(count)),
+        things=(_things(height, width, table),) * count if config.model.architecture == "PanopticFPN" else None,
     )  # fmt: skip
     return batch.pin_memory() if config.run.device.startswith("cuda") else batch
+
+
+def _things(height: int, width: int, table: LabelTable) -> Things:
+    """A row of filled boxes, about as many and as large as COCO's."""
+    classes = np.flatnonzero([c.thing for c in table.classes]).astype(np.int16)
+    index = np.full((height, width), IGNORE, np.int16)
+    for k in range(_THINGS):
+        index[height // 4 : height // 2, k * width // _THINGS + 1 : (k + 1) * width // _THINGS] = k
+    return things_of(Segments(
+        index=index, classes=classes[np.arange(_THINGS) % len(classes)], crowd=np.zeros(_THINGS, bool),
+        ids=np.arange(1, _THINGS + 1),
+    ), table)  # fmt: skip
 
 
 def _mark(device: torch.device) -> Any:

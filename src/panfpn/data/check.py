@@ -38,7 +38,8 @@ def _readings(kind: str, root: Path, split: str) -> tuple[bool, ...]:
     if kind == "cityscapes":
         maps = {path.name.rpartition("_")[2] for path in (root / "gtFine" / split).rglob("*_gtFine_*.png")}
         segments, classes = "instanceIds.png" in maps, bool(maps & {"labelIds.png", "labelTrainIds.png"})
-        return (True,) * segments + (False,) * (classes or not segments)
+        json = (root / "gtFine" / f"cityscapes_panoptic_{split}.json").is_file()  # checked by itself
+        return (True,) * segments + (False,) * (classes or not (segments or json))
     return (kind == "folder" and (root / "instances" / split).is_dir(),)
 
 
@@ -55,6 +56,7 @@ def _reading_problems(data: Dataset, progress: bool) -> Iterator[str]:
 
 
 def _coco_problems(files: CocoFiles, table: LabelTable, progress: bool) -> Iterator[str]:
+    assert files.images is not None
     data = read_json(files.json)
     yield from listing_problems(data, files, table)
     entries = {entry["id"]: entry for entry in data["images"]}

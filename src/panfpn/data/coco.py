@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.data.outlines import read_outlines
 from panfpn.data.panoptic import Ids, PanopticDataset, first_pixel, places_of, present_ids
 from panfpn.files import decode_ids, read_bytes, read_json
 from panfpn.labels import LabelTable
@@ -28,7 +29,8 @@ class CocoFiles:
 
     json: Path
     pngs: Path
-    images: Path
+    images: Path | None = None  # None: nobody looks for them
+    instances: Path | None = None  # a JSON of outlines, which may overlap
     cities: bool = False  # images stand in folders of cities, under their ids; COCO says their file names
 
     def image(self, entry: dict[str, Any]) -> str:
@@ -51,7 +53,8 @@ def coco_files(root: Path, split: str) -> CocoFiles:
     split = _YEARS.get(split, split)
     inside, beside = root / "annotations" / f"panoptic_{split}", root / f"panoptic_{split}"
     pngs = beside if beside.is_dir() and not inside.is_dir() else inside
-    return _existing(CocoFiles(json=inside.with_suffix(".json"), pngs=pngs, images=root / split))
+    instances = root / "annotations" / f"instances_{split}.json"
+    return _existing(CocoFiles(json=inside.with_suffix(".json"), pngs=pngs, images=root / split, instances=instances))
 
 
 def cityscapes_files(root: Path, split: str) -> CocoFiles:
@@ -63,14 +66,14 @@ def cityscapes_files(root: Path, split: str) -> CocoFiles:
 
 def _existing(files: CocoFiles) -> CocoFiles:
     for path in (files.json, files.pngs, files.images):
-        if not path.exists():
+        if path is not None and not path.exists():
             raise ValueError(f"{path}: no such file or folder, so the split is empty")
     return files
 
 
 def files_below(folder: Path) -> set[str]:
     """Paths of all files below a folder, from there."""
-    found = set()
+    found: set[str] = set()
     for place, _, names in os.walk(folder):
         below = Path(place).relative_to(folder)
         found.update((below / name).as_posix() for name in names) if below.parts else found.update(names)
@@ -112,8 +115,27 @@ def unlisted(png: Path, file: Path, ids: Ids, places: npt.NDArray[np.int16]) -> 
                f"{first_pixel(unknown)}) not in {file}; add the record, or paint the pixels 0 (void)")  # fmt: skip
 
 
-def open_coco(files: CocoFiles, table: LabelTable, *, panoptic: bool) -> PanopticDataset:
-    """The data set of a split; ValueError for the first of what `listing_problems` finds."""
+def open_coco(files: CocoFiles, table: LabelTable, *, panoptic: bool, instances: Path | None = None) -> PanopticDataset:
+    """The data set of a split, with things from a JSON of `instances`, if one is named.
+
+    ValueError for the first of what `listing_problems` finds, and as `read_outlines` gives it.
+    """
+    assert files.images is not None
+    images, source = _read(files, table)
+    pairs = tuple((files.name(image), files.images / image) for image in images)
+    outlines = None if instances is None else read_outlines(instances, images, table)
+    return PanopticDataset(table, pairs, source, panoptic, outlines)
+
+
+def read_coco(json: Path, pngs: Path, table: LabelTable) -> tuple[list[str], CocoSegments]:
+    """File names of the images that a JSON annotates, and their segments, for images that may stand anywhere.
+
+    ValueError for the first of what `listing_problems` finds.
+    """
+    return _read(CocoFiles(json=json, pngs=pngs), table)
+
+
+def _read(files: CocoFiles, table: LabelTable) -> tuple[list[str], CocoSegments]:
     with _as_coco(files.json):
         data = read_json(files.json)
         for problem in listing_problems(data, files, table):
@@ -130,9 +152,7 @@ def open_coco(files: CocoFiles, table: LabelTable, *, panoptic: bool) -> Panopti
             classes=np.array([class_of[record["category_id"]] for record in records], np.int16),
             crowd=np.array([bool(record.get("iscrowd", 0)) for record in records], np.bool_),
         )
-        images = [image_of[annotation["image_id"]] for annotation in annotations]
-    pairs = tuple((files.name(image), files.images / image) for image in images)
-    return PanopticDataset(table, pairs, source, panoptic)
+        return [image_of[annotation["image_id"]] for annotation in annotations], source
 
 
 @contextlib.contextmanager
@@ -159,23 +179,22 @@ def listing_problems(data: dict[str, Any], files: CocoFiles, table: LabelTable) 
         class_of = classes_by_category(data["categories"], table)
         yield from _category_problems(data["categories"], class_of, table, files.json)
         known = {category["id"] for category in data["categories"]} & class_of.keys()
-        entries, present = {entry["id"]: entry for entry in data["images"]}, files_below(files.images)
+        image_of = {entry["id"]: files.image(entry) for entry in data["images"]}
         pngs, annotated = files_below(files.pngs), set()
-        for entry in data["images"]:
-            if files.image(entry) not in present:
-                yield f"{files.images / files.image(entry)}: no such image, but {files.json} names it"
+        for image in sorted(set(image_of.values()) - files_below(files.images)) if files.images else ():
+            yield f"{files.images}/{image}: no such image, but {files.json} names it"
         for annotation in data["annotations"]:
             number, png = annotation["image_id"], files.pngs / annotation["file_name"]
             if annotation["file_name"] not in pngs:
                 yield f"{png}: no such PNG, but {files.json} names it"
-            if number not in entries:
+            if number not in image_of:
                 yield f"{png}: is of image {number!r}, which `images` of {files.json} does not list"
             elif number in annotated:
                 yield f"{png}: a second annotation of image {number!r} in {files.json}; each image has one"
             annotated.add(number)
             yield from _record_problems(annotation["segments_info"], known, png, files.json)
-        for number in [number for number in entries if number not in annotated]:
-            yield f"{files.images / files.image(entries[number])}: has no annotation in {files.json}"
+        for image in [image for number, image in image_of.items() if number not in annotated]:
+            yield f"{files.images / image if files.images else image}: has no annotation in {files.json}"
 
 
 def _category_problems(

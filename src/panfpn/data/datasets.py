@@ -135,11 +135,12 @@ def scenes_table() -> LabelTable:
 
 def open_dataset(
     kind: str, root: Path | None, split: str, *, panoptic: bool = False, scene_count: int = 64,
-    scene_size: tuple[int, int] = (192, 256), lonely: list[str] | None = None,
+    scene_size: tuple[int, int] = (192, 256), instances: str = "panoptic", lonely: list[str] | None = None,
 ) -> Dataset:  # fmt: skip
     """The data set `kind` (cityscapes, ade20k, camvid, coco_panoptic, folder, scenes) under `root`.
 
-    With `panoptic`, samples carry segments too. A list `lonely` gets a sentence for every image without mask and mask
+    With `panoptic`, samples carry segments too, and with `instances` "json" the things of COCO are those of
+    instances_SPLIT.json in training. A list `lonely` gets a sentence for every image without mask and mask
     without image, which are then left out.
 
     Raises:
@@ -163,14 +164,15 @@ def open_dataset(
     if panoptic and not any(c.thing for c in table.classes):
         raise ValueError(f"label table {table.name!r} has no things; use Semantic FPN (model.architecture SemanticFPN)")
     if kind == "coco_panoptic":
-        return open_coco(coco_files(root, split), table, panoptic=panoptic)
+        files = coco_files(root, split)
+        return open_coco(files, table, panoptic=panoptic, instances=files.instances if instances == "json" else None)
     if kind == "cityscapes" and panoptic:
         return _cityscapes_panoptic(root, split, table, lonely)
     if kind == "folder" and (panoptic or not (root / "masks" / split).exists()) and (root / "instances").exists():
         return _folder_with_instances(root, split, table, panoptic, lonely)
     if panoptic:
-        raise ValueError(f"{root}: no map of instance ids (looked for {root / 'instances' / split}); without, use "
-                         "Semantic FPN (model.architecture SemanticFPN)")  # fmt: skip
+        where = f"no folder {root / 'instances'}" if kind == "folder" else f"data set {kind!r} has no maps of instances"
+        raise ValueError(f"{where}, so things cannot be told apart; use Semantic FPN (model.architecture SemanticFPN)")
     openers = {"cityscapes": _cityscapes, "ade20k": _ade20k, "camvid": _camvid, "folder": _folder}
     return openers[kind](root, split, table, lonely)
 
@@ -226,9 +228,8 @@ def _folder_with_instances(
     items = paired(images, maps, root, split, "map of instance ids", lonely)
     masks = None
     if (root / "masks" / split).is_dir():
-        found = {
-            name: mask for name, _, mask in paired(images, listed(root / "masks" / split), root, split, "mask", lonely)
-        }
+        pairs = paired(images, listed(root / "masks" / split), root, split, "mask", lonely)
+        found = {name: mask for name, _, mask in pairs}
         items = tuple(item for item in items if item[0] in found)
         masks = tuple(found[name] for name, *_ in items)
     else:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from panfpn.data.datasets import Dataset
 from panfpn.data.things import things_of
-from panfpn.data.transforms import TrainTransform, padded
+from panfpn.data.transforms import TrainTransform, cut, padded
 from panfpn.types import Batch, Sample, Segments
 
 T = TypeVar("T")
@@ -56,8 +56,14 @@ class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
             image, target = self.dataset.open(index)
             rng, name = np.random.default_rng((self.seed, 1, draw)), self.dataset.name(index)
             if isinstance(target, Segments):
-                image, segments = self.transform(image, target, rng)
-                things = things_of(segments, self.dataset.table)
+                geometry = self.transform.draw_geometry(target, rng)
+                image, segments = cut(image, target, geometry)
+                image = self.transform.recolored(image, rng)
+                outlines = getattr(self.dataset, "outlines", None)
+                things = (
+                    things_of(segments, self.dataset.table) if outlines is None
+                    else outlines.things(index, target.shape, geometry, segments.shape)
+                )  # fmt: skip
                 return Sample(image=image, target=segments.labels, name=name, segments=segments, things=things)
             image, target = self.transform(image, target, rng)
         except ValueError as error:

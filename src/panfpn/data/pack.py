@@ -92,7 +92,7 @@ def open_pack(folder: Path, kind: str, split: str, root: Path | None = None) -> 
 def _dataset(kind: str, root: Path, split: str) -> FileDataset:
     data = open_dataset(kind, root, split)
     if not isinstance(data, FileDataset):
-        raise ValueError(f"data set {kind!r} is not of files, so there is nothing to pack")
+        raise ValueError(f"data set {kind!r} under {root} cannot be packed: only images with masks of classes are")
     return data
 
 

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.data.transforms import Geometry
 from panfpn.files import read_image
 from panfpn.labels import LabelTable
-from panfpn.types import Sample, Segments
+from panfpn.types import Sample, Segments, Things
 
 Ids = npt.NDArray[np.integer[Any]]
 _DENSE = 1 << 24  # ids below this (all that RGB can hold) are looked up in an array that memory backs where it is used
@@ -29,6 +30,13 @@ class SegmentSource(Protocol):
         """Where they stand."""
 
 
+class ThingSource(Protocol):
+    """Things of the images of a split, by number."""
+
+    def things(self, index: int, size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]) -> Things:
+        """What a geometry shows of an image of `size` (height, width), in a crop of `shown` pixels."""
+
+
 @dataclass(frozen=True, eq=False)
 class PanopticDataset:
     """Images on disk and their segments; with `panoptic` False, of the segments only the classes."""
@@ -37,6 +45,7 @@ class PanopticDataset:
     images: tuple[tuple[str, Path], ...]  # (name, file), in the order of `source`
     source: SegmentSource
     panoptic: bool = True
+    outlines: ThingSource | None = None  # what training takes things from in place of the segments
 
     def __len__(self) -> int:
         return len(self.images)
@@ -93,7 +102,7 @@ def places_of(ids: Ids, known: npt.NDArray[np.int64], source: object) -> npt.NDA
         return np.where(known[place] == ids, place, np.int16(-1))
     table = np.zeros(size, np.int16)  # 0: unknown, which so needs no writing of what may be 32 MB
     table[known] = np.arange(1, len(known) + 1)
-    return table[ids] - np.int16(1)
+    return table.take(ids) - np.int16(1)
 
 
 def first_pixel(where: npt.NDArray[np.bool_]) -> str:

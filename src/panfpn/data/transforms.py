@@ -71,10 +71,12 @@ class TrainTransform:
 
         Smaller than `crop` if the scaled image is.
         """
-        image, ids = cut(image, target, self.draw_geometry(target, rng))
-        if self.photometric:
-            image = distort_colors(image, draw_colors(rng, self.photometric))
-        return image, ids
+        image, shown = cut(image, target, self.draw_geometry(target, rng))
+        return self.recolored(image, rng), shown
+
+    def recolored(self, image: Image, rng: np.random.Generator) -> Image:
+        """The image in other colours, where they are to be distorted."""
+        return distort_colors(image, draw_colors(rng, self.photometric)) if self.photometric else image
 
     def draw_geometry(self, target: Target | RawMask | Segments, rng: np.random.Generator) -> Geometry:
         """Scale, crop and mirror for an image with this target [H, W], which the 0.75 rule looks at."""
@@ -111,14 +113,14 @@ class TrainTransform:
             window = (top, left, height, width)
             if self.cat_max_ratio == 1 or attempt == _TRIES:
                 break
-            rows, cols = _source_window(target.shape, size, window)
+            rows, cols = source_window(target.shape, size, window)
             counts = np.bincount((target[rows, cols] + 1).ravel())[1:]  # IGNORE = -1 is left out
             if np.count_nonzero(counts) > 1 and counts.max() < self.cat_max_ratio * counts.sum():
                 break
         return window
 
 
-def _source_window(
+def source_window(
     shape: tuple[int, ...], size: tuple[int, int], window: tuple[int, int, int, int]
 ) -> tuple[slice, slice]:
     """The part of the source image of `shape` that a window of the scaled image of `size` shows, on whole pixels."""
@@ -141,19 +143,26 @@ def cut(image: Image, target: Target | RawMask | Segments, geometry: Geometry) -
 
     Segments that it does not show are left out.
     """
-    height, width = target.shape
     window, size = geometry.window, geometry.size
-    rows, cols = _source_window(target.shape, size, window)
-    image, ids = image[rows, cols], (target.index if isinstance(target, Segments) else target)[rows, cols]
-    if size != (height, width):
-        factors = {"fx": size[1] / width, "fy": size[0] / height}
+    image = image[source_window(target.shape, size, window)]
+    if size != target.shape:
+        factors = {"fx": size[1] / target.shape[1], "fy": size[0] / target.shape[0]}
         image = cv2.resize(image, None, **factors, interpolation=cv2.INTER_LINEAR)
-        ids = cv2.resize(ids, None, **factors, interpolation=cv2.INTER_NEAREST)
     # A window that ends at the border may come out a pixel short of its rounded size: it is cut off there.
-    image, ids = image[: window[2], : window[3]], ids[: window[2], : window[3]]
-    if geometry.flip:
-        image, ids = cv2.flip(image, 1), cv2.flip(ids, 1)
+    image = image[: window[2], : window[3]]
+    ids = cut_map(target.index if isinstance(target, Segments) else target, geometry)
+    image = cv2.flip(image, 1) if geometry.flip else image
     return image, _shown(target, ids) if isinstance(target, Segments) else ids
+
+
+def cut_map(target: Target | RawMask, geometry: Geometry) -> Target:
+    """The part of a map [H, W] that a geometry shows, by nearest neighbours: what `cut` does to its target."""
+    (height, width), size, window = target.shape, geometry.size, geometry.window
+    ids = target[source_window(target.shape, size, window)]
+    if size != (height, width):
+        ids = cv2.resize(ids, None, fx=size[1] / width, fy=size[0] / height, interpolation=cv2.INTER_NEAREST)
+    ids = ids[: window[2], : window[3]]
+    return cv2.flip(ids, 1) if geometry.flip else ids
 
 
 def _shown(segments: Segments, index: Target) -> Segments:

@@ -17,7 +17,7 @@ from panfpn.engine.report_classes import MOST_CELLS, NONE_YET, class_scores, con
 from panfpn.engine.report_style import STYLE
 from panfpn.files import write_text
 from panfpn.labels import LabelTable
-from panfpn.metrics import PanopticScores, SemanticScores
+from panfpn.metrics import PanopticScores, Scores
 from panfpn.types import Segments
 
 _TERMS = ("c", "d", "e", "f")  # styles of the loss's terms
@@ -51,7 +51,7 @@ def write_report(
     title: str,
     config: str,
     history: Sequence[Mapping[str, Any]],
-    scores: SemanticScores | PanopticScores,
+    scores: Scores,
     table: LabelTable,
     shown: Sequence[Shown],
 ) -> None:
@@ -104,7 +104,7 @@ def _finite(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
 
 def _key_figures(
     train: Sequence[Mapping[str, Any]], val: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]],
-    scores: SemanticScores | PanopticScores,
+    scores: Scores,
 ) -> str:  # fmt: skip
     best = max(
         (p for p in _points(val, scores.headline.lower()) if math.isfinite(p[1])), key=lambda p: p[1], default=None

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from panfpn.engine.figures import MANY, bars, beside, heat_map, percent, swatch, text
 from panfpn.labels import LabelTable
-from panfpn.metrics import PanopticScores, SemanticScores
+from panfpn.metrics import PanopticScores, Scores, SemanticScores
 from panfpn.metrics.counts import Floats
 
 MOST_CELLS = 40  # classes up to which the whole confusion matrix is drawn
@@ -16,7 +16,7 @@ _CONFUSED = 25  # classes that are drawn of a larger one
 _PAIRS = 15
 
 
-def main_figures(scores: SemanticScores | PanopticScores) -> list[tuple[str, float]]:
+def main_figures(scores: Scores) -> list[tuple[str, float]]:
     """The scores that a reader looks for first, as shares."""
     if isinstance(scores, SemanticScores):
         return [("mIoU", scores.miou), ("mAcc", scores.macc), ("aAcc", scores.aacc), ("fwIoU", scores.fwiou),
@@ -26,7 +26,7 @@ def main_figures(scores: SemanticScores | PanopticScores) -> list[tuple[str, flo
             *scores.others.items()]  # fmt: skip
 
 
-def class_scores(scores: SemanticScores | PanopticScores, table: LabelTable) -> str:
+def class_scores(scores: Scores, table: LabelTable) -> str:
     """A bar and a row of scores for each class."""
     if math.isnan(scores.value):
         return NONE_YET

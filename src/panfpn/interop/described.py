@@ -1,6 +1,6 @@
 """What the tensors of a network tell of it, whatever they are called. In: tensors, a renaming. Out: `Model`, table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, takewhile
 from pathlib import Path
@@ -11,6 +11,7 @@ from panfpn.config import Model
 from panfpn.labels import LabelTable
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+FIRST = "backbone.body.conv1.weight"
 _DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101}
 _BACKBONE_AND_HEAD = (
     "backbone.body.layer1.0.conv3.weight", "fpn.output.0.weight", "head.levels.0.0.conv.weight",
@@ -75,3 +76,13 @@ def with_table(model: Model, num_things: int, labels: LabelTable | None, path: P
         raise ValueError(f"{found}, but label table {labels.name!r} has {things} things and {stuff} stuff classes")
     kind = "other" if model.num_classes == stuff + 1 else "all"
     return replace(model, num_classes=labels.num_classes, semantic_things=kind), labels  # type: ignore[arg-type]
+
+
+def folded(weight: torch.Tensor, std: Sequence[float], *, bgr: bool) -> torch.Tensor:
+    """A first convolution [O, 3, 7, 7] on (x - mean) / `std`, as one on RGB and ImageNet's standard deviation.
+
+    The same convolution as far as float32 goes: each weight is multiplied once, and rounded once.
+    """
+    channels = weight.double() / torch.tensor(std, dtype=torch.float64).view(3, 1, 1)
+    channels = channels.flip(1) if bgr else channels
+    return (channels * torch.tensor(IMAGENET_STD, dtype=torch.float64).view(3, 1, 1)).to(weight.dtype)

@@ -5,6 +5,7 @@ from pathlib import Path
 from panfpn.foreign import read_foreign, state_dict_of
 from panfpn.interop.detectron2 import is_detectron2, read_detectron2
 from panfpn.interop.imported import Imported
+from panfpn.interop.mmdet import is_mmdet, read_mmdet
 from panfpn.interop.mmseg import is_mmseg, read_mmseg
 from panfpn.interop.smp import is_smp, refuse_smp
 from panfpn.labels import LabelTable
@@ -24,6 +25,8 @@ def read_foreign_model(
         return read_mmseg(tensors, data, path, labels=labels, ema=ema, scale=scale)
     if is_detectron2(tensors):
         return read_detectron2(tensors, path, labels, data=data, scale=scale)
+    if is_mmdet(tensors):
+        return read_mmdet(tensors, path, labels, data=data, scale=scale)
     if is_smp(tensors):
         refuse_smp(tensors, path)
     parts = ", ".join(sorted({name.split(".")[0] for name in tensors})[:8]) or "no tensors"
@@ -32,4 +35,7 @@ def read_foreign_model(
         if "layer4.0.conv1.weight" in tensors
         else ""
     )
-    raise ValueError(f"{path}: not a Semantic FPN of mmsegmentation (its tensors begin with {parts}){only}")
+    raise ValueError(
+        f"{path}: not a Semantic FPN of mmsegmentation, nor a Panoptic FPN of detectron2 or mmdetection (its tensors "
+        f"begin with {parts}){only}"
+    )

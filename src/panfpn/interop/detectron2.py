@@ -15,12 +15,11 @@ import torch
 
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.foreign import write_foreign
-from panfpn.interop.described import IMAGENET_STD, read_model, with_table
+from panfpn.interop.described import FIRST, folded, read_model, with_table
 from panfpn.interop.detectron2_config import Detectron2Settings, read_settings, write_settings
 from panfpn.interop.imported import Imported, fitted, skeleton
 from panfpn.labels import LabelClass, LabelTable
 
-_FIRST = "backbone.body.conv1.weight"
 _MODULES = {
     "head.classifier": "sem_seg_head.predictor",
     **{f"rpn.{ours}": f"proposal_generator.rpn_head.{theirs}"
@@ -67,7 +66,7 @@ def read_detectron2(
         table = labels or _stuff_table(model, path)
     shapes = skeleton(model, table)
     weights = fitted(tensors, {name: detectron2_name(name) for name in shapes}, shapes, path)
-    weights[_FIRST] = _folded(weights[_FIRST], settings)
+    weights[FIRST] = folded(weights[FIRST], settings.std, bgr=settings.bgr)
     data_settings = Data(scale=scale or settings.scale, size_divisor=32)
     try:
         config = TrainConfig(model=model, data=data_settings, inference=settings.inference)
@@ -92,13 +91,6 @@ def _settings(data: Mapping[str, Any], path: Path, notes: list[str]) -> Detectro
         f"PIXEL_STD 1), as detectron2's own are; for another, put its configuration beside it as {beside.name}"
     )
     return Detectron2Settings()
-
-
-def _folded(weight: torch.Tensor, settings: Detectron2Settings) -> torch.Tensor:
-    """The first convolution [O, 3, 7, 7] for RGB over ImageNet's standard deviation: as (x - mean) / std is linear."""
-    factors = torch.tensor(IMAGENET_STD, dtype=torch.float64).view(3, 1, 1)
-    scaled = weight.double() / torch.tensor(settings.std, dtype=torch.float64).view(3, 1, 1)
-    return ((scaled.flip(1) if settings.bgr else scaled) * factors).to(weight.dtype)
 
 
 def _stuff_table(model: Model, path: Path) -> LabelTable:
@@ -160,7 +152,7 @@ def write_detectron2(path: Path, weights: Mapping[str, torch.Tensor], config: Tr
     for name in skeleton(replace(model, backbone=found[0], num_classes=table.num_classes), table):
         frozen = name.startswith("backbone.") and name.endswith("num_batches_tracked")  # its FrozenBN keeps none
         tensor = weights[name].float() if weights[name].is_floating_point() else weights[name]
-        if name == _FIRST:
+        if name == FIRST:
             tensor = (tensor.double() / torch.tensor(model.std).double().view(3, 1, 1)).flip(1).float()
         if not frozen:
             state[detectron2_name(name)] = tensor.contiguous()

@@ -85,7 +85,7 @@ def pool_boxes(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], s
     for level, features in enumerate(pyramid, 2):
         chosen = (levels == level).nonzero()[:, 0]
         if len(chosen):
-            pool = roi_align if features.requires_grad or features.is_cuda else _pool_in_bags
+            pool = _pool_in_bags if features.device.type == "cpu" else roi_align
             found = pool(as_float(features), numbered[chosen], (side, side), 1 / 2**level, 0, True)
             pooled = pooled.index_copy(0, chosen, found)
     return pooled

@@ -8,6 +8,15 @@ import inspect
 from collections.abc import Callable
 
 from panfpn.config import TrainConfig
+from panfpn.recipes.panoptic import (
+    panoptic_folder,
+    panoptic_r50_cityscapes,
+    panoptic_r50_coco_1x,
+    panoptic_r50_coco_3x,
+    panoptic_r101_cityscapes,
+    panoptic_r101_coco_3x,
+    panoptic_scenes,
+)
 from panfpn.recipes.probes import probe_ade20k, probe_ade20k_poolformer, probe_ade20k_twins, probe_ade20k_uniformer
 from panfpn.recipes.published import (
     fpn_r50_ade20k,
@@ -17,35 +26,24 @@ from panfpn.recipes.published import (
     paper_r50_cityscapes,
     paper_r101_cityscapes,
 )
-from panfpn.recipes.small import camvid_lite0, folder, panoptic_scenes, scenes
+from panfpn.recipes.small import camvid_lite0, folder, scenes
 
 __all__ = [
-    "NAMES",
-    "camvid_lite0",
-    "describe",
-    "find",
-    "folder",
-    "fpn_r50_ade20k",
-    "fpn_r50_cityscapes",
-    "fpn_r101_ade20k",
-    "fpn_r101_cityscapes",
-    "panoptic_scenes",
-    "paper_r50_cityscapes",
-    "paper_r101_cityscapes",
-    "probe_ade20k",
-    "probe_ade20k_poolformer",
-    "probe_ade20k_twins",
-    "probe_ade20k_uniformer",
-    "scenes",
-    "summary",
+    "NAMES", "camvid_lite0", "describe", "find", "folder", "fpn_r50_ade20k", "fpn_r50_cityscapes", "fpn_r101_ade20k",
+    "fpn_r101_cityscapes", "panoptic_folder", "panoptic_r50_cityscapes", "panoptic_r50_coco_1x", "panoptic_r50_coco_3x",
+    "panoptic_r101_cityscapes", "panoptic_r101_coco_3x", "panoptic_scenes", "paper_r50_cityscapes",
+    "paper_r101_cityscapes", "probe_ade20k", "probe_ade20k_poolformer", "probe_ade20k_twins", "probe_ade20k_uniformer",
+    "scenes", "summary",
 ]  # fmt: skip
 
 _RECIPES: dict[str, Callable[..., TrainConfig]] = {
     recipe.__name__: recipe
     for recipe in (
-        scenes, panoptic_scenes, camvid_lite0, folder,
+        scenes, camvid_lite0, folder, panoptic_scenes, panoptic_folder,
         fpn_r50_cityscapes, fpn_r101_cityscapes, fpn_r50_ade20k, fpn_r101_ade20k,
         paper_r50_cityscapes, paper_r101_cityscapes,
+        panoptic_r50_coco_1x, panoptic_r50_coco_3x, panoptic_r101_coco_3x,
+        panoptic_r50_cityscapes, panoptic_r101_cityscapes,
         probe_ade20k, probe_ade20k_poolformer, probe_ade20k_twins, probe_ade20k_uniformer,
     )
 }  # fmt: skip

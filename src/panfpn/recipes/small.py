@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from panfpn.config import Data, Inference, Loss, Model, Optim, Run, Train, TrainConfig
+from panfpn.config import Data, Loss, Model, Optim, Run, Train, TrainConfig
 
 
 def scenes(**changes: Any) -> TrainConfig:
@@ -27,48 +27,6 @@ def scenes(**changes: Any) -> TrainConfig:
         ),
         train=Train(steps=300, batch_size=8),
         run=Run(name="scenes", log_every=20, val_every=300, checkpoint_every=100),
-    )
-    return config.changed(**changes)
-
-
-def panoptic_scenes(**changes: Any) -> TrainConfig:
-    """Panoptic FPN on procedural street scenes: 4 classes of things, 5 of stuff; needs ImageNet weights.
-
-    Command: panfpn train panoptic_scenes
-    """
-    config = TrainConfig(
-        data=Data(
-            dataset="scenes",
-            crop=(160, 224),
-            ratio=(0.8, 1.25),
-            cat_max_ratio=1.0,
-            photometric=0.5,
-            num_workers=1,
-            scenes=(4000, 64),
-        ),
-        model=Model(
-            architecture="PanopticFPN",
-            backbone="tf_efficientnet_lite0",
-            pretrained=True,
-            fpn_channels=128,
-            norm="group",
-            dropout=0.0,
-            anchor_scale=4.0,
-            box_channels=512,
-            mask_channels=128,
-        ),
-        optim=Optim(
-            name="adamw",
-            lr=1.5e-3,
-            weight_decay=0.01,
-            decay_norm_bias=False,
-            min_lr=0.0,
-            warmup_steps=50,
-            clip_norm=5.0,
-        ),
-        train=Train(steps=1200, batch_size=8, rois=64),
-        run=Run(name="panoptic_scenes", log_every=20, val_every=300, checkpoint_every=100),
-        inference=Inference(stuff_area=64),
     )
     return config.changed(**changes)
 

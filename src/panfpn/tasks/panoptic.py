@@ -32,12 +32,12 @@ _TRAIN_PROPOSALS = (2000, 1000)  # of each level, and in all; in prediction 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """What the network said of one image at one size."""
+class Seen:
+    """What the network said of images at one size."""
 
-    maps: DenseMaps  # of this image alone: B = 1
+    maps: DenseMaps
     size: Size
-    mirrored: bool
+    mirrored: bool = False
 
 
 class PanopticTask(Task):
@@ -126,24 +126,27 @@ class PanopticTask(Task):
         if self.inference.mode != "whole":
             raise ValueError(f"inference.mode is {self.inference.mode!r}; Panoptic FPN sees images whole")
         names = names or ["image"] * len(images)
-        maps = []
+        maps: list[PanopticMap] = []
         for group in groups_of_a_size(images, batch_size):
             seen = self._look([images[i] for i in group])
             for place, i in enumerate(group):
                 views = [replace(view, maps=_of_image(view.maps, place)) for view in seen]
-                maps.append(self._map(views, images[i], names[i], every_mask))
+                maps.append(self.merged(views, images[i], names[i], every_mask=every_mask))
         return maps
 
-    def _look(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[_Seen]:
+    def _look(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Seen]:
         """Run the network over images of one size, at all sizes and mirrored as `inference` asks."""
         size, mirrors = (images[0].shape[0], images[0].shape[1]), (False, True) if self.inference.flip else (False,)
         return [
-            _Seen(self.ask(pixels_at(images, s, mirrored=mirrored)), s, mirrored)
+            Seen(self.ask(pixels_at(images, s, mirrored=mirrored)), s, mirrored)
             for s in view_sizes(*size, self.preprocess, self.inference)
             for mirrored in mirrors
         ]
 
-    def _map(self, views: list[_Seen], image: npt.NDArray[np.uint8], name: str, every_mask: bool) -> PanopticMap:
+    def merged(
+        self, views: list[Seen], image: npt.NDArray[np.uint8], name: str, *, every_mask: bool = False
+    ) -> PanopticMap:
+        """The map of one image [H, W, 3] of what the network said of it (B = 1); `every_mask` as in `predict`."""
         size, asked = (image.shape[0], image.shape[1]), self.inference
         semantic = self._semantic(views, size)
         detections = self._detect(views, size, 0.0 if every_mask else asked.confidence)
@@ -155,7 +158,7 @@ class PanopticTask(Task):
         return PanopticMap(segments=segments, info=info, table=self.table, semantic=semantic, detections=detections,
                            image=image, name=name)  # fmt: skip
 
-    def _semantic(self, views: list[_Seen], size: Size) -> npt.NDArray[np.int16]:
+    def _semantic(self, views: list[Seen], size: Size) -> npt.NDArray[np.int16]:
         """What the semantic branch says: train ids [H, W] at `size`, IGNORE for 'other'."""
         divisor = self.preprocess.size_divisor
         seen = []
@@ -167,7 +170,7 @@ class PanopticTask(Task):
         channels = upsample_argmax(seen, size)[0][0].cpu().numpy()
         return np.asarray(np.array(self.model.semantic_ids, np.int16)[channels])
 
-    def _detect(self, views: list[_Seen], size: Size, mask_score: float) -> Detections:
+    def _detect(self, views: list[Seen], size: Size, mask_score: float) -> Detections:
         """Detections in the image of `size`; masks only for those with a score of at least `mask_score`."""
         asked, first = self.inference, views[0].size
         boxes, scores = [], []
@@ -194,7 +197,7 @@ class PanopticTask(Task):
         classes = np.array(self.model.thing_ids, np.int16)[label.cpu().numpy()]
         return Detections(boxes=places, scores=score.cpu().numpy(), classes=classes, masks=masks)
 
-    def _masks(self, views: list[_Seen], boxes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _masks(self, views: list[Seen], boxes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Probabilities [N, 28, 28] of the masks in boxes [N, 4] of the first view, mean over the views."""
         total = boxes.new_zeros((len(boxes), 2 * MASK_SIDE, 2 * MASK_SIDE))
         if not len(boxes):
@@ -204,12 +207,12 @@ class PanopticTask(Task):
             own = _between(boxes, replace(first, mirrored=view.mirrored), view.size)
             with self.autocast():
                 logits = self.model.mask_head(pool_boxes(view.maps.pyramid, [own], MASK_SIDE))
-            found = logits[torch.arange(len(boxes)), labels].float().sigmoid()
+            found = logits[torch.arange(len(boxes), device=labels.device), labels].float().sigmoid()
             total += found.flip(-1) if view.mirrored else found
         return total / len(views)
 
 
-def _between(boxes: torch.Tensor, view: _Seen, size: Size) -> torch.Tensor:
+def _between(boxes: torch.Tensor, view: Seen, size: Size) -> torch.Tensor:
     """Boxes [..., 4] of a view, mirrored back if it is mirrored, as boxes of the image at `size`."""
     if view.mirrored:
         boxes = torch.stack(

@@ -2,16 +2,19 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from panfpn.config import DatasetName
 from panfpn.verbs.options import parse_options
 
 _DATA_HELP = """usage: panfpn data pack ROOT -o DIR [options]     pack a data set, or bring its pack up to date
        panfpn data check DIR [--root ROOT]        compare every byte of a pack with its hashes
+       panfpn data check --data.dataset NAME --data.root ROOT [--split NAMES]
+                                                  list what is wrong in the files of a data set
 
 A pack holds the pixels as they are: a training reads only the rows of its windows, and decodes nothing. It takes 3
 bytes per pixel and what the masks take (Cityscapes: 29 GB). Train from it with --data.pack DIR beside --data.root ROOT,
@@ -61,23 +64,64 @@ def _run_pack(arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class _Files:
+    dataset: DatasetName | None = None
+    """Layout of a data set that is to be checked itself."""
+    root: Path | None = None
+    """Its folder."""
+
+
+@dataclass(frozen=True)
 class _Check:
-    pack: tyro.conf.Positional[Path]
+    pack: tyro.conf.Positional[Path | None] = None
     """Folder of the pack."""
     root: Path | None = None
-    """Folder of the data set, whose files are then compared too."""
+    """Folder of the data set, whose files are then compared with the pack too."""
+    data: _Files = field(default_factory=_Files)
+    split: tuple[str, ...] = ("train", "val")
+    """Splits of the data set."""
 
 
 _CHECK_HELP = """panfpn data check DIR [--root ROOT]
+panfpn data check --data.dataset NAME --data.root ROOT [--split NAMES]
 
-Read a pack to its end, and compare it (and the files that it was made of) with the hashes in its index."""
+Read a pack to its end, and compare it (and the files that it was made of) with the hashes in its index; or read a data
+set to its end, and list what is wrong with its files (up to 50 lines for each split)."""
+_SHOWN = 50
 
 
 def _run_check(arguments: list[str]) -> int:
     options = parse_options(_Check, "data check", arguments, _CHECK_HELP)
     from panfpn.data import check_pack
 
+    if (options.pack is None) == (options.data.dataset is None):
+        raise ValueError("name the folder of a pack, or a data set by --data.dataset and --data.root, and not both")
+    if options.pack is None:
+        return _check_files(options)
+    if options.data.root is not None:
+        raise ValueError("--data.root belongs to --data.dataset; the files of a pack are named by --root")
     root = options.root.expanduser() if options.root else None
     count = check_pack(options.pack.expanduser(), root)
     sys.stdout.write(f"{options.pack}: all {count} items are as they were packed\n")
     return 0
+
+
+def _check_files(options: _Check) -> int:
+    """Prints what is wrong; returns 2 if anything is."""
+    from panfpn.data import check_dataset
+
+    if options.root is not None:
+        raise ValueError("--root belongs to a pack; the folder of a data set is named by --data.root")
+    if options.data.dataset is None or options.data.root is None or options.data.dataset == "scenes":
+        raise ValueError("--data.dataset needs the folder of its files: --data.root")
+    root, total = options.data.root.expanduser(), 0
+    for split in options.split:
+        count = 0
+        for problem in check_dataset(options.data.dataset, root, split):
+            count += 1
+            if count <= _SHOWN:
+                sys.stdout.write(f"{problem}\n")
+        more = f", {count - _SHOWN} of them not shown" if count > _SHOWN else ""
+        sys.stdout.write(f"{root}, split {split}: {count or 'no'} problem{'s' * (count != 1)}{more}\n")
+        total += count
+    return 2 if total else 0

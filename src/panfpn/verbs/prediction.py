@@ -125,11 +125,13 @@ def _what_to_write(
 @dataclass(frozen=True)
 class _Convert:
     model: tyro.conf.Positional[str]
-    """mmsegmentation checkpoint (0.x or 1.x), release file, run folder, or the name of a published model."""
+    """Checkpoint of mmsegmentation, detectron2 or mmdetection, release file, run folder, or the name of a published
+    model."""
     out: Path | None = None
     """File to write; without it, the input's name with the other suffix, in the current folder."""
     labels: str | None = None
-    """Classes of a checkpoint, where it does not name them: cityscapes, ade20k, camvid, or a labels.yaml."""
+    """Classes of a checkpoint, where it does not name them: cityscapes, ade20k, camvid, coco_panoptic, or a
+    labels.yaml."""
     ema: bool = False
     """Take the second copy of the weights, where an EMA hook left one."""
     scale: tuple[int, int] | None = None
@@ -138,8 +140,9 @@ class _Convert:
 
 _CONVERT_HELP = """panfpn convert MODEL [--out FILE] [options]
 
-An mmsegmentation checkpoint becomes a release file (.safetensors) that predicts, scores and fine-tunes here; a release
-file or run folder becomes an mmsegmentation checkpoint (.pth). Nothing in a checkpoint is run."""
+A checkpoint of mmsegmentation, detectron2 or mmdetection (.pth, .pkl) becomes a release file (.safetensors) that
+predicts, scores and fine-tunes here. A release file or run folder becomes a checkpoint (.pth): a Semantic FPN
+mmsegmentation's, a Panoptic FPN detectron2's. Nothing in a checkpoint is run."""
 
 
 def run_convert(arguments: list[str]) -> int:

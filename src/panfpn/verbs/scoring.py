@@ -21,6 +21,8 @@ class _Eval:
     batch_size: int = 1
     protocol: Literal["mmseg", "detectron2", "cityscapes", "hf", "smp"] = "mmseg"
     """Whose definition of the scores to print."""
+    ap: bool = False
+    """Panoptic FPN: score boxes and masks by COCO's AP too (pip install 'panfpn[coco]')."""
     boundary: bool = False
     """Score outlines too: Boundary IoU and trimap IoU."""
     trimap_width: int = 5
@@ -60,7 +62,9 @@ def run_eval(arguments: list[str]) -> int:
     set_inference(task, scale=options.data.scale, size_divisor=options.data.size_divisor, inference=options.inference)
     check_json(options.json, "scores")
     width = options.trimap_width if options.boundary else None
-    scores = evaluate(task, options.data, batch_size=options.batch_size, trimap_width=width)
+    scores = evaluate(
+        task, options.data, batch_size=options.batch_size, trimap_width=width, average_precision=options.ap
+    )
     print_scores(scores, options.protocol)
     if options.json:
         write_json(options.json, scores_to_json(scores, options.protocol))
