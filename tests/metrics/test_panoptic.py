@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from panfpn.files import read_mask
 from panfpn.labels import IGNORE, LabelTable
-from panfpn.metrics import AveragePrecision, ConfusionMatrix, PanopticQuality, PanopticScores, as_segments
-from panfpn.types import Detections, PanopticMap, Segment, Segments
+from panfpn.metrics import AveragePrecision, ConfusionMatrix, PanopticQuality, PanopticScores
+from panfpn.types import Segments
 
 Pair = tuple[Segments, Segments]  # found, truth
 NAMES = ("dog", "cat", "grass", "sky")
@@ -317,24 +317,6 @@ def test_thousands_of_segments() -> None:
     few = row_of("a" * 100, [0])
     quality = sums_of([(replace(few, index=np.zeros((90, 100), np.int16)), many)], 3)
     assert counts(quality) == [[0] * 3, [0] * 3, [1, 0, 0], [3000] * 3]
-
-
-def test_a_predicted_map_as_segments(table: LabelTable) -> None:
-    info = tuple(
-        Segment(id=i, train_id=k, name=NAMES[k], thing=THINGS[k], area=1, box=(0, 0, 1, 1), score=0.5)
-        for i, k in ((1, 1), (2, 1), (3, 3))
-    )
-    none = Detections(
-        boxes=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), classes=np.zeros(0, np.int16), masks=()
-    )
-    segments = np.array([[0, 1, 2], [3, 3, 0]], np.int32)
-    found = PanopticMap(segments=segments, info=info, table=table, semantic=np.zeros((2, 3)), detections=none)
-    got = as_segments(found)
-    assert got.index.tolist() == [[-1, 0, 1], [2, 2, -1]] and got.index.dtype == np.int16
-    assert got.ids.tolist() == [1, 2, 3] and not got.crowd.any()
-    np.testing.assert_array_equal(got.labels, found.labels)
-    blank = as_segments(replace(found, segments=np.zeros((2, 3), np.int32), info=()))
-    assert (blank.index == IGNORE).all() and len(blank.classes) == 0
 
 
 @pytest.fixture

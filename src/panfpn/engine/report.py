@@ -20,7 +20,7 @@ from panfpn.labels import LabelTable
 from panfpn.metrics import PanopticScores, Scores
 from panfpn.types import Segments
 
-_TERMS = ("c", "d", "e", "f")  # styles of the loss's terms
+_TERMS = ("c", "d", "e", "f", "g", "h")  # styles of the loss's terms
 _NO_STEPS = "<p class=note>No training steps logged yet.</p>"
 _CURVES = {  # what is drawn of the validations, by the headline: name, key in metrics.jsonl, style
     "mIoU": (("mIoU", "miou", "a"), ("mAcc", "macc", "c")),

@@ -2,10 +2,11 @@
 
 STYLE = """
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--text:#1c2128;--soft:#5d6773;--line:#dfe3e8;--a:#2563eb;
-  --c:#e07a10;--d:#12966a;--e:#a445c9;--f:#b8860b;--hit:37 99 235;--miss:220 60 40;--warn:#b42318}
+  --c:#e07a10;--d:#12966a;--e:#a445c9;--f:#b8860b;--g:#0891b2;--h:#8a5a44;
+  --hit:37 99 235;--miss:220 60 40;--warn:#b42318}
 @media screen and (prefers-color-scheme:dark){
   :root{--page:#0f1216;--card:#181c22;--text:#e4e8ed;--soft:#98a3b0;--line:#2c333c;--a:#6ea0ff;--c:#ffa64d;
-    --d:#3fcf9c;--e:#d18bf0;--f:#e3b341;--hit:70 130 245;--miss:226 74 54;--warn:#ff8a7a}
+    --d:#3fcf9c;--e:#d18bf0;--f:#e3b341;--g:#4cc9e8;--h:#c99a82;--hit:70 130 245;--miss:226 74 54;--warn:#ff8a7a}
 }
 *{box-sizing:border-box}
 html{scroll-behavior:smooth;-webkit-text-size-adjust:100%}
@@ -61,6 +62,8 @@ figure{margin:0}
 .d{--k:var(--d)}
 .e{--k:var(--e)}
 .f{--k:var(--f)}
+.g{--k:var(--g)}
+.h{--k:var(--h)}
 .lr{--k:var(--soft)}
 .plot .faint path{stroke-width:1;opacity:.4}
 .plot .lr path{stroke-width:1.5;stroke-dasharray:1 5}

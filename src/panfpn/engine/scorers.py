@@ -20,7 +20,6 @@ from panfpn.metrics import (
     PanopticQuality,
     PanopticScores,
     SemanticScores,
-    as_segments,
 )
 from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
 from panfpn.types import Sample
@@ -65,7 +64,7 @@ class PanopticScorer:
         """Count the PanopticMap of the image with this number in the set; ValueError for a sample without segments."""
         if sample.segments is None:
             raise ValueError(f"{sample.name}: has no segments; open its data set with panoptic=True")
-        segments = as_segments(found)
+        segments = found.as_segments()
         pq = self.quality.update(segments, sample.segments)
         self.merged.update(segments.labels, sample.target)
         self.branch.update(self._channels(found.semantic, 0), self._channels(sample.target, IGNORE))

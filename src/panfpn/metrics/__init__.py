@@ -8,7 +8,7 @@ what they share.
 from panfpn.metrics.average_precision import AveragePrecision, InstanceRecords
 from panfpn.metrics.boundary import BoundaryCounts
 from panfpn.metrics.images import ImageRows
-from panfpn.metrics.panoptic import PanopticQuality, PanopticScores, as_segments
+from panfpn.metrics.panoptic import PanopticQuality, PanopticScores
 from panfpn.metrics.semantic import ConfusionMatrix, SemanticScores
 
 Scores = SemanticScores | PanopticScores
@@ -23,5 +23,4 @@ __all__ = [
     "PanopticScores",
     "Scores",
     "SemanticScores",
-    "as_segments",
 ]

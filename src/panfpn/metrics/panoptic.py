@@ -14,7 +14,7 @@ from panfpn.labels import IGNORE
 from panfpn.metrics.average_precision import AveragePrecision
 from panfpn.metrics.counts import Counts, Floats, check_sizes, mean, plain, share
 from panfpn.metrics.semantic import SemanticScores
-from panfpn.types import PanopticMap, Segments
+from panfpn.types import Segments
 
 GROUPS = ("all", "things", "stuff")
 _COUNTS = ("true_positives", "false_positives", "false_negatives")
@@ -83,16 +83,6 @@ class PanopticQuality:
             names=tuple(names), things=np.array(things, bool), iou_sum=iou_sum.copy(), true_positives=hits.copy(),
             false_positives=wrong.copy(), false_negatives=missed.copy(),
         )  # fmt: skip
-
-
-def as_segments(found: PanopticMap) -> Segments:
-    """A predicted map in the form of a true one."""
-    return Segments(
-        index=(found.segments - 1).astype(np.int16),  # ids begin with 1, and 0 is void
-        classes=np.array([s.train_id for s in found.info], np.int16),
-        crowd=np.zeros(len(found.info), bool),
-        ids=np.array([s.id for s in found.info], np.int64),
-    )
 
 
 def count_overlaps(found: Segments, truth: Segments) -> Counts:
