@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panfpn.draw import colorize, overlay, segment_colors, side_by_side
+from panfpn.draw import colorize, overlay, segment_colors, side_by_side, write_words
 from panfpn.labels import IGNORE
 
 PALETTE = np.array([[200, 0, 0], [0, 150, 0], [0, 0, 100]], np.uint8)
@@ -99,3 +99,17 @@ def test_side_by_side_keeps_the_pictures_apart() -> None:
     assert (row[:, 5:9] == 255).all()
     np.testing.assert_array_equal(row[:, 9:], right)
     np.testing.assert_array_equal(side_by_side(left), left)
+
+
+def test_words_stay_in_their_boxes_and_leave_the_picture_alone() -> None:
+    picture = make_image(80, 200)
+    before = picture.copy()
+    written = write_words(picture, [("car 90%", (5, 10, 120, 40)), ("car 80%", (150, 10, 12, 40))])
+    np.testing.assert_array_equal(picture, before)  # drawn on a copy
+    rows, columns = np.nonzero((written != picture).any(2))
+    assert rows.min() >= 10 and rows.max() < 50
+    assert columns.min() >= 5 and columns.max() < 125  # the second one is too narrow for its word
+    first_wins = write_words(picture, [("HHHH", (5, 10, 120, 40)), ("iiii", (5, 10, 120, 40))])
+    alone = write_words(picture, [("HHHH", (5, 10, 120, 40))])
+    light = (alone > 180).all(2) & (picture < 180).any(2)
+    assert light.any() and (first_wins[light] > 120).all()

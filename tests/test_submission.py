@@ -395,3 +395,38 @@ def test_panoptic_submission_through_the_command_line(
     ):
         assert main([*base, *options]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_real_panoptic_model_through_the_command_line(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A release file of random weights: maps, pictures, labels, and a scored submission of COCO images."""
+    torch.manual_seed(0)
+    model = Model(
+        architecture="PanopticFPN", backbone="resnet18", fpn_channels=16, head_channels=16, box_channels=16,
+        mask_channels=8, norm="group",
+    )  # fmt: skip
+    config = build.resolve(TrainConfig(model=model).changed(run__device="cpu"), COCO)
+    config = config.changed(inference__confidence=0.0, inference__stuff_area=1)
+    task, file = build.build_task(config.model, COCO), tmp_path / "m.safetensors"
+    torch.nn.init.normal_(task.model.box_head.classifier.weight)  # so that some of it is sure of something
+    write_release(file, task.model.state_dict(), config, COCO, scores={}, source={})
+    image, out = shared / "data/coco_panoptic/val2017", tmp_path / "out"
+    image = sorted(image.glob("*.jpg"))[0]
+    options = ["--model", str(file), "--device", "cpu", "--precision", "float32", "--scale", "96", "64"]
+    base = ["predict", str(image), "--out", str(out), *options]
+    assert main([*base, "--save", "panoptic,overlay,labels,instances"]) == 0
+    endings = (".json", ".png", "_instances.png", "_labels.png", "_overlay.jpg")
+    assert sorted(p.name for p in out.iterdir()) == [f"{image.stem}{end}" for end in endings]
+    ids, data = decode_ids(read_bytes(out / f"{image.stem}.png"), rgb=True), read_json(out / f"{image.stem}.json")
+    assert ids.shape == (data["height"], data["width"]) == read_image(image).shape[:2]
+    assert {s["id"]: s["area"] for s in data["segments_info"]} == {
+        int(i): int(n) for i, n in zip(*np.unique(ids[ids > 0], return_counts=True), strict=True)
+    }
+    things = read_mask(out / f"{image.stem}_instances.png")
+    assert set(np.unique(things)) - {0} == {s["id"] for s in data["segments_info"] if s["isthing"]} != set()
+    capsys.readouterr()
+    assert main([*base, "--format", "coco-panoptic", "--check", "True"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 file is as coco-panoptic wants them" in printed and "PQ 0.0" in printed
+    np.testing.assert_array_equal(decode_ids(read_bytes(out / "panoptic" / f"{image.stem}.png"), rgb=True), ids)

@@ -10,7 +10,7 @@ from panfpn.verbs.prediction import run_convert, run_predict
 from panfpn.verbs.scoring import run_compare, run_eval
 from panfpn.verbs.training import run_demo, run_recipes, run_train
 
-_HELP = f"""panfpn {__version__}: Semantic FPN on any timm backbone
+_HELP = f"""panfpn {__version__}: Semantic FPN and Panoptic FPN on any timm backbone
 
 usage: panfpn VERB [options]        (panfpn VERB --help shows a verb's options)
 

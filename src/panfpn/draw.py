@@ -53,18 +53,19 @@ def overlay(
 def write_words(
     picture: npt.NDArray[np.uint8], words: Iterable[tuple[str, tuple[int, int, int, int]]]
 ) -> npt.NDArray[np.uint8]:
-    """The picture [H, W, 3] with words in the upper left corners of their boxes (left, top, width, height).
+    """The picture [H, W, 3] with small words, white on dark, in the middle of their boxes (left, top, width, height).
 
-    White with a dark rim, small; words that do not fit into their boxes are left out. The first lie on top.
+    Words that do not fit into their boxes are left out. The first lie on top.
     """
     written = picture.copy()
     size = max(0.4, min(picture.shape[:2]) / 1500)
     for text, (left, top, width, height) in reversed(list(words)):
         (long, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
-        if long + 4 <= width and high + below + 4 <= height:
-            for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-                cv2.putText(written, text, (left + 2, top + 2 + high), cv2.FONT_HERSHEY_SIMPLEX, size, color, thickness,
-                            cv2.LINE_AA)  # fmt: skip
+        x, y = left + (width - long - 4) // 2, top + (height - high - below - 4) // 2
+        if x >= left and y >= top:
+            written[y : y + high + below + 4, x : x + long + 4] //= 4
+            place = x + 2, y + 2 + high
+            cv2.putText(written, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
     return written
 
 

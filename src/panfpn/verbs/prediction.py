@@ -94,7 +94,7 @@ def run_predict(arguments: list[str]) -> int:
         raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")
     if submission and options.check:
         files, scores = submission.check(images, options.out)
-        sys.stdout.write(f"{files} files are as {submission.format} wants them\n")
+        sys.stdout.write(f"{files} file{' is' if files == 1 else 's are'} as {submission.format} wants them\n")
         if scores is None:
             sys.stdout.write("no ground truth beside the images, so they were not scored\n")
         elif isinstance(scores, PanopticScores):
