@@ -1,6 +1,6 @@
 """Panoptic FPN R-50 at 800 x 1067 on a CPU, beside torchvision's Mask R-CNN R-50 at the same size, in one run.
 
-    python benchmarks/panoptic_inference.py [--rounds 7] [--engines torch openvino] [--size 800 1067]
+usage: python benchmarks/panoptic_inference.py [--rounds 7] [--engines torch openvino] [--json FILE] [--write] [--quick]
 
 Mask R-CNN does less: it has no semantic branch and makes no panoptic map. Both have random weights, which leave both
 with a thousand proposals and no detection ("empty"); with thresholds of 0 both keep 100 detections and make a mask of
@@ -8,17 +8,21 @@ each ("full"). Both see noise; images lie in memory at the network's size.
 """
 
 import argparse
-import statistics
+import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torchvision
+from page import add_options, publish
+from peers.side import timing_row
 
 from panfpn import build, recipes
 from panfpn.config import Inference, TrainConfig
 from panfpn.labels import LabelTable
+
+PEER = "torchvision float32"
 
 
 def ours(precision: str, engine: str, full: bool) -> Callable[[np.ndarray], object]:
@@ -48,35 +52,39 @@ def torchvisions(full: bool) -> Callable[[np.ndarray], object]:
     return run
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--engines", nargs="+", default=["torch", "openvino"])
-    parser.add_argument("--size", nargs=2, type=int, default=(800, 1067))
-    asked = parser.parse_args()
-    image = np.random.default_rng(0).integers(0, 256, (*asked.size, 3), np.uint8)
+    add_options(parser)
+    options = parser.parse_args()
+    size = (128, 160) if options.quick else (800, 1067)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    tables, raw = {}, {}
     for full in (False, True):
-        print("full: 100 detections" if full else "empty: no detection")
-        sides = {"torchvision float32": torchvisions(full)}
-        sides |= {f"panfpn {e} {p}": ours(p, e, full) for e in asked.engines for p in ("float32", "auto")}
-        compare(sides, image, asked.rounds)
+        sides = {PEER: torchvisions(full)}
+        sides |= {f"panfpn {e} {p}": ours(p, e, full) for e in options.engines for p in ("float32", "auto")}
+        seconds = alternate(sides, image, 1 if options.quick else options.rounds)
+        caption = "R-50, 800×1067, " + ("100 detections with masks" if full else "no detection")
+        tables[caption] = [timing_row(name, seconds, PEER) for name in sides]
+        raw[caption] = seconds
+    publish("panoptic_inference", tables, options, raw=raw)
+    return 0
 
 
-def compare(sides: dict[str, Callable[[np.ndarray], object]], image: np.ndarray, rounds: int) -> None:
-    for run in sides.values():
-        run(image)
+def alternate(
+    sides: dict[str, Callable[[np.ndarray], object]], image: np.ndarray, rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of every side in every round, after one to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
+    for number in range(rounds + 1):
         for name, run in sides.items():
             start = time.perf_counter()
             run(image)
-            seconds[name].append(time.perf_counter() - start)
-    peer = seconds["torchvision float32"]
-    for name, own in seconds.items():
-        ratios = [a / b for a, b in zip(own, peer, strict=True)]
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        print(f"{name:<26} {1000 * statistics.median(own):7.0f} ms  {statistics.median(ratios):.2f} x  ({spread})")
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
