@@ -86,9 +86,9 @@ def test_no_box_pools_to_nothing() -> None:
 def test_taps_are_listed_in_bounded_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     features, boxes = torch.randn(1, 4, 50, 50), random_boxes(30)
     numbered = torch.cat([torch.zeros(30, 1), boxes], 1)
-    whole = ops._pool_in_bags(features, numbered, (7, 7), 1 / 4, 0, True)
+    whole = ops._pool_in_bags(features, numbered, 7, 1 / 4)
     monkeypatch.setattr(ops, "_BAGS", 500)
-    torch.testing.assert_close(ops._pool_in_bags(features, numbered, (7, 7), 1 / 4, 0, True), whole)
+    torch.testing.assert_close(ops._pool_in_bags(features, numbered, 7, 1 / 4), whole)
 
 
 @pytest.mark.parametrize("box", [(3.2, 5.1, 40.7, 30.3), (-6.5, 10, 9.5, 60), (20, 20, 20.4, 20.9), (0, 0, 50, 40)])

@@ -85,30 +85,31 @@ def pool_boxes(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], s
     for level, features in enumerate(pyramid, 2):
         chosen = (levels == level).nonzero()[:, 0]
         if len(chosen):
-            pool = _pool_in_bags if features.device.type == "cpu" else roi_align
-            found = pool(as_float(features), numbered[chosen], (side, side), 1 / 2**level, 0, True)
+            found = _pool_level(as_float(features), numbered[chosen], side, 1 / 2**level)
             pooled = pooled.index_copy(0, chosen, found)
     return pooled
 
 
-def _pool_in_bags(
-    features: torch.Tensor, boxes: torch.Tensor, output: Size, scale: float, _samples: int, _aligned: bool
-) -> torch.Tensor:
-    """What torchvision's `roi_align` gives, on a CPU, where its kernel uses one core and one value at a time.
+def _pool_level(features: torch.Tensor, boxes: torch.Tensor, side: int, scale: float) -> torch.Tensor:
+    """RoIAlign of boxes [N, 5] (image, corners) on one map: torchvision's, or on a CPU the same by weighted sums."""
+    if features.device.type != "cpu":
+        return roi_align(features, boxes, (side, side), scale, 0, True)  # type: ignore[no-any-return]
+    samples = ((boxes[:, 3:] - boxes[:, 1:3]) * (scale / side)).ceil().amax(1)
+    pooled = features.new_zeros((len(boxes), features.shape[1], side, side))
+    for count in sorted(set(samples.tolist())):  # small boxes do not pay for the taps of large ones
+        alike = (samples == count).nonzero()[:, 0]
+        pooled = pooled.index_copy(0, alike, _pool_in_bags(features, boxes[alike], side, scale))
+    return pooled
+
+
+def _pool_in_bags(features: torch.Tensor, boxes: torch.Tensor, side: int, scale: float) -> torch.Tensor:
+    """RoIAlign [N, C, side, side] on a CPU, where torchvision's kernel takes one value at a time.
 
     The samples of a bin are a grid and each is bilinear, so their mean is a weighted sum over rows times columns of the
     map; with channels last, each term is a whole vector of channels.
     """
     batch, channels, height, width = features.shape
     table = features.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
-    side = output[0]
-    samples = ((boxes[:, 3:] - boxes[:, 1:3]) * (scale / side)).ceil().amax(1)
-    if len(boxes) > 1 and (samples != samples[0]).any():  # small boxes do not pay for the taps of large ones
-        pooled = features.new_empty((len(boxes), channels, side, side))
-        for count in sorted(set(samples.tolist())):
-            alike = samples == count
-            pooled[alike] = _pool_in_bags(features, boxes[alike], output, scale, _samples, _aligned)
-        return pooled
     rows, row_weights = _bins(boxes[:, 2] * scale - 0.5, boxes[:, 4] * scale - 0.5, side, height)  # [N, side, taps]
     columns, column_weights = _bins(boxes[:, 1] * scale - 0.5, boxes[:, 3] * scale - 0.5, side, width)
     rows = rows + (boxes[:, 0].long() * height)[:, None, None]
