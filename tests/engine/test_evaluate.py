@@ -107,7 +107,7 @@ def test_best_and_worst_images_are_kept(task: SemanticTask, data: Dataset) -> No
     done: list[int] = []
     _, shown = score_dataset(task, data, progress=done.append)
     assert done == [1, 2, 3, 4, 5, 6]
-    assert [s.miou for s in shown] == sorted(s.miou for s in shown)
+    assert [s.score for s in shown] == sorted(s.score for s in shown)
     assert {s.name for s in shown} == {f"photo_{i}" for i in range(6)}
     assert not task.training or task.model.training  # the mode is as before
 
