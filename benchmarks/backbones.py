@@ -59,6 +59,9 @@ and can run at any image size. Nothing is listed in the code: a network is tried
 reason if its maps do not fit. The table is a sample, written by `python benchmarks/backbones.py` with torch {torch} and
 timm {timm}: {ok} of {all} networks run, the others are refused as shown.
 
+Names beside timm's: `resnet18c` and `resnet34c` (mmsegmentation's deep stem), `resnet50_msra` and `resnet101_msra` (the
+stride in the first 1×1 convolution of a stage, as in detectron2's models); timm's hub has no weights for these.
+
 - **ok**: forward and backward in training mode on two images of 97x131, forward at 64x96 and 320x448, every parameter
   with a gradient.
 - **M**: millions of parameters, of the maps' network alone (without its classifier) and of the whole Semantic FPN with

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from panfpn import zoo
-from panfpn.zoo import PUBLISHED, Published, find_model
+from panfpn.zoo import PUBLISHED, PUBLISHED_PANOPTIC, Published, PublishedPanoptic, find_model, published_model
 
 CONTENT = b"the published weights" * 100_000
 FILE = f"toy_20200717_000000-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -75,6 +75,44 @@ def test_the_published_models() -> None:
     assert r50.digest == "94018a0d"
     assert r50.url.endswith("/fpn_r50_512x1024_80k_cityscapes/" + r50.file)
     assert len({p.digest for p in PUBLISHED.values()}) == 4 and all(len(p.digest) == 8 for p in PUBLISHED.values())
+    theirs = ["panoptic_fpn_r50_coco_1x", "panoptic_fpn_r50_coco_3x", "panoptic_fpn_r101_coco_3x"]
+    kinds = [f"mmdet_panoptic_fpn_{kind}" for kind in ("r50_coco_1x", "r50_coco_3x", "r101_coco_1x", "r101_coco_3x")]
+    assert list(PUBLISHED_PANOPTIC) == [*theirs, *kinds]
+    assert PUBLISHED_PANOPTIC[theirs[1]].url == (
+        "https://dl.fbaipublicfiles.com/detectron2/COCO-PanopticSegmentation/panoptic_fpn_R_50_3x/139514569/"
+        "model_final_c10459.pkl"
+    )
+    assert PUBLISHED_PANOPTIC[kinds[3]].url == (
+        "https://download.openmmlab.com/mmdetection/v2.0/panoptic_fpn/panoptic_fpn_r101_fpn_mstrain_3x_coco/"
+        "panoptic_fpn_r101_fpn_mstrain_3x_coco_20210823_114712-9c99acc4.pth"
+    )
+    assert len({p.file for p in PUBLISHED_PANOPTIC.values()}) == len({p.url for p in PUBLISHED_PANOPTIC.values()}) == 7
+    assert {len(p.digest) for n, p in PUBLISHED_PANOPTIC.items()} == {6, 8}
+    assert published_model(theirs[0]) is PUBLISHED_PANOPTIC[theirs[0]] and published_model("none") is None
+
+
+def test_detectron2s_files_are_vouched_for_by_md5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = f"model_final_{hashlib.md5(CONTENT).hexdigest()[:6]}.pkl"
+    url = f"file://{tmp_path}/mirror/{file}"
+    monkeypatch.setitem(zoo.PUBLISHED_PANOPTIC, "toy_panoptic", PublishedPanoptic(url=url, pq=1))
+    with pytest.raises(ValueError, match=rf"published file {file} could not be had"):
+        find_model("toy_panoptic")
+    folder(tmp_path / "mirror", **{file.replace(".", "__"): CONTENT[1:]})
+    with pytest.raises(ValueError, match=r"MD5 [0-9a-f]{6}… instead of"):
+        find_model("toy_panoptic")
+    folder(tmp_path / "mirror", **{file.replace(".", "__"): CONTENT})
+    assert find_model("toy_panoptic") == tmp_path / "cache" / file
+    where = folder(tmp_path / "w", **{file.replace(".", "__"): CONTENT, "model_final_000000__pkl": b"x"})
+    assert find_model(where / file) == where / file
+    with pytest.raises(ValueError, match=r"model_final_000000\.pkl: its MD5 begins with .{6}, not with 000000 as its"):
+        find_model(where / "model_final_000000.pkl")
+    folder(where, toy_panoptic__pkl=b"another", mine__pkl=b"mine")
+    monkeypatch.setenv("PANFPN_WEIGHTS", str(where))
+    assert find_model("mine") == where / "mine.pkl"
+    with pytest.raises(ValueError, match=r"toy_panoptic\.pkl: its MD5 begins with"):
+        find_model("toy_panoptic")
+    with pytest.raises(ValueError, match=r"^gone\.pkl: no such file"):
+        find_model("gone.pkl")
 
 
 def test_a_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +225,7 @@ def test_a_file_larger_than_allowed_is_given_up(server: str, tmp_path: Path, mon
     [
         ("fpn_r50_cityscape", r"did you mean fpn_r50_cityscapes\?"),
         ("fpn_r101_ade", r"did you mean fpn_r101_ade20k\?"),
+        ("panoptic_fpn_r50_3x", r"did you mean panoptic_fpn_r50_coco_3x\?"),
         ("zzz", "known names: fpn_r50_cityscapes, fpn_r101_cityscapes"),
     ],
 )

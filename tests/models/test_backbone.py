@@ -321,6 +321,28 @@ def test_deep_stems_that_timm_has_no_name_for(name: str) -> None:
         Backbone(name, pretrained=True)
 
 
+@pytest.mark.parametrize("name", ["resnet50_msra", "resnet101_msra"])
+def test_msras_resnets_stride_in_the_first_convolution(name: str, tmp_path: Path) -> None:
+    backbone, plain = Backbone(name), Backbone(name.removesuffix("_msra"))
+    assert (backbone.channels, backbone.multiple) == (plain.channels, plain.multiple)
+    assert (backbone.mean, backbone.std) == (plain.mean, plain.std)
+    for stage, stride in ((1, 1), (2, 2), (3, 2), (4, 2)):
+        block = getattr(backbone.body, f"layer{stage}")[0]
+        steps = [block.conv1.stride, block.conv2.stride, block.downsample[0].stride]
+        assert steps == [(stride, stride), (1, 1), (stride, stride)]
+    _drawn(plain)
+    backbone.load(_file(tmp_path / "w.safetensors", plain.body.state_dict()))
+    images = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        maps, others = backbone.eval()(images), plain.eval()(images)
+    assert [m.shape for m in maps] == [m.shape for m in others]
+    assert torch.equal(maps[0], others[0]) and not torch.allclose(maps[1], others[1])
+    with pytest.raises(ValueError, match=f"no pretrained weights for '{name}'; give a local file"):
+        Backbone(name, pretrained=True)
+    with pytest.raises(ValueError, match=f"nearest: {name}, "):
+        Backbone(name.replace("msra", "mrsa"))
+
+
 def _file(path: Path, weights: dict[str, torch.Tensor]) -> Path:
     safetensors.torch.save_file({n: t.contiguous() for n, t in weights.items()}, path)
     return path

@@ -19,6 +19,7 @@ from panfpn.interop.described import FIRST, folded, read_model, with_table
 from panfpn.interop.detectron2_config import Detectron2Settings, read_settings, write_settings
 from panfpn.interop.imported import Imported, fitted, skeleton
 from panfpn.labels import LabelClass, LabelTable
+from panfpn.models.semantic import num_groups
 
 _MODULES = {
     "head.classifier": "sem_seg_head.predictor",
@@ -143,6 +144,13 @@ def write_detectron2(path: Path, weights: Mapping[str, torch.Tensor], config: Tr
     if model.semantic_things == "all":
         raise ValueError(f"{path}: the semantic branch of detectron2's Panoptic FPN has one class for all things; this "
                          "one has a class for each (model.semantic_things all)")  # fmt: skip
+    if num_groups(model.head_channels) != 32 and model.norm == "group":
+        raise ValueError(
+            f"{path}: detectron2's group norm has 32 groups, which do not divide the {model.head_channels} channels of "
+            "this semantic head (model.head_channels)"
+        )
+    if model.in_channels != 3:
+        raise ValueError(f"{path}: detectron2's images have 3 channels, not {model.in_channels} (model.in_channels)")
     assert model.std is not None
     things = sum(c.thing for c in table.classes)
     text = write_settings(

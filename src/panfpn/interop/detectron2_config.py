@@ -4,12 +4,14 @@ Only plain YAML is read, and nothing of it is run. What it leaves out has the va
 (FACTS C2).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from panfpn.config import Inference, TrainConfig
 from panfpn.interop.described import IMAGENET_MEAN
+from panfpn.parsing import parse
 
 _LONGEST = 1 << 20  # characters of configuration that are looked at
 _ANCHORS = (32, 64, 128, 256, 512)
@@ -24,6 +26,12 @@ _WANTED: dict[str, Any] = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": [10.0, 10.0, 5.0, 5.0], "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
     "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 14, "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO": 0,
     "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
+}  # fmt: skip
+_INFERENCE = {
+    "box_score": "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "nms": "MODEL.ROI_HEADS.NMS_THRESH_TEST",
+    "detections": "TEST.DETECTIONS_PER_IMAGE",
+    "confidence": "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH",
+    "overlap": "MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH", "stuff_area": "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT",
 }  # fmt: skip
 
 
@@ -64,20 +72,14 @@ def read_settings(text: str) -> Detectron2Settings:
     if differences:
         raise ValueError(f"its network differs from panfpn's: {'; '.join(differences)}")
     bgr = _at(config, "INPUT.FORMAT", "BGR") != "RGB"
-    own, combine, asked = Detectron2Settings(), "MODEL.PANOPTIC_FPN.COMBINE", Inference()
+    own = Detectron2Settings()
+    asked = {name: value for name, key in _INFERENCE.items() if (value := _at(config, key, None)) is not None}
     return Detectron2Settings(
         stride_in_1x1=bool(_at(config, "MODEL.RESNETS.STRIDE_IN_1X1", True)), bgr=bgr,
         mean=_three(config, "MODEL.PIXEL_MEAN", own.mean), std=_three(config, "MODEL.PIXEL_STD", own.std),
         scale=(int(_at(config, "INPUT.MAX_SIZE_TEST", 1333)), int(_at(config, "INPUT.MIN_SIZE_TEST", 800))),
         anchor_scale=anchor_scale,
-        inference=Inference(
-            box_score=_at(config, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", asked.box_score),
-            nms=_at(config, "MODEL.ROI_HEADS.NMS_THRESH_TEST", asked.nms),
-            detections=_at(config, "TEST.DETECTIONS_PER_IMAGE", asked.detections),
-            confidence=_at(config, f"{combine}.INSTANCES_CONFIDENCE_THRESH", asked.confidence),
-            overlap=_at(config, f"{combine}.OVERLAP_THRESH", asked.overlap),
-            stuff_area=_at(config, f"{combine}.STUFF_AREA_LIMIT", asked.stuff_area),
-        ),
+        inference=parse(Inference, asked, "inference."),
     )  # fmt: skip
 
 
@@ -138,6 +140,7 @@ def _plain(value: Any) -> Any:
 
 def _three(config: Any, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
     value = _at(config, key, default)
-    if not (isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, int | float) for v in value)):
-        raise ValueError(f"its {key} is {value!r}; three numbers are wanted")
+    three = isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, int | float) for v in value)
+    if not (three and all(0 < v < math.inf for v in value)):
+        raise ValueError(f"its {key} is {value!r}; three numbers above 0 are wanted")
     return tuple(map(float, value))

@@ -17,6 +17,7 @@ from panfpn.interop.config_text import assignments, differences, is_numbers, par
 from panfpn.interop.described import FIRST, IMAGENET_MEAN, IMAGENET_STD, folded, read_model, with_table
 from panfpn.interop.imported import Imported, fitted, skeleton
 from panfpn.labels import LabelTable
+from panfpn.parsing import parse
 
 _MODULES = {
     "head.classifier": "semantic_head.conv_logits", "rpn.conv": "rpn_head.rpn_conv",
@@ -129,27 +130,30 @@ def _read_settings(text: str, notes: list[str]) -> _Settings:
         notes.append("its configuration text is not Python, so nothing in it was looked at")
         return own
     model = part(config, "model")
-    if found := list(differences(model, _WANTED)):
+    found = list(differences(model, _WANTED))
+    anchors = part(model, "rpn_head", "anchor_generator").get("scales", [own.anchor_scale])
+    if not (is_numbers(anchors) and len(anchors) == 1):
+        found.append(f"rpn_head.anchor_generator.scales is {anchors!r} there and one number here")
+    if found:
         raise ValueError(f"its network differs from panfpn's: {'; '.join(found)}")
     preprocessor, steps = part(model, "data_preprocessor"), list(pipeline_steps(config))
     colors = next((s for s in (*steps, preprocessor) if is_numbers(s.get("mean")) and is_numbers(s.get("std"))), {})
     scales = [s.get("img_scale", s.get("scale")) for s in steps]
     scales = [s for s in scales if is_numbers(s) and len(s) == 2 and all(isinstance(v, int) for v in s)]
-    anchors = part(model, "rpn_head", "anchor_generator").get("scales", [8])
     asked, fusion = part(model, "test_cfg", "rcnn"), part(model, "test_cfg", "panoptic")
-    nms, usual = part(asked, "nms"), own.inference
+    nms = part(asked, "nms")
+    said = {
+        "confidence": asked.get("score_thr", own.inference.confidence), "nms": nms.get("iou_threshold"),
+        "nms_over_classes": nms.get("class_agnostic", own.inference.nms_over_classes),
+        "detections": asked.get("max_per_img"), "overlap": fusion.get("mask_overlap"),
+        "stuff_area": fusion.get("stuff_area_limit"),
+    }  # fmt: skip
     return _Settings(
         caffe=part(model, "backbone").get("style") == "caffe",
         # Without a word, 2.x's Normalize turns BGR into RGB, and 3.x's preprocessor leaves it.
         bgr=bool(colors) and not colors.get("to_rgb", colors.get("bgr_to_rgb", colors is not preprocessor)),
         mean=tuple(map(float, colors.get("mean", own.mean))), std=tuple(map(float, colors.get("std", own.std))),
         scale=(max(scales[0]), min(scales[0])) if scales else own.scale,
-        anchor_scale=float(anchors[0]) if is_numbers(anchors) and len(anchors) == 1 else own.anchor_scale,
-        inference=replace(
-            usual, confidence=asked.get("score_thr", usual.confidence), nms=nms.get("iou_threshold", usual.nms),
-            nms_over_classes=bool(nms.get("class_agnostic", usual.nms_over_classes)),
-            detections=asked.get("max_per_img", usual.detections),
-            overlap=fusion.get("mask_overlap", usual.overlap),
-            stuff_area=fusion.get("stuff_area_limit", usual.stuff_area),
-        ),
+        anchor_scale=float(anchors[0]),
+        inference=parse(Inference, {name: value for name, value in said.items() if value is not None}, "inference."),
     )  # fmt: skip
