@@ -255,6 +255,17 @@ def test_what_does_not_fit_is_listed(theirs: State) -> None:
             read_detectron2(state, path, TABLE)
 
 
+def test_old_files_keep_no_statistics(theirs: State) -> None:
+    old = {n: t for n, t in theirs.items() if "running_" not in n}
+    found = read_detectron2(old, Path("x.pkl"), TABLE)
+    assert found.weights["backbone.body.layer2.0.downsample.1.running_var"].tolist() == [1.0] * 512
+    assert found.weights["backbone.body.bn1.running_mean"].tolist() == [0.0] * 64
+    assert any("no statistics" in note for note in found.notes)
+    kept = {n: t for n, t in theirs.items() if not n.endswith("res2.0.conv1.norm.running_var")}
+    with pytest.raises(ValueError, match=r"1 missing: backbone\.bottom_up\.res2\.0\.conv1\.norm\.running_var"):
+        read_detectron2(kept, Path("x.pkl"), TABLE)
+
+
 def test_classes_must_be_known(theirs: State) -> None:
     with pytest.raises(ValueError, match=r"x\.pkl: has 2 classes of things and 4 semantic channels; say what they are"):
         read_detectron2(theirs, Path("x.pkl"))

@@ -65,6 +65,9 @@ def read_detectron2(
         model, table = with_table(replace(model, anchor_scale=settings.anchor_scale), num_things, labels, path)
     else:
         table = labels or _stuff_table(model, path)
+    if not any(name.startswith("backbone.bottom_up.") and name.endswith("running_var") for name in tensors):
+        notes.append("the backbone's norms have no statistics (an old file); 0 and 1 were taken, as detectron2 does")
+        tensors |= _statistics(tensors)
     shapes = skeleton(model, table)
     weights = fitted(tensors, {name: detectron2_name(name) for name in shapes}, shapes, path)
     weights[FIRST] = folded(weights[FIRST], settings.std, bgr=settings.bgr)
@@ -92,6 +95,15 @@ def _settings(data: Mapping[str, Any], path: Path, notes: list[str]) -> Detectro
         f"PIXEL_STD 1), as detectron2's own are; for another, put its configuration beside it as {beside.name}"
     )
     return Detectron2Settings()
+
+
+def _statistics(tensors: Tensors) -> Tensors:
+    """What FrozenBN of before version 2 did not keep."""
+    norms = {
+        n.removesuffix("weight"): t for n, t in tensors.items() if re.match(r"backbone\.bottom_up.*norm\.weight$", n)
+    }
+    means = {f"{norm}running_mean": torch.zeros_like(t) for norm, t in norms.items()}
+    return means | {f"{norm}running_var": torch.ones_like(t) for norm, t in norms.items()}
 
 
 def _stuff_table(model: Model, path: Path) -> LabelTable:
