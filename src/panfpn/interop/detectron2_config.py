@@ -90,6 +90,7 @@ def write_settings(config: TrainConfig, num_things: int, num_channels: int, *, d
     model, asked = config.model, config.inference
     assert model.mean
     sections: dict[str, Any] = {
+        "VERSION": 2,
         "MODEL": {
             "META_ARCHITECTURE": "PanopticFPN", "MASK_ON": True,
             "PIXEL_MEAN": list(model.mean[::-1]), "PIXEL_STD": [1.0, 1.0, 1.0],
