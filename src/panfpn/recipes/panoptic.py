@@ -14,6 +14,9 @@ def panoptic_scenes(**changes: Any) -> TrainConfig:
     """Panoptic FPN on procedural street scenes: 4 classes of things, 5 of stuff; needs ImageNet weights.
 
     Command: panfpn train panoptic_scenes
+    Hardware: 2 CPU cores (AVX512-BF16), 31 minutes with other programs beside it; 1.7 GB.
+    Score: PQ 82.7 on 64 held-out scenes (things 77.2, stuff 87.0; mIoU 92.1). After 300 of its 1200 steps: 74.5.
+    Without a network: `--model.pretrained False --model.start-from camvid_lite0`, the model that ships with panfpn.
     """
     config = _small(
         "panoptic_scenes", steps=1200,
@@ -30,6 +33,8 @@ def panoptic_folder(**changes: Any) -> TrainConfig:
     """Panoptic FPN on a folder of one's own: images/SPLIT, instances/SPLIT (and masks/SPLIT), labels.yaml.
 
     Command: panfpn train panoptic_folder --data.root DIR
+    Hardware: one CPU core (AVX512-BF16), 22 minutes; 2.0 GB.
+    Score: PQ of nuclei 72.4 on 50 held-out images of DSB2018 (150 to learn from; benchmarks/panoptic_trainings.py).
     Images are fitted into 512×512 pixels (`--data.scale`), also small ones: things of 10 pixels want to be enlarged.
     """
     config = _small(
