@@ -68,6 +68,14 @@ def test_pooling_is_roi_align_of_the_level_of_the_size(side: int) -> None:
         torch.testing.assert_close(found[k : k + 1], expected, atol=1e-4, rtol=1e-4)
 
 
+def test_a_box_without_width_in_float32_pools_to_nothing() -> None:
+    features = torch.ones(1, 4, 8, 8)
+    boxes = torch.tensor([[0, 1e-9, 1, 2e-9, 9], [0, 3, 3, 3, 9], [0, 3, 3, 3.001, 9]])
+    found = ops._pool_in_bags(features, boxes, (7, 7), 1 / 4, 0, True)
+    torch.testing.assert_close(found, roi_align(features, boxes, 7, 1 / 4, 0, True))
+    assert not found[:2].any() and found[2].all()
+
+
 def test_pooling_has_roi_aligns_gradient() -> None:
     pyramid = [torch.randn(1, 4, 64 // s, 64 // s, requires_grad=True) for s in (4, 8, 16, 32)]
     boxes = random_boxes(20, size=40)

@@ -139,6 +139,8 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 RULES = [
+    ("train.rois", 3, 4),
+    ("inference.detections", 10_001, 10_000),
     ("data.crop", (0, 512), (1, 1)),
     ("data.crop", (512, -1), (512, 1)),
     ("data.scale", (0, 5), None),
@@ -190,6 +192,12 @@ def test_every_rule_refuses_and_allows(key: str, bad: object, good: object) -> N
     assert str(error.value).startswith(f"{key} is {bad!r}; it must be ")
     section, name = key.split(".")
     assert getattr(getattr(TrainConfig().changed(**{key: good}), section), name) == good
+
+
+def test_panoptic_fpn_has_no_windows() -> None:
+    config = TrainConfig().changed(**{"model.architecture": "PanopticFPN"})
+    with pytest.raises(ValueError, match=r"inference.mode is 'slide'; it must be whole for Panoptic FPN"):
+        config.changed(**{"inference.mode": "slide"})
 
 
 @pytest.mark.parametrize(

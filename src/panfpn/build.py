@@ -246,7 +246,10 @@ def use_engine(task: AnyTask, engine: str = "torch", *, compile: bool = False) -
 
 def set_inference(task: AnyTask, *, scale: tuple[int, int] | None, size_divisor: int, inference: Inference) -> None:
     """Ask the task for labels in another way than its model was released with; ValueError for an impossible one."""
-    TrainConfig(data=Data(scale=scale, size_divisor=size_divisor), inference=inference)  # applies the rules
+    model = Model(architecture="PanopticFPN" if isinstance(task, PanopticTask) else "SemanticFPN")
+    TrainConfig(
+        data=Data(scale=scale, size_divisor=size_divisor), model=model, inference=inference
+    )  # applies the rules
     same_padding = size_divisor == task.preprocess.size_divisor
     task.preprocess = replace(task.preprocess, scale=scale, size_divisor=size_divisor)
     task.inference = inference

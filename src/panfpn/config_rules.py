@@ -68,7 +68,7 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
         ("train.accumulate", t.accumulate > 0, "positive"),
         ("train.freeze_at", t.freeze_at in (0, 2, 3, 4, 5), "0, or 2 to 5"),
         ("train.freeze_at", not t.freeze_at or t.frozen_bn, "0 where train.frozen_bn is not set"),
-        ("train.rois", t.rois > 0, "positive"),
+        ("train.rois", t.rois >= 4, "at least 4, as a quarter of them are on things"),
         ("train.seed", 0 <= t.seed < 2**32, "from 0 to 2**32 - 1"),
         ("run.log_every", r.log_every > 0, "positive"),
         ("run.val_every", r.val_every > 0, "positive"),
@@ -90,7 +90,8 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
             (f"inference.{name}", 0 <= getattr(i, name) <= 1, "from 0 to 1")
             for name in ("box_score", "nms", "confidence", "overlap")
         ),
-        ("inference.detections", i.detections > 0, "positive"),
+        ("inference.detections", 0 < i.detections <= 10_000, "from 1 to 10000"),  # ids of segments are int16
+        ("inference.mode", m.architecture != "PanopticFPN" or i.mode == "whole", "whole for Panoptic FPN"),
         ("inference.stuff_area", i.stuff_area >= 0, "0 or more"),
     ]
 

@@ -157,6 +157,21 @@ def test_folder_refuses(spoil: Callable[[Path], None], sentence: str, farm: Path
     assert len(list(check_dataset("folder", farm, "val", progress=False))) == 1
 
 
+def test_more_segments_than_16_bits_count(farm: Path) -> None:
+    """Stuff and what no instance claims count along."""
+    ids = np.zeros((200, 200), np.uint16)
+    for count in (32_765, 32_766):
+        ids.ravel()[:count] = np.arange(1, count + 1)
+        mask = np.where(ids, 5, 0).astype(np.uint8)
+        mask[-1, -9:] = 6
+        for kind, pixels in (("images", np.zeros((200, 200, 3), np.uint8)), ("masks", mask), ("instances", ids)):
+            write(farm / kind / ("val/a/one.jpg" if kind == "images" else "val/a/one.png"), pixels)
+        if count == 32_765:
+            assert segments_of(farm).labels[-1, -1] == 2
+    with pytest.raises(ValueError, match=r"one.png: 32768 segments; 32767 are possible in one image"):
+        segments_of(farm)
+
+
 def test_negative_id(farm: Path) -> None:
     (farm / "instances/val/a/one.png").unlink()
     ids = np.zeros((6, 8), np.int32)

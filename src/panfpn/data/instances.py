@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.data.panoptic import Ids, different_sizes, first_pixel, places_of, present_ids
+from panfpn.data.panoptic import Ids, check_count, different_sizes, first_pixel, places_of, present_ids
 from panfpn.files import decode_ids, decode_mask, read_bytes
 from panfpn.labels import IGNORE, LabelTable
 from panfpn.types import Segments
@@ -78,6 +78,7 @@ class FolderSegments:
         free = places == IGNORE
         seen[labels[free]] = True
         others = np.flatnonzero(seen[:-1]).astype(np.int16)
+        check_count(len(found) + len(others), path)
         number = np.full(self.table.num_classes + 1, IGNORE, np.int16)
         number[others] = len(found) + np.arange(len(others))
         largest = int(found.max(initial=0))

@@ -88,13 +88,18 @@ def present_ids(ids: Ids) -> npt.NDArray[np.int64]:
     return np.flatnonzero(seen)
 
 
+def check_count(count: int, source: object) -> None:
+    """ValueError names `source` if there are more segments than can be counted in 16 bits."""
+    if count > _MAX_SEGMENTS:
+        raise ValueError(f"{source}: {count} segments; {_MAX_SEGMENTS} are possible in one image")
+
+
 def places_of(ids: Ids, known: npt.NDArray[np.int64], source: object) -> npt.NDArray[np.int16]:
     """Of each pixel of an id map [H, W] its id's place in `known` (distinct), IGNORE where it is not there.
 
     ValueError names `source` if there are more than can be counted in 16 bits.
     """
-    if len(known) > _MAX_SEGMENTS:
-        raise ValueError(f"{source}: {len(known)} segments; {_MAX_SEGMENTS} are possible in one image")
+    check_count(len(known), source)
     size = max(int(ids.max(initial=0)), int(known.max(initial=0))) + 1
     if size > _DENSE:
         order = np.argsort(known, kind="stable")

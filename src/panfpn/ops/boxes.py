@@ -130,12 +130,13 @@ def _bins(low: torch.Tensor, high: torch.Tensor, side: int, length: int) -> tupl
     As RoIAlign: ceil(bin) samples, evenly spaced; one beyond the axis by more than 1 counts as 0, by less as its end.
     """
     step = (high - low) / side
+    wide = step > 0  # a bin that float32 leaves no width has no sample either: 0
     samples = step.ceil().clamp(min=1)
     most = int(samples.max())
     k = torch.arange(most, device=low.device)
     at = torch.arange(side, device=low.device)[:, None] + (k + 0.5) / samples[:, None, None]  # [N, side, most] in bins
     at = low[:, None, None] + at * step[:, None, None]
-    inside = (at >= -1) & (at <= length) & (k < samples[:, None, None])
+    inside = (at >= -1) & (at <= length) & (k < samples[:, None, None]) & wide[:, None, None]
     at = at.clamp(0, length - 1)
     first = at.floor().long().clamp(max=max(0, length - 2))
     part = at - first
