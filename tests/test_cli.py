@@ -100,6 +100,7 @@ def test_comparison_of_what_cannot_be_compared(capsys: pytest.CaptureFixture[str
     image = {"name": "x", "pixels": 1, "classes": [[0, 1, 1, 1]]}
     files = {
         "good": scores | {"images": [image]}, "rowless": scores, "list": [], "empty": {},
+        "panoptic": {"pq": 0.5, "classes": {}},
         "older": scores | {"confusion": [[1, 0], [0, 0]], "images": [image]}, "wrong": scores | {"images": [{}]},
         "others": scores | {"images": [image | {"name": "y"}]},
         "classes": {"classes": {"a": {}}, "confusion": [[1]], "images": [image]},
@@ -109,6 +110,7 @@ def test_comparison_of_what_cannot_be_compared(capsys: pytest.CaptureFixture[str
     good = str(tmp_path / "good")
     for name, message in {
         "rowless": "has no key 'images'", "list": "expected a JSON object, found list", "empty": "no key 'classes'",
+        "panoptic": "holds the scores of a Panoptic FPN (PQ)",
         "wrong": "images[0] is not an image's counts", "others": "the images differ", "classes": "the classes differ",
     }.items():  # fmt: skip
         code, _, err = run(capsys, "compare", good, str(tmp_path / name))

@@ -63,9 +63,12 @@ def test_what_numpy_and_python_write(protocol: int, tmp_path: Path) -> None:
     for name, array in arrays.items():
         assert np.array_equal(data["model"][name], array)
         assert data["model"][name].dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
-    for name, tensor in state_dict_of(data).items():
+    tensors = state_dict_of(data)
+    for name, tensor in tensors.items():
         assert np.array_equal(tensor.numpy(), arrays[name])
-        tensor.zero_()  # its own memory
+    for name, tensor in tensors.items():
+        tensor.zero_()  # memory of its own, not the file's
+        assert np.array_equal(data["model"][name], arrays[name])
 
 
 def test_what_python_2_writes(tmp_path: Path) -> None:
@@ -223,3 +226,31 @@ def test_any_byte_may_be_wrong(tmp_path: Path) -> None:
             assert str(error).startswith(f"{tmp_path / 'x.pkl'}: ")
         else:
             state_dict_of(data)
+
+
+def calls(count: int, setup: bytes, call: bytes) -> bytes:
+    """A list of what `count` calls give, after what `setup` leaves in memo 0."""
+    return b"\x80\x04](" + setup + b"\x94" + call * count + b"e."
+
+
+@pytest.mark.parametrize(
+    ("setup", "call"),
+    [
+        (b"X\x00\x00\x01\x00" + b"a" * 2**16, b"c_codecs\nencode\nh\x00\x85R"),
+        (b"](" + b"K\x01K\x02\x86" * 2**14 + b"e", b"ccollections\nOrderedDict\nh\x00\x85R"),
+        (b"\x96" + struct.pack("<Q", 2**16) + b"a" * 2**16, b"cnumpy.core.numeric\n_frombuffer\n(h\x00"
+         b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87RJ\x00\x00\x01\x00\x85U\x01CtR"),
+    ],
+)  # fmt: skip
+def test_data_that_calls_would_copy_again_and_again(setup: bytes, call: bytes, tmp_path: Path) -> None:
+    assert "holds a list" in refusal(tmp_path / "x.pkl", calls(3, setup, call))
+    text = refusal(tmp_path / "x.pkl", calls(200, setup, call))
+    assert "what it repeats would fill more than" in text
+
+
+def test_an_array_of_many_names_is_copied_once() -> None:
+    array = np.zeros(1000)
+    found = state_dict_of({f"w{i}": array for i in range(1000)})
+    assert len(found) == 1000 and len({t.data_ptr() for t in found.values()}) == 1
+    found["w0"].add_(1)
+    assert not array.any()

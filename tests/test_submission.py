@@ -309,7 +309,11 @@ def break_json(out: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda out: break_json(out, lambda d: d["annotations"][0]["segments_info"].pop()),
          r"000000000285\.png: segment id \d+ .* not in .*panoptic\.json"),
         (lambda out: break_json(out, lambda d: d["annotations"][0]["segments_info"][0].update(category_id=12)),
-         r"panoptic\.json: segment 1 of 0+285\.png has category 12, which label table 'coco_panoptic' does not"),
+         r"285\.png: segment 1 has the unknown category 12 in .*panoptic\.json"),
+        *((lambda out, number=number: break_json(
+            out, lambda d: d["annotations"][0]["segments_info"][0].update(id=number)),
+           rf"285\.png: .*panoptic\.json lists .* id {re.escape(repr(number))}")
+          for number in (2**70, -5, "x", 5.5, 2)),
         (lambda out: break_json(out, lambda d: (d["annotations"].pop(0), d["images"].pop(0))),
          r"panoptic\.json: lists no '000000000285\.jpg'"),
         (lambda out: cv2.imwrite(str(out.parent / "val2017/000000000285.jpg"), np.zeros((9, 9, 3), np.uint8)),

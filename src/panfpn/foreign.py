@@ -91,7 +91,9 @@ def state_dict_of(data: dict[str, Any]) -> dict[str, torch.Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(data.get(key), dict):
             data = data[key]
-    tensors = {name: _tensor(t) if isinstance(t, np.ndarray) else t for name, t in data.items()}
+    arrays = {id(t): t for t in data.values() if isinstance(t, np.ndarray)}
+    made = {number: _tensor(array) for number, array in arrays.items()}  # once, however many names it has
+    tensors = {name: made.get(id(t), t) for name, t in data.items()}
     return {str(name).removeprefix("module."): t for name, t in tensors.items() if isinstance(t, torch.Tensor)}
 
 

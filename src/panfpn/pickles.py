@@ -9,6 +9,7 @@ import mmap
 import pickle
 import pickletools
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,6 +114,8 @@ class _Ordered(Inert):
 
 
 def _bytes(data: str | bytes | bytearray) -> bytes | bytearray:
+    if not isinstance(data, str | bytes | bytearray):
+        raise TypeError(f"{type(data).__name__} where bytes are wanted")
     return data.encode("latin1") if isinstance(data, str) else data  # Python 2 had no bytes
 
 
@@ -136,6 +139,10 @@ _OPCODES = frozenset(
 )
 
 
+_GROWING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD")
+_COPIES = 16  # times its length: a file that copies its data at each of a few levels needs so much at most
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Python's reader with a closed list of names."""
 
@@ -153,16 +160,25 @@ def read_plain(path: Path) -> Any:
         return _PlainUnpickler(mapped, encoding="latin1").load()
 
 
+@dataclass(slots=True)
+class _Entry:
+    """An entry of the stack: the opcode that made it, and the bytes and entries that it holds or was made of."""
+
+    kind: str
+    size: int = 1
+
+
 def _check_opcodes(file: Any) -> None:
     """Refuse what plain data need not, and what could cost more than the file's length.
 
-    That is a memo that begins at a high number (it would be allocated from 0 on), and tuples as keys: those that hold
-    each other many times, or deeply, take for ever to hash or overflow the stack. Opcodes are read, not run: the stack
-    holds the name of what made each entry.
+    That is a memo that begins at a high number (it would be allocated from 0 on), tuples as keys (those that hold each
+    other many times, or deeply, take for ever to hash or overflow the stack), and data that are named again and again
+    for calls that copy them. Opcodes are read, not run.
     """
-    stack: list[str] = []
+    stack: list[_Entry] = []
     marks: list[int] = []
-    memo: dict[int, str] = {}
+    memo: dict[int, _Entry] = {}
+    left = most = _COPIES * len(file)  # bytes and entries that calls may yet be given
     for opcode, argument, _ in pickletools.genops(file):
         kind, taken = opcode.name, len(opcode.stack_before)
         if kind not in _OPCODES:
@@ -185,7 +201,17 @@ def _check_opcodes(file: Any) -> None:
             else:
                 items = stack[len(stack) - taken :]
             keys = items[1:2] if kind == "SETITEM" else items[::2] if kind in ("SETITEMS", "DICT") else []
-            if any(key.startswith("TUPLE") for key in keys):
+            if any(key.kind.startswith("TUPLE") for key in keys):
                 raise ValueError("a dictionary with other keys than names")
+            size = 1 + sum(item.size for item in items)
+            size += len(argument) if isinstance(argument, str | bytes | bytearray) else 0
+            if kind in ("REDUCE", "BUILD"):
+                left -= size
+                if left < 0:
+                    raise ValueError(f"what it repeats would fill more than {most} bytes")
+            made = _Entry(kind, min(size, most + 1))
+            if kind in _GROWING:  # the same one, also where it is named again
+                made = stack[-beneath]
+                made.size = min(made.size + size, most + 1)
             del stack[len(stack) - beneath :]
-            stack += [kind] * len(opcode.stack_after)
+            stack += [made] * len(opcode.stack_after)

@@ -6,7 +6,7 @@ were made of its maps.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -192,7 +192,7 @@ def listing_problems(data: dict[str, Any], files: CocoFiles, table: LabelTable) 
             elif number in annotated:
                 yield f"{png}: a second annotation of image {number!r} in {files.json}; each image has one"
             annotated.add(number)
-            yield from _record_problems(annotation["segments_info"], known, png, files.json)
+            yield from record_problems(annotation["segments_info"], known, png, files.json)
         for image in [image for number, image in image_of.items() if number not in annotated]:
             yield f"{files.images / image if files.images else image}: has no annotation in {files.json}"
 
@@ -211,7 +211,8 @@ def _category_problems(
             yield f"{what} is declared as {kinds[0]}, but label table {table.name!r} has {own.name!r} as {kinds[1]}"
 
 
-def _record_problems(records: list[dict[str, Any]], known: set[int], png: Path, file: Path) -> Iterator[str]:
+def record_problems(records: list[dict[str, Any]], known: Container[int], png: Path, file: Path) -> Iterator[str]:
+    """What is wrong with the records of a PNG: ids that are none or not unique, categories that are not `known`."""
     seen = set()
     for record in records:
         number = record["id"]

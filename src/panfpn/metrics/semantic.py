@@ -153,6 +153,8 @@ class SemanticScores:
         key that is missing or wrong.
         """
         missing = [key for key in ("classes", "confusion") if key not in data]
+        if missing and "pq" in data:
+            raise ValueError(f"{source}: holds the scores of a Panoptic FPN (PQ), not those of a Semantic FPN")
         if missing:
             raise ValueError(f"{source}: has no key {missing[0]!r}, so it holds no scores")
         names = tuple(data["classes"] if names is None else names)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.data.coco import classes_by_category, unlisted
+from panfpn.data.coco import classes_by_category, record_problems, unlisted
 from panfpn.data.instances import CityscapesSegments
 from panfpn.data.panoptic import places_of
 from panfpn.files import decode_ids, ids_to_rgb, read_bytes, read_image, read_json, write_image, write_json
@@ -172,7 +172,7 @@ def read_image_ids(file: Path) -> dict[str, int | str]:
 def _read_listing(file: Path, folder: Path, table: LabelTable) -> dict[str, Callable[[], Segments]]:
     """What reads the segments of each image that a panoptic JSON lists, by the image's file name.
 
-    ValueError for a JSON of another format, or one with a category that the table does not know.
+    ValueError for a JSON of another format, an id that cannot be one, or a category that the table does not know.
     """
     try:
         data = read_json(file)
@@ -181,9 +181,8 @@ def _read_listing(file: Path, folder: Path, table: LabelTable) -> dict[str, Call
         read: dict[str, Callable[[], Segments]] = {}
         for annotation in data["annotations"]:
             png, records = folder / annotation["file_name"], annotation["segments_info"]
-            if lost := [record for record in records if record["category_id"] not in class_of]:
-                category = f"segment {lost[0]['id']} of {png.name} has category {lost[0]['category_id']!r}"
-                raise ValueError(f"{file}: {category}, which label table {table.name!r} does not know")
+            for problem in record_problems(records, class_of, png, file):
+                raise ValueError(problem)
             read[name_of[annotation["image_id"]]] = partial(
                 _read_segments, file, png,
                 ids=np.array([record["id"] for record in records], np.int64),
