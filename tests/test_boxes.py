@@ -71,7 +71,7 @@ def test_pooling_is_roi_align_of_the_level_of_the_size(side: int) -> None:
 def test_a_box_without_width_in_float32_pools_to_nothing() -> None:
     features = torch.ones(1, 4, 8, 8)
     boxes = torch.tensor([[0, 1e-9, 1, 2e-9, 9], [0, 3, 3, 3, 9], [0, 3, 3, 3.001, 9]])
-    found = ops._pool_in_bags(features, boxes, (7, 7), 1 / 4, 0, True)
+    found = ops._pool_level(features, boxes, 7, 1 / 4)
     torch.testing.assert_close(found, roi_align(features, boxes, 7, 1 / 4, 0, True))
     assert not found[:2].any() and found[2].all()
 

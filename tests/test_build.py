@@ -61,3 +61,9 @@ def test_what_cannot_be_built() -> None:
         resolved(Model(backbone="resnet18", mean=(1.0,)), scenes_table())
     with pytest.raises(ValueError, match="no backbone 'resnet5'"):
         resolved(Model(backbone="resnet5"), scenes_table())
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"bad: tensor bias holds values that are not finite"):
+        build.load_weights(model, model.state_dict() | {"bias": torch.tensor([0.0, float("nan")])}, Path("bad"))

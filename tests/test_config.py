@@ -188,10 +188,25 @@ RULES = [
 @pytest.mark.parametrize(("key", "bad", "good"), RULES)
 def test_every_rule_refuses_and_allows(key: str, bad: object, good: object) -> None:
     with pytest.raises(ValueError) as error:
-        TrainConfig().changed(**{key: bad})
+        ruled(key).changed(**{key: bad})
     assert str(error.value).startswith(f"{key} is {bad!r}; it must be ")
     section, name = key.split(".")
-    assert getattr(getattr(TrainConfig().changed(**{key: good}), section), name) == good
+    assert getattr(getattr(ruled(key).changed(**{key: good}), section), name) == good
+
+
+def ruled(key: str) -> TrainConfig:
+    """The defaults, of Panoptic FPN where the setting is its own."""
+    instances = key in ("train.rois", "inference.detections")
+    return TrainConfig().changed(**{"model.architecture": "PanopticFPN" if instances else "SemanticFPN"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("inference.confidence", 0.7), ("loss.instance", 0.5), ("model.anchor_scale", 4.0)]
+)
+def test_semantic_fpn_ignores_no_setting_of_instances(key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{key} is {value}; it must be left at .* it is Panoptic FPN's"):
+        TrainConfig().changed(**{key: value})
+    TrainConfig().changed(**{"model.architecture": "PanopticFPN"}).changed(**{key: value})
 
 
 def test_panoptic_fpn_has_no_windows() -> None:

@@ -267,4 +267,7 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], so
         if own[name].shape != tensors[name].shape:
             raise ValueError(f"{source}: of another architecture; tensor {name} has shape "
                              f"{tuple(tensors[name].shape)}, the model wants {tuple(own[name].shape)}")  # fmt: skip
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"{source}: tensor {name} holds values that are not finite; the file is damaged, or its "
+                             "training diverged")  # fmt: skip
     model.load_state_dict(dict(tensors))

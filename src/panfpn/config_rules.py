@@ -1,6 +1,7 @@
 """What the settings of a run must be. In: a TrainConfig. Out: its rules, each with the sentence for who breaks it."""
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -93,7 +94,28 @@ def rules(c: Any) -> list[tuple[str, bool, str]]:
         ("inference.detections", 0 < i.detections <= 10_000, "from 1 to 10000"),  # ids of segments are int16
         ("inference.mode", m.architecture != "PanopticFPN" or i.mode == "whole", "whole for Panoptic FPN"),
         ("inference.stuff_area", i.stuff_area >= 0, "0 or more"),
+        *(_of_instances(c) if m.architecture == "SemanticFPN" else ()),
     ]
+
+
+_INSTANCES = {
+    "data": ("instances",),
+    "model": ("semantic_things", "anchor_scale", "box_channels", "mask_channels"),
+    "loss": ("instance",),
+    "train": ("rois",),
+    "inference": (
+        "box_score", "nms", "nms_over_classes", "detections", "confidence", "overlap", "stuff_area",
+    ),
+}  # fmt: skip
+
+
+def _of_instances(c: Any) -> Iterator[tuple[str, bool, str]]:
+    """What Semantic FPN would ignore must be left alone."""
+    for section, names in _INSTANCES.items():
+        part = getattr(c, section)
+        for name in names:
+            default = type(part).__dataclass_fields__[name].default
+            yield f"{section}.{name}", getattr(part, name) == default, f"left at {default!r}: it is Panoptic FPN's"
 
 
 def _rise(*values: int) -> bool:

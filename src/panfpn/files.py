@@ -164,6 +164,8 @@ def decode_ids(data: bytes, source: object = "id map bytes", *, rgb: bool = Fals
 
 def rgb_to_ids(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Numbers [H, W] that COCO's panoptic PNGs hold as colours [H, W, 3]: R + 256 G + 65536 B."""
+    if not rgb.size:  # OpenCV takes none
+        return np.zeros(rgb.shape[:2], np.int32)
     four = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2RGBA)  # so that a pixel is one word
     ids = four.view("<i4")[:, :, 0]
     ids &= 0xFFFFFF  # without the fourth channel

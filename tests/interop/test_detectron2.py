@@ -18,6 +18,7 @@ from panfpn.checkpoint import read_header
 from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.interop import Imported, read_detectron2, read_foreign_model, write_detectron2
 from panfpn.interop.detectron2 import detectron2_name
+from panfpn.interop.detectron2_config import read_settings
 from panfpn.interop.imported import skeleton
 from panfpn.labels import LabelClass, LabelTable
 from panfpn.models import PanopticFPN
@@ -177,6 +178,9 @@ def test_a_release_goes_there_and_back(narrow: State, tmp_path: Path) -> None:
     assert all(torch.equal(weights[n], t) for n, t in narrow.items() if n != FIRST)
 
 
+INSTANCES = {"anchor_scale": 8.0, "box_channels": 1024, "mask_channels": 256}  # as Semantic FPN must leave them
+
+
 def test_what_detectron2_has_no_place_for(narrow: State, tmp_path: Path) -> None:
     config = CONFIG.changed(inference=Inference(nms_over_classes=True, flip=True))
     _, notes = convert_model(release(tmp_path / "x.safetensors", narrow, config), tmp_path / "x.pth")
@@ -185,7 +189,10 @@ def test_what_detectron2_has_no_place_for(narrow: State, tmp_path: Path) -> None
     for changes, message in (
         ({"backbone": "resnet18"}, "detectron2 has no PanopticFPN on 'resnet18'"),
         ({"backbone": "resnet50c"}, "detectron2 has no PanopticFPN on 'resnet50c'"),
-        ({"architecture": "SemanticFPN"}, "detectron2 has no SemanticFPN"),
+        (
+            {"architecture": "SemanticFPN", "anchor_scale": 8.0, "box_channels": 1024, "mask_channels": 256},
+            "no SemanticFPN",
+        ),
         ({"semantic_things": "all"}, "model.semantic_things all"),
         ({"head_channels": 16}, "32 groups"),
         ({"in_channels": 4}, "not 4"),
@@ -229,7 +236,7 @@ def test_the_configuration_beside_the_file(theirs: State, tmp_path: Path) -> Non
         ("[58.395, 57.12, 57.375]", "[0, 1, 1]", "its MODEL.PIXEL_STD is [0, 1, 1]; three numbers above 0 are wanted"),
         ("0.2", "often", "often"),
         ("640", "many", "many"),
-        ("640", "0", "data.scale is (999, 0)"),
+        ("640", "0", "INPUT.MIN_SIZE_TEST is 0"),
         (CONFIGURATION, "a: [", "its configuration is not YAML"),
         (CONFIGURATION, "!!python/object/apply:os.system [ls]", "its configuration is not YAML"),
         (CONFIGURATION, "- 3", "its configuration is not a mapping"),
@@ -288,3 +295,16 @@ def test_other_backbones_there_and_back(backbone: str, tmp_path: Path) -> None:
     weights = {n: torch.ones(()).expand(shape) for n, shape in skeleton(config.model, TABLE).items()}
     write_detectron2(tmp_path / "x.pth", weights, config, TABLE)
     assert read_foreign_model(tmp_path / "x.pth").config.model.backbone == backbone
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("INPUT: {MAX_SIZE_TEST: [1333]}", r"INPUT.MAX_SIZE_TEST is \[1333\]; it must be a number of pixels"),
+        ("INPUT: {MIN_SIZE_TEST: null}", "INPUT.MIN_SIZE_TEST is None; it must be a number of pixels"),
+        ("INPUT: 3", "its section is 3"),
+    ],
+)
+def test_damaged_settings_are_named(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        read_settings(text)

@@ -11,7 +11,7 @@ from panfpn import build
 from panfpn.interop.detectron2 import read_detectron2
 from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.models import PanopticFPN
-from panfpn.models.instance import candidates, choose_boxes, propose
+from panfpn.models.instance import MaskHead, candidates, choose_boxes, propose
 from panfpn.models.panoptic import DenseMaps
 from panfpn.tasks import PanopticTask
 from panfpn.tasks.panoptic import Seen
@@ -41,6 +41,17 @@ def test_dense_maps(training: bool) -> None:
 def test_semantic_channels() -> None:
     assert small().semantic_ids == (IGNORE, 0, 2) and small().thing_ids == (1,)
     assert small(semantic_things="all").semantic_ids == (0, 1, 2)
+
+
+def test_masks_of_one_class_each() -> None:
+    head = MaskHead(8, 3, 16)
+    pooled, classes = torch.randn(4, 8, 14, 14), torch.tensor([2, 0, 0, 1])
+    hidden = pooled
+    for conv in head.convs:
+        hidden = conv(hidden).relu()
+    every = head.classifier(head.deconv(hidden).relu())  # [4, 3, 28, 28]
+    torch.testing.assert_close(head(pooled, classes), every[torch.arange(4), classes])
+    assert head(pooled[:0], classes[:0]).shape == (0, 28, 28)
 
 
 def test_a_table_without_things_asks_for_semantic_fpn() -> None:

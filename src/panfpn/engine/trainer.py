@@ -4,6 +4,7 @@ Everything is a function of (seed, step): a run that is killed and resumed ends 
 never killed.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -246,7 +247,9 @@ class Trainer:
         mark = "  (best so far)" if better else ""
         self.log.say(f"step {step}: {scores.summary()}{mark}")
         if better:
-            self.state.best, self.state.best_step = scores.value, step
+            # Nothing to score (nan) is a beginning that every score betters.
+            self.state.best = scores.value if math.isfinite(scores.value) else None
+            self.state.best_step = step
         if self.ranks.first:
             if better:
                 self._release(scores)

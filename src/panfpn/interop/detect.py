@@ -23,6 +23,8 @@ def read_foreign_model(
     tensors = state_dict_of(data)
     if is_mmseg(tensors):
         return read_mmseg(tensors, data, path, labels=labels, ema=ema, scale=scale)
+    if ema:
+        raise ValueError(f"{path}: --ema is for mmsegmentation's checkpoints; leave it out")
     if is_detectron2(tensors):
         return read_detectron2(tensors, path, labels, data=data, scale=scale)
     if is_mmdet(tensors):

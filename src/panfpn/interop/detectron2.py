@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from panfpn.config import Data, Model, TrainConfig
+from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.foreign import write_foreign
 from panfpn.interop.described import FIRST, folded, read_model, with_table
 from panfpn.interop.detectron2_config import Detectron2Settings, read_settings, write_settings
@@ -65,6 +65,7 @@ def read_detectron2(
         model, table = with_table(replace(model, anchor_scale=settings.anchor_scale), num_things, labels, path)
     else:
         table = labels or _stuff_table(model, path)
+        settings = replace(settings, inference=Inference())  # the rest is about instances
     if not any(name.startswith("backbone.bottom_up.") and name.endswith("running_var") for name in tensors):
         notes.append("the backbone's norms have no statistics (an old file); 0 and 1 were taken, as detectron2 does")
         tensors |= _statistics(tensors)

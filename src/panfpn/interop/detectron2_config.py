@@ -77,7 +77,7 @@ def read_settings(text: str) -> Detectron2Settings:
     return Detectron2Settings(
         stride_in_1x1=bool(_at(config, "MODEL.RESNETS.STRIDE_IN_1X1", True)), bgr=bgr,
         mean=_three(config, "MODEL.PIXEL_MEAN", own.mean), std=_three(config, "MODEL.PIXEL_STD", own.std),
-        scale=(int(_at(config, "INPUT.MAX_SIZE_TEST", 1333)), int(_at(config, "INPUT.MIN_SIZE_TEST", 800))),
+        scale=(_side(config, "INPUT.MAX_SIZE_TEST", 1333), _side(config, "INPUT.MIN_SIZE_TEST", 800)),
         anchor_scale=anchor_scale,
         inference=parse(Inference, asked, "inference."),
     )  # fmt: skip
@@ -126,9 +126,11 @@ def write_settings(config: TrainConfig, num_things: int, num_channels: int, *, d
 
 
 def _at(config: Any, key: str, default: Any) -> Any:
-    """The value at a dotted key, or `default`."""
+    """The value at a dotted key, or `default`; ValueError for a section that is none."""
     for part in key.split("."):
-        if not isinstance(config, Mapping) or part not in config:
+        if not isinstance(config, Mapping):
+            raise ValueError(f"{key} is asked for, but its section is {config!r}")
+        if part not in config:
             return default
         config = config[part]
     return config
@@ -137,6 +139,13 @@ def _at(config: Any, key: str, default: Any) -> Any:
 def _plain(value: Any) -> Any:
     """Tuples as lists, whichever way a configuration was dumped."""
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _side(config: Any, key: str, default: int) -> int:
+    value = _at(config, key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"{key} is {value!r}; it must be a number of pixels")
+    return value
 
 
 def _three(config: Any, key: str, default: tuple[float, ...]) -> tuple[float, ...]:

@@ -59,7 +59,7 @@ class BoxHead(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Four convolutions, one step up, and a mask for each class of things."""
+    """Four convolutions, one step up, and a mask of one class."""
 
     def __init__(self, in_channels: int, num_things: int, channels: int = 256) -> None:
         super().__init__()
@@ -72,12 +72,16 @@ class MaskHead(nn.Module):
             nn.init.zeros_(conv.bias)
         _normal(self.classifier, 0.001)
 
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """[N, C, 14, 14] -> logits [N, T, 28, 28]."""
+    def forward(self, pooled: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """[N, C, 14, 14] and the class of each [N] -> logits [N, 28, 28]; those of other classes are not computed."""
         x = pooled
         for conv in self.convs:
             x = F.relu(conv(x), inplace=True)
-        return self.classifier(F.relu(self.deconv(x), inplace=True))  # type: ignore[no-any-return]
+        hidden = F.relu(self.deconv(x), inplace=True).flatten(2)  # [N, channels, 28 * 28]
+        weight = self.classifier.weight.flatten(1).index_select(0, classes)  # [N, channels]
+        bias = self.classifier.bias.index_select(0, classes)  # type: ignore[union-attr]
+        masks = torch.bmm(weight[:, None], hidden)[:, 0] + bias[:, None]  # [N, 28 * 28]
+        return masks.reshape(-1, 2 * MASK_SIDE, 2 * MASK_SIDE)
 
 
 def _normal(layer: nn.Module, std: float) -> None:

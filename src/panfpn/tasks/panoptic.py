@@ -107,9 +107,9 @@ class PanopticTask(Task):
         pooled_things = pool_boxes(pyramid, on_things, MASK_SIDE)
         with self.autocast():
             logits, deltas = self.model.box_head(pooled)
-            masks = self.model.mask_head(pooled_things)
+            masks = self.model.mask_head(pooled_things, labels[labels < background])
         losses = box_losses(logits.float(), deltas.float(), labels, samples)
-        return losses | {"mask": mask_loss(masks.float(), labels[labels < background], samples)}
+        return losses | {"mask": mask_loss(masks.float(), samples)}
 
     @torch.inference_mode()
     def predict(
@@ -206,8 +206,8 @@ class PanopticTask(Task):
         for view in views:
             own = _between(boxes, replace(first, mirrored=view.mirrored), view.size)
             with self.autocast():
-                logits = self.model.mask_head(pool_boxes(view.maps.pyramid, [own], MASK_SIDE))
-            found = logits[torch.arange(len(boxes), device=labels.device), labels].float().sigmoid()
+                logits = self.model.mask_head(pool_boxes(view.maps.pyramid, [own], MASK_SIDE), labels)
+            found = logits.float().sigmoid()
             total += found.flip(-1) if view.mirrored else found
         return total / len(views)
 
