@@ -189,15 +189,13 @@ def test_what_detectron2_has_no_place_for(narrow: State, tmp_path: Path) -> None
     for changes, message in (
         ({"backbone": "resnet18"}, "detectron2 has no PanopticFPN on 'resnet18'"),
         ({"backbone": "resnet50c"}, "detectron2 has no PanopticFPN on 'resnet50c'"),
-        (
-            {"architecture": "SemanticFPN", "anchor_scale": 8.0, "box_channels": 1024, "mask_channels": 256},
-            "no SemanticFPN",
-        ),
+        ({"architecture": "SemanticFPN"} | INSTANCES, "detectron2 has no SemanticFPN"),
         ({"semantic_things": "all"}, "model.semantic_things all"),
         ({"head_channels": 16}, "32 groups"),
         ({"in_channels": 4}, "not 4"),
     ):
-        changed = replace(CONFIG, model=replace(NARROW, **changes))  # type: ignore[arg-type]
+        inference = Inference() if "architecture" in changes else CONFIG.inference
+        changed = replace(CONFIG, model=replace(NARROW, **changes), inference=inference)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=rf"^y\.pth: .*{re.escape(message)}"):
             write_detectron2(Path("y.pth"), narrow, changed, TABLE)
 
