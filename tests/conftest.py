@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from panfpn.config import Inference, Model
+from panfpn.config import Inference, Model, TrainConfig
+from panfpn.engine import train
+from panfpn.engine.trainer import Trainer
 from panfpn.interop.mmseg import mmseg_name
 from panfpn.labels import LabelTable
 from panfpn.models import SemanticFPN
@@ -136,3 +138,22 @@ def panoptic_map() -> Callable[..., PanopticMap]:
 def fake_panoptic_task() -> type[FakePanopticTask]:
     """`FakePanopticTask`."""
     return FakePanopticTask
+
+
+@pytest.fixture
+def cut_power(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainConfig, int], None]:
+    """Trains until a step at which the power is cut."""
+
+    def train_and_cut(config: TrainConfig, at: int) -> None:
+        step = Trainer.step
+
+        def crash(self: Trainer, batches: Any) -> None:
+            if self.state.step == at:
+                raise RuntimeError("power cut")
+            step(self, batches)
+
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+            patch.setattr(Trainer, "step", crash)
+            train(config)
+
+    return train_and_cut

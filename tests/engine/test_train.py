@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +61,11 @@ def test_a_run_leaves_what_it_should(folder_data: Path, tmp_path: Path, capfd: p
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_crashed_run_resumes_bit_equal(
-    workers: int, folder_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int, folder_data: Path, tmp_path: Path, cut_power: Callable[[TrainConfig, int], None]
 ) -> None:
     config = toy(folder_data, tmp_path / "whole", **{"data.num_workers": workers, "model.norm": "group"})
     panfpn.train(config)
-    step = Trainer.step
-
-    def crash(self: Trainer, batches: Any) -> None:
-        if self.state.step == 3:
-            raise RuntimeError("power cut")
-        step(self, batches)
-
-    monkeypatch.setattr(Trainer, "step", crash)
-    with pytest.raises(RuntimeError, match="power cut"):
-        panfpn.train(config.changed(**{"run.dir": tmp_path / "cut"}))
-    monkeypatch.setattr(Trainer, "step", step)
+    cut_power(config.changed(**{"run.dir": tmp_path / "cut"}), 3)
     assert panfpn.train(resume=tmp_path / "cut").step == 6
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == cut.keys() and len([n for n in whole if n.startswith("average/")]) > 50
