@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from panfpn.checkpoint import read_checkpoint, tensors_digest
-from panfpn.engine.progress import read_history
+from panfpn.engine.run_log import read_history
+from panfpn.weights.files import read_checkpoint, tensors_digest
 
 
 def command(recipe: str, folder: Path, workers: int, steps: int) -> list[str]:

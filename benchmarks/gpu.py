@@ -25,7 +25,7 @@ from panfpn import recipes
 from panfpn.benchmark import InferenceJob, in_child, measure_inference, measure_training, published_config
 from panfpn.benchmark.tables import inference_rows, training_rows
 from panfpn.labels import LabelTable
-from panfpn.zoo import PUBLISHED
+from panfpn.weights.zoo import PUBLISHED
 
 CONFIGS = {
     "fpn_r50_cityscapes": "fpn_r50_4xb2-80k_cityscapes-512x1024.py",

@@ -28,15 +28,15 @@ from panfpn import recipes
 from panfpn.build import build_transform, set_inference
 from panfpn.config import Data, Inference, Optim, TrainConfig
 from panfpn.data import train_loader
-from panfpn.data.datasets import SceneDataset, scenes_table
+from panfpn.data.dataset import SceneDataset, scenes_table
 from panfpn.data.loader import DrawSampler
 from panfpn.data.scenes import draw_scene
 from panfpn.engine.optim import build_optimizer, lr_at, set_lr
 from panfpn.files import read_image
-from panfpn.interop.mmseg import write_mmseg
 from panfpn.labels import LabelTable
 from panfpn.tasks import SemanticTask
 from panfpn.types import Batch
+from panfpn.weights.interop.mmseg import write_mmseg
 
 WINDOW, STRIDE, RATIOS = (320, 384), (200, 256), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 LIMIT = 1e-3

@@ -6,10 +6,10 @@ import torch
 
 from panfpn.build import build_task
 from panfpn.config import Data, Loss, Model, TrainConfig
-from panfpn.interop.mmseg import IMAGENET_MEAN, IMAGENET_STD, write_mmseg
 from panfpn.labels import LabelTable
-from panfpn.release import write_release
 from panfpn.tasks import SemanticTask
+from panfpn.weights.interop.mmseg import IMAGENET_MEAN, IMAGENET_STD, write_mmseg
+from panfpn.weights.release import write_release
 
 
 def network(num_classes: int, backbone: str = "resnet50c") -> Model:

@@ -14,11 +14,11 @@ import torch
 from panfpn.config import Inference, Model, TrainConfig
 from panfpn.engine import train
 from panfpn.engine.trainer import Trainer
-from panfpn.interop.mmseg import mmseg_name
 from panfpn.labels import LabelTable
 from panfpn.models import SemanticFPN
 from panfpn.tasks import PanopticTask
 from panfpn.types import Detections, PanopticMap, Preprocess, Segment
+from panfpn.weights.interop.mmseg import mmseg_name
 
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
 cv2.setNumThreads(1)

@@ -30,10 +30,10 @@ from panfpn.cli import main
 from panfpn.config import Data, Inference, TrainConfig
 from panfpn.labels import LabelTable
 from panfpn.models import SemanticFPN
-from panfpn.release import write_release
 from panfpn.tasks import SemanticTask
 from panfpn.types import Preprocess
-from panfpn.zoo import PUBLISHED
+from panfpn.weights.release import write_release
+from panfpn.weights.zoo import PUBLISHED
 
 CPU = torch.device("cpu")
 TINY = InferenceJob(model="scenes", size=(64, 96), repeats=3, warmup=1, precision="float32", device="cpu")

@@ -5,9 +5,9 @@ import torch
 
 from panfpn import build
 from panfpn.config import Model, TrainConfig
-from panfpn.data.datasets import scenes_table
+from panfpn.data.dataset import scenes_table
 from panfpn.labels import LabelTable
-from panfpn.release import write_release
+from panfpn.weights.release import write_release
 
 MODEL = Model(backbone="resnet18", fpn_channels=16, head_channels=16)
 

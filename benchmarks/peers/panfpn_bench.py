@@ -9,8 +9,8 @@ from side import seconds, serve
 
 from panfpn import recipes
 from panfpn.benchmark import prepare_training
+from panfpn.deploy.predictor import Predictor
 from panfpn.metrics import ConfusionMatrix
-from panfpn.predict import Predictor
 
 STATE: dict = {}
 for engine in ("openvino", "onnxruntime"):  # parts of the program, not of the model

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from panfpn.config import TrainConfig
+    from panfpn.deploy.predictor import Predictor
     from panfpn.engine.evaluate import evaluate
     from panfpn.engine.train import RunResult, train
     from panfpn.labels import LabelTable
     from panfpn.maps import PanopticMap, SemanticMap
     from panfpn.metrics import PanopticScores, SemanticScores
     from panfpn.models import PanopticFPN, SemanticFPN
-    from panfpn.predict import Predictor
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "LabelTable": "labels", "PanopticFPN": "models", "PanopticMap": "maps", "PanopticScores": "metrics",
-    "Predictor": "predict", "RunResult": "engine", "SemanticFPN": "models", "SemanticMap": "maps",
+    "Predictor": "deploy.predictor", "RunResult": "engine", "SemanticFPN": "models", "SemanticMap": "maps",
     "SemanticScores": "metrics", "TrainConfig": "config", "evaluate": "engine", "train": "engine",
 }  # fmt: skip
 

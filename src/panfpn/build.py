@@ -10,15 +10,15 @@ import torch
 
 from panfpn.config import Data, Inference, Loss, Model, TrainConfig
 from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack
+from panfpn.deploy.runtime import make_runtime
 from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
 from panfpn.models import Backbone, PanopticFPN, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
 from panfpn.models.pixels import PixelNetwork
-from panfpn.release import parse_header, read_model
-from panfpn.runtime import make_runtime
 from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
 from panfpn.types import Preprocess
+from panfpn.weights.release import parse_header, read_model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from panfpn import recipes
 from panfpn.build import build_dataset
+from panfpn.deploy.predictor import Predictor
 from panfpn.draw import overlay, side_by_side
 from panfpn.engine import RunResult, train
 from panfpn.engine.run_folder import free_folder
 from panfpn.files import write_image
-from panfpn.predict import Predictor
 
 
 def run_demo(folder: Path, *, pictures: int = 4) -> tuple[RunResult, list[Path]]:

@@ -12,9 +12,9 @@ from panfpn.data import Dataset, open_dataset
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
 from panfpn.metrics import BoundaryCounts
-from panfpn.release import write_release
 from panfpn.tasks import SemanticTask
 from panfpn.types import Sample
+from panfpn.weights.release import write_release
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from panfpn.checkpoint import read_header
 from panfpn.engine.run_folder import released_scores
+from panfpn.weights.files import read_header
 
 
 def test_scores_of_the_shipped_model(tmp_path: Path) -> None:

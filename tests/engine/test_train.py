@@ -12,9 +12,9 @@ import torch
 
 import panfpn
 from panfpn import TrainConfig, recipes
-from panfpn.checkpoint import read_checkpoint
 from panfpn.config import Data, Model
 from panfpn.engine.trainer import Trainer
+from panfpn.weights.files import read_checkpoint
 
 
 def toy(root: Path, folder: Path | None, **changes: Any) -> TrainConfig:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from panfpn.data.things import things_of
+from panfpn.data.targets import things_of
 from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.losses import box_losses, mask_loss, rpn_losses, sample_boxes
 from panfpn.losses.instance import ANCHORS, mask_targets, match_anchors

@@ -12,9 +12,9 @@ from torch import nn
 
 import panfpn.models.backbone as backbone_module
 from panfpn.config import Model
-from panfpn.interop.mmseg import mmseg_name
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.backbone import STRIDES
+from panfpn.weights.interop.mmseg import mmseg_name
 
 LITE0 = Path(__file__).parents[3] / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
 

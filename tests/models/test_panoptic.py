@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from panfpn import build
-from panfpn.interop.detectron2 import read_detectron2
 from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.models import PanopticFPN
 from panfpn.models.instance import MaskHead, candidates, choose_boxes, propose
 from panfpn.models.panoptic import DenseMaps
 from panfpn.tasks import PanopticTask
 from panfpn.tasks.panoptic import Seen
+from panfpn.weights.interop.detectron2 import read_detectron2
 
 STUFF = LabelClass(name="sky", color=(0, 0, 1), values=(0,))
 THING = LabelClass(name="cat", color=(0, 1, 0), thing=True, values=(1,))

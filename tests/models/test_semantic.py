@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from panfpn.config import Model
-from panfpn.interop.mmseg import mmseg_name
 from panfpn.labels import IGNORE
 from panfpn.losses import SemanticLoss
 from panfpn.models import SemanticFPN
 from panfpn.models.semantic import Norm, SemanticHead
+from panfpn.weights.interop.mmseg import mmseg_name
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (97, 131), (33, 250), (128, 64)])

@@ -17,8 +17,8 @@ from panfpn.benchmark.machine import measure_ceiling
 from panfpn.benchmark.memory import PeakMemory
 from panfpn.benchmark.settings import is_yaml, starting_config, table_for, test_size, without_weights
 from panfpn.build import build_task, resolve, resolve_device, resolve_precision, use_engine
-from panfpn.predict import Predictor
-from panfpn.runtime import ENGINES
+from panfpn.deploy.predictor import Predictor
+from panfpn.deploy.runtime import ENGINES
 from panfpn.tasks import AnyTask, view_sizes, window_starts
 
 Size = tuple[int, int]  # height, width

@@ -5,9 +5,9 @@ from pathlib import Path
 from panfpn import recipes
 from panfpn.build import build_dataset
 from panfpn.config import TrainConfig
-from panfpn.data.datasets import scenes_table
+from panfpn.data.dataset import scenes_table
 from panfpn.labels import LabelTable
-from panfpn.zoo import PUBLISHED
+from panfpn.weights.zoo import PUBLISHED
 
 # Height and width of a typical image: that of the data set, or for ADE20K the 4:3 photo that fits its test scale.
 _TEST_SIZES = {"cityscapes": (1024, 2048), "ade20k": (512, 683), "camvid": (360, 480)}

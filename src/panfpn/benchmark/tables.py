@@ -12,7 +12,7 @@ from panfpn.benchmark.inference import InferenceFigures
 from panfpn.benchmark.loading import LoadingFigures
 from panfpn.benchmark.machine import describe_machine
 from panfpn.benchmark.training import TrainingFigures
-from panfpn.zoo import PUBLISHED
+from panfpn.weights.zoo import PUBLISHED
 
 Figures = InferenceFigures | TrainingFigures | LoadingFigures
 Rows = list[dict[str, str]]  # heading -> cell

@@ -15,8 +15,8 @@ from panfpn.benchmark.memory import PeakMemory
 from panfpn.benchmark.settings import table_for, without_weights
 from panfpn.build import resolve, resolve_device
 from panfpn.config import TrainConfig
-from panfpn.data.datasets import SceneDataset
-from panfpn.data.things import things_of
+from panfpn.data.dataset import SceneDataset
+from panfpn.data.targets import things_of
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.train import check_batch
 from panfpn.engine.trainer import Trainer

@@ -1,7 +1,7 @@
 """Images and labels in: data sets, packs, transforms, loaders, and procedural scenes."""
 
 from panfpn.data.check import check_dataset
-from panfpn.data.datasets import Dataset, open_dataset
+from panfpn.data.dataset import Dataset, open_dataset
 from panfpn.data.loader import evaluation_loader, train_loader
 from panfpn.data.pack import PackedDataset, check_pack, open_pack, write_pack
 from panfpn.data.transforms import TrainTransform

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from panfpn.data.coco import CocoFiles, cityscapes_files, coco_files, files_below, listing_problems, unlisted
-from panfpn.data.datasets import Dataset, open_dataset
-from panfpn.data.panoptic import different_sizes, places_of
+from panfpn.data.dataset import Dataset, open_dataset
+from panfpn.data.layouts.coco import CocoFiles, cityscapes_files, coco_files, files_below, listing_problems, unlisted
+from panfpn.data.segments import different_sizes, places_of
 from panfpn.files import IMAGE_SUFFIXES, decode_ids, is_hidden, read_bytes, read_image, read_json
 from panfpn.labels import LabelTable
 from panfpn.progress import progress_bar

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from panfpn.data.datasets import Dataset
-from panfpn.data.things import things_of
+from panfpn.data.dataset import Dataset
+from panfpn.data.targets import things_of
 from panfpn.data.transforms import TrainTransform, cut, padded
 from panfpn.types import Batch, Sample, Segments
 

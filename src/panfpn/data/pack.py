@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.data.datasets import FileDataset, open_dataset
+from panfpn.data.dataset import FileDataset, open_dataset
 from panfpn.data.pack_index import Index, Item, Source, Split, check_split, command, read_index
 from panfpn.files import read_bytes, replacing, sha256
 from panfpn.labels import LabelTable

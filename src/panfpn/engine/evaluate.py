@@ -11,10 +11,10 @@ from panfpn.build import build_dataset, load_task
 from panfpn.config import Data
 from panfpn.data import Dataset, evaluation_loader
 from panfpn.engine.distributed import Ranks
-from panfpn.engine.report import Shown
 from panfpn.engine.scorers import scorer_for
 from panfpn.metrics import BoundaryCounts, InstanceRecords, Scores
 from panfpn.progress import progress_bar
+from panfpn.report.page import Shown
 from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
 
 _SHOWN = 6  # best and worst images kept for the report

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from panfpn.build import load_weights
-from panfpn.checkpoint import read_checkpoint, read_header, write_checkpoint
 from panfpn.config import TrainConfig
 from panfpn.engine.optim import WeightAverage, load_optimizer, optimizer_tensors
 from panfpn.files import write_text
 from panfpn.metrics import PanopticScores, Scores, SemanticScores
 from panfpn.parsing import parse
+from panfpn.weights.files import read_checkpoint, read_header, write_checkpoint
 
 _LAST, _BEST = "last.safetensors", "model.safetensors"
 

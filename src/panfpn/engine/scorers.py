@@ -10,7 +10,6 @@ import torch.distributed as dist
 
 from panfpn.data import Dataset
 from panfpn.engine.distributed import Ranks
-from panfpn.engine.report import Shown
 from panfpn.labels import IGNORE
 from panfpn.metrics import (
     BoundaryCounts,
@@ -21,6 +20,7 @@ from panfpn.metrics import (
     PanopticScores,
     SemanticScores,
 )
+from panfpn.report.page import Shown
 from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
 from panfpn.types import Sample
 

@@ -15,23 +15,23 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from panfpn import build
-from panfpn.checkpoint import tensors_digest
 from panfpn.config import TrainConfig
 from panfpn.data import Dataset, train_loader
 from panfpn.data.loader import DrawSampler
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, set_lr
-from panfpn.engine.progress import RunLog, SilentLog, read_history
-from panfpn.engine.report import Shown, write_report
 from panfpn.engine.run_folder import RunState, save_run
+from panfpn.engine.run_log import RunLog, SilentLog, read_history
 from panfpn.engine.signals import stop_requests
 from panfpn.files import write_json
 from panfpn.metrics import Scores
 from panfpn.models.recompute import recompute_stages
-from panfpn.release import write_release
+from panfpn.report.page import Shown, write_report
 from panfpn.tasks import AnyTask
 from panfpn.types import Batch
+from panfpn.weights.files import tensors_digest
+from panfpn.weights.release import write_release
 
 _ASK_EVERY = 10  # steps between two looks at the other ranks' stop requests: asking makes the device wait
 

@@ -7,9 +7,9 @@ what they share.
 
 from panfpn.metrics.average_precision import AveragePrecision, InstanceRecords
 from panfpn.metrics.boundary import BoundaryCounts
+from panfpn.metrics.confusion import ConfusionMatrix, SemanticScores
 from panfpn.metrics.images import ImageRows
-from panfpn.metrics.panoptic import PanopticQuality, PanopticScores
-from panfpn.metrics.semantic import ConfusionMatrix, SemanticScores
+from panfpn.metrics.panoptic_quality import PanopticQuality, PanopticScores
 
 Scores = SemanticScores | PanopticScores
 

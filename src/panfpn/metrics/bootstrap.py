@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from panfpn.metrics.confusion import SemanticScores
 from panfpn.metrics.counts import Floats, iou, mean, means
 from panfpn.metrics.images import ImageRows
-from panfpn.metrics.semantic import SemanticScores
 
 _CELLS = 1 << 22  # float64 numbers held at a time
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from panfpn.metrics.confusion import SemanticScores
 from panfpn.metrics.counts import Floats, areas, iou, mean, share
-from panfpn.metrics.semantic import SemanticScores
 
 _Scores = tuple[dict[str, float], dict[str, Floats]]
 

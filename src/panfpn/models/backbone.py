@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from panfpn.foreign import read_foreign, state_dict_of
+from panfpn.weights.foreign import read_foreign, state_dict_of
 
 Shapes = tuple[tuple[int, int, int], ...]
 

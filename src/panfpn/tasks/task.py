@@ -19,7 +19,7 @@ from panfpn.types import Preprocess
 
 
 class Runtime(Protocol):
-    """A faster copy of the network for predictions; panfpn.runtime has three."""
+    """A faster copy of the network for predictions; panfpn.deploy.runtime has three."""
 
     engine: str
     compiled: bool

@@ -78,7 +78,7 @@ def _run_inference(arguments: list[str]) -> int:
     from panfpn.benchmark.tables import document, inference_rows, print_rows
     from panfpn.build import resolve_precision
     from panfpn.files import write_json
-    from panfpn.zoo import PUBLISHED
+    from panfpn.weights.zoo import PUBLISHED
 
     names = [n for model in options.models for n in (PUBLISHED if model == "published" else (model,))]
     jobs = [
@@ -106,7 +106,7 @@ def _run_inference(arguments: list[str]) -> int:
 def _check(job: "InferenceJob") -> None:
     """ValueError for a model that cannot be had, or whose options do not fit it."""
     from panfpn.benchmark import starting_config, table_for
-    from panfpn.zoo import find_model
+    from panfpn.weights.zoo import find_model
 
     if job.random_weights:
         table_for(starting_config(job.model), job.num_classes)
@@ -144,7 +144,7 @@ each with the batch that one of its four GPUs had."""
 def _run_train(arguments: list[str]) -> int:
     name, words = _named(arguments, "train")
     from panfpn.benchmark import in_child, measure_training, published_config, starting_config
-    from panfpn.zoo import PUBLISHED
+    from panfpn.weights.zoo import PUBLISHED
 
     if name == "published":
         starts = [published_config(model) for model in PUBLISHED]

@@ -11,8 +11,8 @@ from panfpn.config import Inference
 from panfpn.verbs.options import parse_options, print_notes
 
 if TYPE_CHECKING:
-    from panfpn.predict import Predictor
-    from panfpn.submission import PanopticSubmission, Submission
+    from panfpn.deploy.predictor import Predictor
+    from panfpn.deploy.submission import PanopticSubmission, Submission
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def run_predict(arguments: list[str]) -> int:
     """Label images."""
     options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP)
     from panfpn.build import set_inference
-    from panfpn.inputs import Inputs
+    from panfpn.deploy.inputs import Inputs
+    from panfpn.deploy.predictor import Predictor, predict_to_folder
     from panfpn.metrics import PanopticScores
-    from panfpn.predict import Predictor, predict_to_folder
-    from panfpn.show import print_scores
+    from panfpn.report.tables import print_scores
 
     predictor = Predictor.from_file(
         options.model, options.device, options.precision, engine=options.engine, compile=options.compile
@@ -108,7 +108,7 @@ def _what_to_write(
     options: _Predict, predictor: "Predictor"
 ) -> "tuple[tuple[str, ...], Submission | PanopticSubmission | None]":
     """Kinds of files, and the format they are written in; ValueError for options that do not go together."""
-    from panfpn.submission import PANOPTIC_FORMATS, submission_for
+    from panfpn.deploy.submission import PANOPTIC_FORMATS, submission_for
 
     if not options.format:
         if options.check or options.annotations:
@@ -148,7 +148,7 @@ mmsegmentation's, a Panoptic FPN detectron2's. Nothing in a checkpoint is run.""
 def run_convert(arguments: list[str]) -> int:
     """Change a checkpoint's form."""
     options = parse_options(_Convert, "convert", arguments, _CONVERT_HELP)
-    from panfpn.release import convert_model
+    from panfpn.weights.release import convert_model
 
     file, notes = convert_model(options.model, options.out, labels=options.labels, ema=options.ema, scale=options.scale)
     print_notes(notes)

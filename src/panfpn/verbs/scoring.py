@@ -52,7 +52,7 @@ def run_eval(arguments: list[str]) -> int:
     from panfpn.build import load_task, set_inference
     from panfpn.engine import evaluate
     from panfpn.files import write_json
-    from panfpn.show import print_scores, scores_to_json
+    from panfpn.report.tables import print_scores, scores_to_json
 
     task, header = load_task(from_start[0], device=options.device, precision=options.precision, engine=options.engine)
     print_notes(header.get("notes", ()))
@@ -88,7 +88,7 @@ def run_compare(arguments: list[str]) -> int:
     from panfpn.files import read_json
     from panfpn.metrics import SemanticScores
     from panfpn.metrics.bootstrap import compare
-    from panfpn.show import print_comparison
+    from panfpn.report.tables import print_comparison
 
     a, b = (SemanticScores.from_dict(read_json(path), source=path) for path in (first, second))
     print_comparison(compare(a, b, sources=(first, second)), first, second)

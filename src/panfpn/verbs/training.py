@@ -58,7 +58,7 @@ def run_train(arguments: list[str]) -> int:
 
 def _finished(result: "RunResult") -> int:
     if result.scores is not None and os.environ.get("RANK", "0") == "0":
-        from panfpn.show import print_scores
+        from panfpn.report.tables import print_scores
 
         print_scores(result.scores)
         files = f"model: {result.dir / 'model.safetensors'}, report: {result.dir / 'report.html'}"

@@ -1,0 +1,49 @@
+"""What the instance branch learns from. In: the segments of a crop. Out: Things, each a mask in its tight box."""
+
+import numpy as np
+import torch
+
+from panfpn.data.layouts.id_maps import things_in
+from panfpn.labels import LabelTable
+from panfpn.types import Segments, Things
+
+
+def things_of(segments: Segments, table: LabelTable) -> Things:
+    """The things (crowds too) among segments [H, W], in the order of classes; those without a pixel vanish.
+
+    A box reaches from a mask's first pixel to after its last. All boxes come from the runs of equal pixels in rows:
+    one pass over the pixels, however many things there are.
+    """
+    index, width = segments.index, segments.shape[1]
+    begins = np.ones(index.shape, np.bool_)  # [H, W] where a run begins: every row begins one
+    np.not_equal(index[:, 1:], index[:, :-1], out=begins[:, 1:])
+    first = np.flatnonzero(begins)  # [runs]
+    end = np.append(first[1:], index.size)
+    place = index.ravel()[first]  # [runs] the segment of each, IGNORE where void
+    wanted = things_in(table)[np.append(segments.classes, np.int16(-1))[place]]
+    first, end, place = first[wanted], end[wanted], place[wanted]
+    order = np.lexsort((place, segments.classes[place]))  # stable: runs of a thing stay in the order of rows
+    first, end, place = first[order], end[order], place[order]
+    begin = np.flatnonzero(np.diff(place, prepend=-1))  # [things] where the runs of each begin
+    if not len(begin):
+        return no_things()
+    last = np.append(begin[1:], len(place)) - 1
+    top, bottom = first[begin] // width, first[last] // width + 1
+    row = first // width * width
+    left, right = np.minimum.reduceat(first - row, begin), np.maximum.reduceat(end - row, begin)
+    kept, boxes = place[begin], np.stack([left, top, right, bottom], 1)
+    bits = [index[t:b, lo:r] == k for k, (lo, t, r, b) in zip(kept.tolist(), boxes.tolist(), strict=True)]
+    return Things(
+        boxes=torch.from_numpy(boxes.astype(np.float32)),
+        classes=torch.from_numpy(segments.classes[kept].astype(np.int64)),
+        crowd=torch.from_numpy(segments.crowd[kept]),
+        bits=torch.from_numpy(np.concatenate([mask.ravel() for mask in bits]).view(np.uint8)),
+    )
+
+
+def no_things() -> Things:
+    """Of an image without any."""
+    return Things(
+        boxes=torch.empty(0, 4), classes=torch.empty(0, dtype=torch.int64), crowd=torch.empty(0, dtype=torch.bool),
+        bits=torch.empty(0, dtype=torch.uint8),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Scores for people: the page of a run, and tables on the terminal."""

@@ -1,0 +1,107 @@
+"""Other people's tensor files, read without running what is in them. In: .pth, .pkl or .safetensors. Out: plain data.
+
+A pickle is a program; nothing here runs what one names. Tensors come through torch's weights_only reader, plain pickles
+(detectron2's .pkl) through `pickles`. What training loops commonly leave beside the weights (arrays, their log buffers)
+is let in as data that does nothing.
+"""
+
+import contextlib
+import pickle
+import pickletools
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+
+from panfpn.files import replacing
+from panfpn.weights.pickles import NUMPY, Inert, RefusedError, read_plain
+
+_LET_IN: list[Any] = [
+    *((stand_in, name) for name, stand_in in NUMPY.items()),
+    (Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
+    *((Inert, f"{place}.getattr") for place in ("builtins", "__builtin__")),  # the buffer's methods; nothing is got
+]
+_TORCH = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # what torch's files before 1.6 begin with
+
+
+def read_foreign(path: Path) -> dict[str, Any]:
+    """The mapping that a file holds; tensors lie on the CPU.
+
+    Raises:
+        ValueError: no such file, a damaged one, one that is no mapping, or a pickle that would have to run code; it
+            names the file, and what it wanted to run.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        data = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except Exception as error:  # safetensors, zipfile, pickle and torch each have errors of their own
+        wanted = _wanted(path, error) if isinstance(error, pickle.UnpicklingError) else None
+        if wanted:
+            raise ValueError(
+                f"{path}: not loaded: to unpickle it, {wanted} would have to run, and files from elsewhere may "
+                "run nothing here; where you trust it, save its state dict (tensors) alone"
+            ) from error
+        first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        raise ValueError(
+            f"{path}: cannot be read as a checkpoint, it is damaged or of another format ({first})"
+        ) from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: holds a {type(data).__name__}, but a mapping of names to tensors is wanted")
+    return data
+
+
+def _wanted(path: Path, error: pickle.UnpicklingError) -> str | None:
+    """What a refused pickle wanted to run: as torch says, or as the first such opcode does."""
+    if isinstance(error, RefusedError):
+        return error.name
+    said = re.search(r"GLOBAL (\S+)|function '?([\w.]+)|got <class '([\w.]+)'", str(error))
+    if said:
+        return str(next(filter(None, said.groups())))
+    texts: list[str] = []
+    with path.open("rb") as file, contextlib.suppress(ValueError):  # reads opcodes, runs none
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
+                name = argument.replace(" ", ".") if argument else ".".join(texts[-2:])
+                if not name.startswith(("collections.", "torch.", "numpy.", "_codecs.")):
+                    return name
+            elif isinstance(argument, str):
+                texts.append(argument)
+    return None
+
+
+def _read_pickle(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(32)
+    zipped = start.startswith(b"PK\x03\x04")  # since torch 1.6: tensors stay on disk until they are used
+    if not zipped and _TORCH not in start:
+        return read_plain(path)
+    with torch.serialization.safe_globals(_LET_IN), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about newer pickles, which are refused with a sentence of ours
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+
+
+def state_dict_of(data: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors and arrays of a checkpoint, however trainers wrap them (`state_dict`, `model`), without `module.`."""
+    for key in ("state_dict", "model"):
+        if isinstance(data.get(key), dict):
+            data = data[key]
+    arrays = {id(t): t for t in data.values() if isinstance(t, np.ndarray)}
+    made = {number: _tensor(array) for number, array in arrays.items()}  # once, however many names it has
+    tensors = {name: made.get(id(t), t) for name, t in data.items()}
+    return {str(name).removeprefix("module."): t for name, t in tensors.items() if isinstance(t, torch.Tensor)}
+
+
+def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
+
+
+def write_foreign(path: Path, data: dict[str, Any]) -> None:
+    """Write a mapping as torch does, whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(data, temporary)

@@ -1,0 +1,295 @@
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from panfpn import Predictor, SemanticMap
+from panfpn.build import build_task
+from panfpn.cli import main
+from panfpn.config import Model, TrainConfig
+from panfpn.data.dataset import scenes_table
+from panfpn.deploy.inputs import Inputs, Source
+from panfpn.deploy.predictor import Failure, predict_to_folder
+from panfpn.files import decode_ids, read_bytes, read_image, read_json, read_mask
+from panfpn.types import PanopticMap
+from panfpn.weights.release import default_model, write_release
+
+CONFIG = TrainConfig(
+    model=Model(
+        backbone="resnet18", num_classes=9, fpn_channels=16, head_channels=16, mean=(127.5,) * 3, std=(60.0,) * 3
+    )
+)
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    task = build_task(CONFIG.model, scenes_table())
+    torch.nn.init.normal_(task.model.head.classifier.weight)
+    file = tmp_path_factory.mktemp("model") / "model.safetensors"
+    write_release(file, task.model.state_dict(), CONFIG, scenes_table(), scores={"miou": 0.5}, source={"run": "toy"})
+    return file
+
+
+@pytest.fixture(scope="session")
+def predictor(model_file: Path) -> Predictor:
+    return Predictor.from_file(model_file, device="cpu", precision="float32")
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (50, 71, 3)).astype(np.uint8)
+
+
+def test_every_kind_of_input_gives_the_same_labels(predictor: Predictor, image: np.ndarray, tmp_path: Path) -> None:
+    file = tmp_path / "photo.png"
+    cv2.imwrite(str(file), image[:, :, ::-1])
+    expected = predictor(image)
+    assert expected.labels.shape == (50, 71) and expected.labels.dtype == np.uint8
+    assert len(np.unique(expected.labels)) > 1
+    with_alpha = np.dstack([image, np.full((50, 71), 9, np.uint8)])
+    for same in (file, str(file), file.read_bytes(), Image.fromarray(image), with_alpha, image[:, ::-1][:, ::-1]):
+        assert np.array_equal(predictor(same).labels, expected.labels)
+    grey = predictor(image[:, :, 0])
+    assert np.array_equal(grey.labels, predictor(np.repeat(image[:, :, :1], 3, 2)).labels)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (33, 31), (64, 64), (97, 131)])
+def test_labels_have_the_input_size(predictor: Predictor, size: tuple[int, int]) -> None:
+    assert predictor(np.zeros((*size, 3), np.uint8)).labels.shape == size
+
+
+def test_confidence_is_the_probability_of_the_winner(predictor: Predictor, image: np.ndarray) -> None:
+    found = predictor(image, confidence=True)
+    assert found.confidence is not None and found.confidence.shape == (50, 71)
+    assert found.confidence.min() >= 1 / 9 and found.confidence.max() <= 1
+    assert predictor(image).confidence is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [(np.zeros((4, 4, 3), np.float32), "uint8 .* float32"), (np.zeros((4, 4, 2), np.uint8), r"\[4, 4, 2\]"),
+     (np.zeros((0, 4, 3), np.uint8), r"\[0, 4, 3\]"), (b"nothing", "not a readable image"), (7, "cannot predict a int"),
+     (Path("/nowhere/x.png"), r"/nowhere/x\.png: cannot be read")],
+)  # fmt: skip
+def test_what_is_no_image(predictor: Predictor, bad: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        predictor(bad)
+
+
+def test_scale_of_the_release_is_applied(image: np.ndarray, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = CONFIG.changed(**{"data.scale": (32, 32)})
+    task = build_task(config.model, scenes_table(), scale=config.data.scale)
+    write_release(tmp_path / "m.safetensors", task.model.state_dict(), config, scenes_table(), scores={}, source={})
+    loaded = Predictor.from_file(tmp_path / "m.safetensors", "cpu", "float32")
+    seen: list[tuple[int, ...]] = []
+    network = loaded.task.runtime.network
+    network.network.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    assert loaded(image).labels.shape == (50, 71)
+    assert seen == [(1, 3, 32, 32)]  # 50×71 fitted into 32×32 is 23×32, padded to a multiple of 32
+
+
+def test_half_precision_release(predictor: Predictor, image: np.ndarray, model_file: Path, tmp_path: Path) -> None:
+    weights = predictor.model.state_dict()
+    write_release(tmp_path / "half.safetensors", weights, CONFIG, scenes_table(), scores={}, source={}, half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.55 * model_file.stat().st_size
+    half = Predictor.from_file(tmp_path / "half.safetensors", "cpu", "float32")
+    assert (half(image).labels == predictor(image).labels).mean() > 0.98
+
+
+def photos(root: Path) -> None:
+    for name in ("a.png", "sub/b.jpg", "sub/a.png", "a.jpg", ".hidden/c.png"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.random.default_rng(len(name)).integers(0, 256, (20, 30, 3)).astype(np.uint8))
+
+
+def test_folders_globs_and_names(tmp_path: Path) -> None:
+    photos(tmp_path)
+    assert sorted(s.name for s in Inputs([tmp_path])) == ["a_jpg", "a_png", "sub/a", "sub/b"]
+    assert sorted(s.name for s in Inputs([f"{tmp_path}/**/*.png"])) == ["a_png", "a_png_2"]
+    assert [s.name for s in Inputs([tmp_path / "sub/b.jpg", tmp_path / "sub/b.jpg"])] == ["b_jpg", "b_jpg_2"]
+    for nothing in (tmp_path / "none", f"{tmp_path}/*.tif"):
+        with pytest.raises(ValueError, match="no such file or folder"):
+            Inputs([nothing])
+
+
+def test_a_damaged_file_does_not_cost_the_others(predictor: Predictor, tmp_path: Path) -> None:
+    photos(tmp_path / "in")
+    (tmp_path / "in/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    failures, done = predict_to_folder(
+        [tmp_path / "in"], tmp_path / "out", predictor=predictor, what=("labels", "overlay", "confidence")
+    )
+    assert done == 4 and [f.name for f in failures] == ["broken"]
+    assert "broken.png: not a readable image" in failures[0].reason
+    written = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    stems = ("a_jpg", "a_png", "sub/a", "sub/b")
+    assert written == sorted(f"{s}{e}" for s in stems for e in (".png", "_overlay.jpg", "_confidence.png"))
+    assert set(np.unique(read_mask(tmp_path / "out/sub/a.png"))) <= set(range(9))
+
+
+def test_inputs_are_never_overwritten(predictor: Predictor, tmp_path: Path) -> None:
+    photos(tmp_path)
+    before = (tmp_path / "sub/a.png").read_bytes()
+    with pytest.raises(ValueError, match=r"would overwrite .*a\.png; choose another folder"):
+        predict_to_folder([tmp_path / "sub"], tmp_path / "sub", predictor=predictor)
+    assert (tmp_path / "sub/a.png").read_bytes() == before
+    for _ in range(2):  # results inside the input folder are not labelled the second time
+        assert predict_to_folder([tmp_path], tmp_path / "out", predictor=predictor)[1] == 4
+    with pytest.raises(ValueError, match="cannot save masks; choose from labels, overlay, confidence"):
+        predict_to_folder([tmp_path], tmp_path / "out", predictor=predictor, what=("masks",))
+
+
+def test_video_frames(predictor: Predictor, tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
+    for i in range(3):
+        writer.write(np.full((48, 64, 3), 60 * i, np.uint8))
+    writer.release()
+    failures, done = predict_to_folder([path], tmp_path / "out", predictor=predictor, what=("overlay",))
+    assert (failures, done) == ([], 3)
+    assert sorted(p.name for p in (tmp_path / "out/clip").iterdir()) == [f"00000{i}_overlay.jpg" for i in range(3)]
+    assert read_image(tmp_path / "out/clip/000002_overlay.jpg").shape == (48, 64, 3)
+    path.write_bytes(b"no video")
+    failures, done = predict_to_folder([path], tmp_path / "out", predictor=predictor)
+    assert done == 0 and "no frame could be decoded" in failures[0].reason
+
+
+def test_stream_keeps_order_and_reads_only_a_little_ahead(predictor: Predictor, image: np.ndarray) -> None:
+    read: list[int] = []
+
+    def source(i: int) -> Source:
+        def decode() -> np.ndarray:
+            read.append(i)
+            return image
+
+        return Source(str(i), decode)
+
+    results = predictor.stream(source(i) for i in range(40))
+    first = next(results)
+    assert isinstance(first, SemanticMap) and first.name == "0" and len(read) < 16
+    assert [r.name for r in results] == [str(i) for i in range(1, 40)]
+
+
+def test_errors_while_saving_are_failures(predictor: Predictor, image: np.ndarray) -> None:
+    def refuse(_: SemanticMap) -> None:
+        raise OSError(28, "No space left on device")
+
+    results = list(predictor.stream([Source("x", lambda: image)], then=refuse))
+    assert len(results) == 1 and isinstance(results[0], Failure) and "No space left" in results[0].reason
+
+
+def test_files_of_another_kind_are_refused(model_file: Path, tmp_path: Path) -> None:
+    data = model_file.read_bytes()
+    (tmp_path / "short.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"short\.safetensors: not a whole safetensors file"):
+        Predictor.from_file(tmp_path / "short.safetensors")
+    changed = bytearray(data)
+    changed[-1000] ^= 1
+    (tmp_path / "changed.safetensors").write_bytes(changed)
+    with pytest.raises(ValueError, match=r"changed\.safetensors: its content does not match the SHA-256"):
+        Predictor.from_file(tmp_path / "changed.safetensors")
+    torch.manual_seed(0)
+    other = build_task(CONFIG.changed(**{"model.fpn_channels": 32}).model, scenes_table())
+    write_release(
+        tmp_path / "other.safetensors", other.model.state_dict(), CONFIG, scenes_table(), scores={}, source={}
+    )
+    with pytest.raises(
+        ValueError, match=r"other\.safetensors: of another architecture; tensor fpn\.lateral\.0\.weight"
+    ):
+        Predictor.from_file(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="device 'tpu' is not available"):
+        Predictor.from_file(model_file, device="tpu")
+
+
+def test_the_shipped_model_needs_no_file() -> None:
+    assert default_model().stat().st_size <= 16_000_000
+    shipped = Predictor.from_file(device="cpu")
+    assert shipped.table.names[:4] == ("sky", "building", "pole", "road")
+    scores = pytest.importorskip("sklearn.datasets", reason="scikit-learn ships the photo").load_sample_image(
+        "china.jpg"
+    )
+    shares = shipped(scores).shares()
+    assert sum(shares.values()) == pytest.approx(1) and {"sky", "building", "tree"} & set(list(shares)[:4])
+
+
+def panoptic_predictor(fake_panoptic_task: Any, before: Callable[[str], Any] = str) -> Predictor:
+    return Predictor(fake_panoptic_task(scenes_table(), before))
+
+
+def test_panoptic_maps_to_a_folder(fake_panoptic_task: Any, tmp_path: Path) -> None:
+    photos(tmp_path / "in")
+    (tmp_path / "in/broken.png").write_bytes(b"no image")
+    predictor = panoptic_predictor(fake_panoptic_task)
+    failures, done = predict_to_folder([tmp_path / "in"], tmp_path / "out", predictor=predictor)
+    assert done == 4 and [f.name for f in failures] == ["broken"]
+    written = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    stems = ("a_jpg", "a_png", "sub/a", "sub/b")
+    assert written == sorted(f"{s}{e}" for s in stems for e in (".png", ".json", "_overlay.jpg"))
+    found = predictor(tmp_path / "in/sub/a.png")
+    ids = decode_ids(read_bytes(tmp_path / "out/sub/a.png"), rgb=True)
+    assert isinstance(found, PanopticMap) and found.name == "a"
+    assert np.array_equal(ids, found.segments)
+
+
+def test_a_panoptic_map_has_no_confidence(fake_panoptic_task: Any, image: np.ndarray, tmp_path: Path) -> None:
+    photos(tmp_path)
+    predictor = panoptic_predictor(fake_panoptic_task)
+    for ask in (
+        lambda: predictor(image, confidence=True),
+        lambda: next(predictor.stream([], confidence=True)),
+        lambda: predict_to_folder([tmp_path], tmp_path / "out", predictor=predictor, what=("confidence",)),
+    ):
+        with pytest.raises(ValueError, match="a panoptic map has no confidence of each pixel; its things have scores"):
+            ask()
+    with pytest.raises(ValueError, match="cannot save depth; choose from panoptic, overlay, labels, instances"):
+        predict_to_folder([tmp_path], tmp_path / "out", predictor=predictor, what=("depth",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_two_results_of_a_panoptic_model_are_one_file(fake_panoptic_task: Any, tmp_path: Path) -> None:
+    for name in ("a.png", "a_labels.png", "a_instances.jpg", "a_overlay.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((20, 30, 3), np.uint8))
+    paths: list[Path] = []
+
+    def save(found: PanopticMap) -> None:
+        paths.extend(found.save(tmp_path / "out", what=found.kinds))
+
+    results = list(panoptic_predictor(fake_panoptic_task).stream(Inputs([tmp_path]), then=save))
+    assert all(isinstance(result, PanopticMap) for result in results)
+    assert len(paths) == len(set(paths)) == 4 * 5
+
+
+def test_ctrl_c_keeps_what_is_done(
+    fake_panoptic_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(30):
+        path = tmp_path / "in" / f"{i:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.full((20, 30, 3), i, np.uint8))
+
+    def press(name: str) -> None:
+        if name == "007":
+            signal.raise_signal(signal.SIGINT)
+
+    predictor = panoptic_predictor(fake_panoptic_task, press)
+    monkeypatch.setattr(Predictor, "from_file", lambda *_, **__: predictor)
+    threads = threading.active_count()
+    assert main(["predict", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 130
+    assert threading.active_count() == threads
+    out = capsys.readouterr()
+    assert f"panfpn: interrupted: 7 of 30 inputs are done, their files in {tmp_path / 'out'} are whole\n" in out.err
+    assert "Traceback" not in out.err
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == sorted(f"00{i}{e}" for i in range(7) for e in (".png", ".json", "_overlay.jpg"))
+    for i in range(7):
+        ids = decode_ids(read_bytes(tmp_path / f"out/00{i}.png"), rgb=True)
+        assert {s["id"] for s in read_json(tmp_path / f"out/00{i}.json")["segments_info"]} == set(np.unique(ids)) - {0}

@@ -1,0 +1,243 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from panfpn import build
+from panfpn.config import Inference, Model, TrainConfig
+from panfpn.data.dataset import scenes_table
+from panfpn.deploy.predictor import Predictor, predict_to_folder
+from panfpn.deploy.runtime import ENGINES, TorchRuntime, make_runtime
+from panfpn.models import Backbone, SemanticFPN
+from panfpn.models.depthwise import speed_up_depthwise
+from panfpn.models.pixels import PixelNetwork
+from panfpn.tasks import SemanticTask
+
+SIZES = [(1, 64, 96), (1, 71, 45), (2, 33, 80), (1, 128, 32)]
+MEAN, STD = torch.tensor([120.0, 115.0, 100.0]).view(-1, 1, 1), torch.tensor([58.0, 57.0, 56.0]).view(-1, 1, 1)
+
+
+def network(backbone: str = "resnet18", divisor: int = 1) -> PixelNetwork:
+    """A small network whose batch norms have learnt something."""
+    torch.manual_seed(0)
+    model = SemanticFPN(speed_up_depthwise(Backbone(backbone)), 5, fpn_channels=32, head_channels=32).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.1)
+    nn.init.normal_(model.head.classifier.weight)
+    return PixelNetwork(model, MEAN, STD, divisor).eval()
+
+
+def pixels(shape: Sequence[int]) -> torch.Tensor:
+    return torch.randint(256, (*shape, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def assert_equal_logits(
+    runtime: Callable[[torch.Tensor], torch.Tensor], plain: nn.Module, shape: Sequence[int]
+) -> None:
+    with torch.no_grad():
+        expected = plain(pixels(shape))
+    found = runtime(pixels(shape))
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("backbone", "divisor"), [("resnet18", 1), ("resnet18", 32), ("tf_efficientnet_lite0", 1)])
+def test_engines_give_the_logits_of_the_plain_network(engine: str, backbone: str, divisor: int) -> None:
+    pytest.importorskip(engine)
+    plain = network(backbone, divisor)
+    runtime = make_runtime(engine, plain, torch.float32)
+    for shape in SIZES:
+        assert_equal_logits(runtime, plain, shape)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_engines_crop_what_a_padded_backbone_gives(engine: str) -> None:
+    """The maps of a network that wants a multiple are cropped to ceil(H / stride), also in a graph."""
+    pytest.importorskip(engine)
+    plain = network("hrnet_w18_small")
+    assert plain.network.backbone.multiple > 1
+    runtime = make_runtime(engine, plain, torch.float32)
+    for shape in SIZES:
+        assert_equal_logits(runtime, plain, shape)
+
+
+def test_openvino_has_a_graph_for_the_first_size_and_one_for_all_others_of_a_kind() -> None:
+    pytest.importorskip("openvino")
+    plain = network()
+    runtime = make_runtime("openvino", plain, torch.float32)
+    for shape in [(1, 64, 96), (1, 71, 45), (1, 64, 96), (1, 33, 80), (2, 64, 96), (1, 32, 32)]:
+        assert_equal_logits(runtime, plain, shape)
+    assert list(runtime.requests) == [torch.Size((1, 64, 96, 3)), False, True]
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_bfloat16_is_near(engine: str) -> None:
+    pytest.importorskip(engine)
+    plain = network()
+    with torch.no_grad():
+        expected = plain(pixels(SIZES[0]))
+    found = make_runtime(engine, plain, torch.bfloat16)(pixels(SIZES[0])).float()
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    assert difference < 0.05
+
+
+def test_batch_norm_is_folded_away() -> None:
+    plain = network("tf_efficientnet_lite0")
+    folded = TorchRuntime(plain, torch.float32).network
+    assert any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+
+
+class _Shared(nn.Module):
+    """A convolution whose result is used beside its norm too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.norm.weight.data.fill_(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return self.norm(y) + y  # type: ignore[no-any-return]
+
+
+def test_a_norm_that_cannot_be_folded_stays() -> None:
+    plain = PixelNetwork(_Shared(), MEAN, STD, 1).eval()
+    with torch.no_grad():
+        expected = plain(pixels((1, 20, 20)))
+    runtime = TorchRuntime(plain, torch.float32)
+    assert isinstance(runtime.network.network.norm, nn.BatchNorm2d)
+    torch.testing.assert_close(runtime(pixels((1, 20, 20))), expected)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "why"),
+    [
+        ("tensorrt", torch.float32, "choose from torch, openvino, onnxruntime"),
+        ("openvino", torch.float16, "float32 or bfloat16, not in float16"),
+        ("onnxruntime", torch.bfloat16, "float32 here, not in bfloat16"),
+    ],
+)
+def test_what_an_engine_cannot_do(engine: str, precision: torch.dtype, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        make_runtime(engine, network(), precision)
+
+
+def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(ValueError, match=r"openvino is not installed: pip install 'panfpn\[export\]'"):
+        make_runtime("openvino", network(), torch.float32)
+
+
+def small_task() -> SemanticTask:
+    torch.manual_seed(0)
+    model = Model(backbone="resnet18", fpn_channels=32, head_channels=32)
+    config = build.resolve(TrainConfig(model=model), scenes_table())
+    task = build.build_task(config.model, scenes_table(), size_divisor=1).eval()
+    nn.init.normal_(task.model.head.classifier.weight)
+    return task
+
+
+def images(*shapes: tuple[int, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in shapes]
+
+
+def test_the_task_predicts_through_its_engine_until_it_is_trained_again() -> None:
+    task = small_task()
+    photos = images((40, 56), (64, 64))
+    plain = [m.labels for m in task.predict(photos)]
+    build.use_engine(task, "torch")
+    task.model.head.classifier.bias = nn.Parameter(torch.tensor([100.0] + [0.0] * (task.table.num_classes - 1)))
+    for labels, found in zip(plain, task.predict(photos), strict=True):
+        assert (labels == found.labels).mean() > 0.999
+    task.train().eval()
+    assert task.runtime is None
+    assert all((found.labels == 0).all() for found in task.predict(photos))
+
+
+def test_another_padding_reaches_the_engine() -> None:
+    task, other = small_task(), small_task()
+    build.use_engine(task, "torch")
+    build.set_inference(task, scale=None, size_divisor=32, inference=Inference())
+    build.set_inference(other, scale=None, size_divisor=32, inference=Inference())
+    photo = images((45, 70))
+    assert (task.predict(photo)[0].labels == other.predict(photo)[0].labels).mean() > 0.999
+
+
+def test_neighbours_of_one_size_share_a_run() -> None:
+    task = small_task()
+    shapes: list[tuple[int, ...]] = []
+    task.model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
+    photos = images((40, 56), (40, 56), (40, 56), (64, 64), (40, 56))
+    single = task.predict(photos)
+    assert [s[0] for s in shapes] == [1] * 5
+    shapes.clear()
+    together = task.predict(photos, names=list("abcde"), batch_size=2)
+    assert shapes == [(2, 3, 40, 56), (1, 3, 40, 56), (1, 3, 64, 64), (1, 3, 40, 56)]
+    assert [m.name for m in together] == list("abcde")
+    for one, other, photo in zip(single, together, photos, strict=True):
+        assert other.image is photo and (one.labels == other.labels).mean() > 0.999
+
+
+def test_a_stream_in_batches_keeps_the_order_and_finds_the_bad_one() -> None:
+    class Given:
+        def __init__(self, name: str, image: np.ndarray | None) -> None:
+            self.name, self.image = name, image
+
+        def read(self) -> np.ndarray:
+            if self.image is None:
+                raise ValueError("unreadable")
+            return self.image
+
+    photos = images((40, 56), (64, 64), (40, 56), (0, 5), (64, 64), (40, 56))
+    sources = [Given(f"n{i}", photo) for i, photo in enumerate(photos)]
+    sources.insert(2, Given("broken", None))
+    predictor = Predictor(small_task())
+    alone = list(predictor.stream(sources))
+    together = list(predictor.stream(sources, batch_size=2))
+    assert [m.name for m in together] == ["n0", "n1", "broken", "n2", "n3", "n4", "n5"]
+    for one, other in zip(alone, together, strict=True):
+        assert type(one) is type(other)
+        if hasattr(one, "labels"):
+            assert (one.labels == other.labels).mean() > 0.999
+    assert [m.name for m in together if not hasattr(m, "labels")] == ["broken", "n3"]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing_is_refused(batch_size: int, tmp_path: Path) -> None:
+    predictor, photo = Predictor(small_task()), images((8, 8))[0]
+    message = f"batch_size is {batch_size}; it must be at least 1"
+    with pytest.raises(ValueError, match=message):
+        predictor.task.predict([photo], batch_size=batch_size)
+    with pytest.raises(ValueError, match=message):
+        list(predictor.stream([], batch_size=batch_size))
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    with pytest.raises(ValueError, match=message):
+        predict_to_folder([tmp_path / "photo.png"], tmp_path / "out", predictor=predictor, batch_size=batch_size)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_windows_scales_and_mirror_images_go_through_the_engine(engine: str) -> None:
+    pytest.importorskip(engine)
+    task, plain = small_task(), small_task()
+    asked = Inference(mode="slide", window=(40, 48), stride=(24, 32), ratios=(0.75, 1.25), flip=True)
+    for one in (task, plain):
+        build.set_inference(one, scale=None, size_divisor=1, inference=asked)
+        one.precision = torch.float32
+    build.use_engine(task, engine)
+    for found, expected in zip(
+        task.predict(images((70, 90), (33, 64))), plain.predict(images((70, 90), (33, 64))), strict=True
+    ):
+        assert len(np.unique(expected.labels)) > 1
+        assert (found.labels == expected.labels).mean() > 0.999
