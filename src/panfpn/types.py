@@ -4,7 +4,8 @@ file -> image and RawMask or Segments -> transforms -> Sample -> Batch -> task(b
 or task.predict(batch) -> SemanticMap or PanopticMap -> metric. The maps have shapes in maps.py, and names here too.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,21 @@ from panfpn.labels import LabelTable
 from panfpn.maps import Detections, PanopticMap, Segment, Segments, SemanticMap
 
 __all__ = [
-    "Batch", "Detections", "PanopticMap", "Preprocess", "RawMask", "Sample", "Segment", "Segments", "SemanticMap",
-    "Things",
+    "Batch",
+    "Detections",
+    "Instances",
+    "PanopticMap",
+    "Preprocess",
+    "RawMask",
+    "Sample",
+    "Segment",
+    "Segments",
+    "SemanticMap",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Things:
+class Instances:
     """Instances of one image, each a mask in its box; they may overlap."""
 
     boxes: torch.Tensor  # float32 [N, 4] left, top, right, bottom: pixel (x, y) covers x..x + 1, y..y + 1
@@ -28,13 +37,9 @@ class Things:
     crowd: torch.Tensor  # bool [N] not to be learnt, neither as a thing nor as background
     bits: torch.Tensor  # uint8 [sum of box areas] 0 or 1: each mask within its (whole-numbered) box, row by row
 
-    def to(self, device: torch.device) -> "Things":
-        """The same on `device`."""
-        return Things(**{name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__})
-
-    def pin_memory(self) -> "Things":
-        """The same in page-locked memory."""
-        return Things(**{name: getattr(self, name).pin_memory() for name in self.__slots__})
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Instances":
+        """The same with every tensor changed: moved to a device, pinned."""
+        return Instances(**{name: change(getattr(self, name)) for name in self.__slots__})
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -45,7 +50,7 @@ class Sample:
     target: npt.NDArray[np.int16]  # [H, W] train ids, IGNORE where nothing is to be learnt
     name: str  # unique in its split; also the stem of what is written for it
     segments: Segments | None = None  # of a panoptic data set; `target` is their `labels`
-    things: Things | None = None  # what the instance branch learns, in the order of classes; training only
+    instances: Instances | None = None  # what the instance branch learns, in the order of classes; training only
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,20 +82,32 @@ class Batch:
     targets: torch.Tensor  # int16 [B, H, W] train ids, IGNORE
     sizes: tuple[tuple[int, int], ...]  # (height, width) without padding
     names: tuple[str, ...]
-    things: tuple[Things, ...] | None = None  # of each image, for a panoptic network
+    instances: tuple[Instances, ...] | None = None  # of each image, for a panoptic network
+    extents: torch.Tensor | None = None  # int64 [B, 2] `sizes` where the images are; None where nothing is padding
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; from pinned memory the copy overlaps with computing."""
-        images = self.images.to(device, non_blocking=True)
-        targets = self.targets.to(device, non_blocking=True)
-        things = None if self.things is None else tuple(t.to(device) for t in self.things)
-        return Batch(images=images, targets=targets, sizes=self.sizes, names=self.names, things=things)
+        return self._each(lambda tensor: moved(tensor, device))
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (called by the data loader on CUDA machines)."""
-        images, targets = self.images.pin_memory(), self.targets.pin_memory()
-        things = None if self.things is None else tuple(t.pin_memory() for t in self.things)
-        return Batch(images=images, targets=targets, sizes=self.sizes, names=self.names, things=things)
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        things = self.instances
+        return replace(
+            self, images=change(self.images), targets=change(self.targets),
+            extents=None if self.extents is None else change(self.extents),
+            instances=None if things is None else tuple(t.each(change) for t in things),
+        )  # fmt: skip
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor` on `device`.
+
+    The host goes on meanwhile only from page-locked memory to CUDA: elsewhere (MPS) the copy could read too late.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda" and tensor.device.type == "cpu" and tensor.is_pinned())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

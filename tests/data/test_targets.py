@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from panfpn.data import TrainTransform, open_dataset, train_loader
 from panfpn.data.loader import DrawSampler
-from panfpn.data.targets import things_of
+from panfpn.data.targets import instances_of
 from panfpn.data.transforms import Geometry, cut
 from panfpn.labels import IGNORE, LabelClass, LabelTable
-from panfpn.types import Segments, Things
+from panfpn.types import Instances, Segments
 
 TABLE = LabelTable(
     name="toy",
@@ -31,14 +31,14 @@ def a_map(index: np.ndarray, classes: Sequence[int], crowd: Sequence[bool] | Non
     )  # fmt: skip
 
 
-def masks_of(things: Things) -> list[np.ndarray]:
+def masks_of(instances: Instances) -> list[np.ndarray]:
     """The bits of each, as [h, w]."""
     found, place = [], 0
-    for left, top, right, bottom in things.boxes.long().tolist():
+    for left, top, right, bottom in instances.boxes.long().tolist():
         size = (bottom - top) * (right - left)
-        found.append(things.bits[place : place + size].reshape(bottom - top, right - left).numpy())
+        found.append(instances.bits[place : place + size].reshape(bottom - top, right - left).numpy())
         place += size
-    assert place == len(things.bits)
+    assert place == len(instances.bits)
     return found
 
 
@@ -56,13 +56,13 @@ segments = st.integers(0, 6).flatmap(
 @given(segments)
 @settings(deadline=None, max_examples=200)
 def test_things_are_what_a_slow_search_finds(given: Segments) -> None:
-    things = things_of(given, TABLE)
+    instances = instances_of(given, TABLE)
     wanted = [k for k in np.argsort(given.classes, kind="stable") if TABLE.classes[given.classes[k]].thing]
     wanted = [k for k in wanted if (given.index == k).any()]
-    assert things.classes.tolist() == [given.classes[k] for k in wanted]
-    assert things.crowd.tolist() == [given.crowd[k] for k in wanted]
-    assert (things.boxes.dtype, things.bits.dtype) == (torch.float32, torch.uint8)
-    for k, box, mask in zip(wanted, things.boxes.tolist(), masks_of(things), strict=True):
+    assert instances.classes.tolist() == [given.classes[k] for k in wanted]
+    assert instances.crowd.tolist() == [given.crowd[k] for k in wanted]
+    assert (instances.boxes.dtype, instances.bits.dtype) == (torch.float32, torch.uint8)
+    for k, box, mask in zip(wanted, instances.boxes.tolist(), masks_of(instances), strict=True):
         rows, columns = np.nonzero(given.index == k)
         assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         left, top, right, bottom = map(int, box)
@@ -89,8 +89,8 @@ def test_a_cut_keeps_the_id_of_every_pixel(
 
 def test_no_things() -> None:
     for nothing in (a_map(np.full((3, 4), -1), []), a_map(np.zeros((3, 4)), [1])):
-        things = things_of(nothing, TABLE)
-        assert [tuple(getattr(things, name).shape) for name in things.__slots__] == [(0, 4), (0,), (0,), (0,)]
+        instances = instances_of(nothing, TABLE)
+        assert [tuple(getattr(instances, name).shape) for name in instances.__slots__] == [(0, 4), (0,), (0,), (0,)]
 
 
 @pytest.mark.parametrize(
@@ -122,17 +122,17 @@ def test_batches_carry_the_things_of_what_they_show(crop: tuple[int, int] | None
         batches.append(list(train_loader(data, transform, sampler, seed=3, num_workers=workers)))
     for one, two in zip(*batches, strict=True):
         assert torch.equal(one.images, two.images) and torch.equal(one.targets, two.targets)
-        assert one.things is not None and two.things is not None and len(one.things) == 3
+        assert one.instances is not None and two.instances is not None and len(one.instances) == 3
         assert one.images.shape[2:] == (crop or (96, 128))  # the largest is 90×126: grown to multiples of 32
-        for i, (things, same) in enumerate(zip(one.things, two.things, strict=True)):
-            assert all(torch.equal(getattr(things, name), getattr(same, name)) for name in things.__slots__)
+        for i, (instances, same) in enumerate(zip(one.instances, two.instances, strict=True)):
+            assert all(torch.equal(getattr(instances, name), getattr(same, name)) for name in instances.__slots__)
             shown = torch.full_like(one.targets[i], -1)
-            for k, (box, mask) in enumerate(zip(things.boxes.long().tolist(), masks_of(things), strict=True)):
+            for k, (box, mask) in enumerate(zip(instances.boxes.long().tolist(), masks_of(instances), strict=True)):
                 left, top, right, bottom = box
-                shown[top:bottom, left:right][torch.from_numpy(mask) > 0] = things.classes[k].to(torch.int16)
+                shown[top:bottom, left:right][torch.from_numpy(mask) > 0] = instances.classes[k].to(torch.int16)
             is_thing = torch.tensor([*(c.thing for c in data.table.classes), False])[one.targets[i].long()]
             assert torch.equal(shown, torch.where(is_thing, one.targets[i], -1))
-    assert sum(len(things.classes) for batch in batches[0] for things in batch.things or ()) > 5
+    assert sum(len(instances.classes) for batch in batches[0] for instances in batch.instances or ()) > 5
 
 
 def test_panoptic_or_not_the_pictures_are_the_same() -> None:
@@ -143,4 +143,4 @@ def test_panoptic_or_not_the_pictures_are_the_same() -> None:
         found.append(list(train_loader(data, TrainTransform(crop=(64, 64)), sampler, seed=0, num_workers=0)))
     for plain, rich in zip(*found, strict=True):
         assert torch.equal(plain.images, rich.images) and torch.equal(plain.targets, rich.targets)
-        assert plain.things is None and rich.things is not None
+        assert plain.instances is None and rich.instances is not None

@@ -3,11 +3,11 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from panfpn.data.targets import things_of
+from panfpn.data.targets import instances_of
 from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.losses import box_losses, mask_loss, rpn_losses, sample_boxes
 from panfpn.losses.instance import ANCHORS, mask_targets, match_anchors
-from panfpn.types import Segments, Things
+from panfpn.types import Instances, Segments
 
 TABLE = LabelTable(
     name="t",
@@ -17,31 +17,31 @@ TABLE = LabelTable(
 )
 
 
-def things(*boxes: tuple[int, int, int, int, int], crowd: tuple[int, ...] = (), size: int = 64) -> Things:
+def instances(*boxes: tuple[int, int, int, int, int], crowd: tuple[int, ...] = (), size: int = 64) -> Instances:
     """Filled boxes (left, top, right, bottom, class)."""
     index = np.full((size, size), IGNORE, np.int16)
     for k, (left, top, right, bottom, _) in enumerate(boxes):
         index[top:bottom, left:right] = k
     classes = np.array([b[4] for b in boxes], np.int16)
     flags = np.array([k in crowd for k in range(len(boxes))], bool)
-    return things_of(Segments(index=index, classes=classes, crowd=flags, ids=np.arange(1, len(boxes) + 1)), TABLE)
+    return instances_of(Segments(index=index, classes=classes, crowd=flags, ids=np.arange(1, len(boxes) + 1)), TABLE)
 
 
 def test_anchors_on_things_on_background_and_between() -> None:
     anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 18], [40, 40, 50, 50], [0, 0, 10, 28]])
-    labels, matched = match_anchors(anchors, things((0, 0, 10, 10, 1)))
+    labels, matched = match_anchors(anchors, instances((0, 0, 10, 10, 1)))
     assert labels.tolist() == [1, -1, 0, -1]  # IoU 1, 0.56, 0, 0.36
     assert matched[0] == 0
 
 
 def test_the_best_anchor_of_a_thing_is_on_it_however_bad() -> None:
     anchors = torch.tensor([[0.0, 0, 30, 30], [30, 30, 60, 60], [0, 30, 30, 60]])
-    labels, _ = match_anchors(anchors, things((0, 0, 5, 5, 1), (29, 29, 33, 33, 2)))
+    labels, _ = match_anchors(anchors, instances((0, 0, 5, 5, 1), (29, 29, 33, 33, 2)))
     assert labels.tolist() == [1, 1, 0]
 
 
 def test_background_in_a_crowd_is_not_sampled() -> None:
-    crowd = things((0, 0, 40, 40, 1), crowd=(0,))
+    crowd = instances((0, 0, 40, 40, 1), crowd=(0,))
     anchors = torch.tensor([[5.0, 5, 15, 15], [50, 50, 60, 60], [30, 0, 60, 10]])
     assert match_anchors(anchors, crowd)[0].tolist() == [-1, 0, 0]
     sample = sample_boxes(anchors, crowd, 8)
@@ -53,7 +53,7 @@ def test_rpn_losses_by_hand() -> None:
     anchors = torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50]])
     logits = torch.tensor([[2.0, -1.0]], requires_grad=True)
     deltas = torch.full((1, 2, 4), 0.5, requires_grad=True)
-    found = rpn_losses(anchors, logits, deltas, (things((0, 0, 10, 10, 1)),))
+    found = rpn_losses(anchors, logits, deltas, (instances((0, 0, 10, 10, 1)),))
     wanted = (torch.tensor(2.0).sigmoid().log() + torch.tensor(1.0).sigmoid().log()) / -ANCHORS
     assert found["rpn_class"].item() == pytest.approx(wanted.item())
     assert found["rpn_box"].item() == pytest.approx(4 * 0.5 / ANCHORS)  # the target is 0
@@ -65,7 +65,7 @@ def test_at_most_256_anchors_half_of_them_on_things() -> None:
         [torch.tensor([[0.0, 0, 10, 10]]).repeat(300, 1), torch.tensor([[40.0, 40, 50, 50]]).repeat(900, 1)]
     )
     logits = torch.zeros(1, 1200, requires_grad=True)
-    loss = rpn_losses(anchors, logits, torch.zeros(1, 1200, 4), (things((0, 0, 10, 10, 1)),))["rpn_class"]
+    loss = rpn_losses(anchors, logits, torch.zeros(1, 1200, 4), (instances((0, 0, 10, 10, 1)),))["rpn_class"]
     loss.backward()
     assert logits.grad is not None
     assert (logits.grad[0, :300] != 0).sum() == 128 and (logits.grad[0, 300:] != 0).sum() == 128
@@ -73,7 +73,7 @@ def test_at_most_256_anchors_half_of_them_on_things() -> None:
 
 def test_boxes_are_sampled_with_a_quarter_on_things() -> None:
     torch.manual_seed(0)
-    truth = things((0, 0, 20, 20, 1), (30, 30, 60, 60, 2))
+    truth = instances((0, 0, 20, 20, 1), (30, 30, 60, 60, 2))
     proposals = torch.cat([truth.boxes.repeat(20, 1) + 0.5, torch.tensor([[0.0, 40, 10, 60]]).repeat(50, 1)])
     sample = sample_boxes(proposals, truth, 32)
     assert len(sample.boxes) == 32 and len(sample.targets) == 8
@@ -84,7 +84,7 @@ def test_boxes_are_sampled_with_a_quarter_on_things() -> None:
 
 
 def test_true_boxes_are_among_the_sampled() -> None:
-    sample = sample_boxes(torch.empty(0, 4), things((3, 4, 20, 30, 2)), 4)
+    sample = sample_boxes(torch.empty(0, 4), instances((3, 4, 20, 30, 2)), 4)
     assert sample.boxes.tolist() == [[3, 4, 20, 30]] and sample.labels.tolist() == [2]
     assert sample.masks.shape == (1, 28, 28) and sample.masks.all()
 
@@ -95,7 +95,7 @@ def test_mask_targets_are_those_of_roi_align_on_the_mask() -> None:
     index[(y - 20) ** 2 + (x - 24) ** 2 < 15**2] = 0
     index[(y - 44) ** 2 * 2 + (x - 40) ** 2 < 14**2] = 1
     segments = Segments(index=index, classes=np.array([2, 1], np.int16), crowd=np.zeros(2, bool), ids=np.arange(1, 3))
-    found = things_of(segments, TABLE)
+    found = instances_of(segments, TABLE)
     for number in range(2):
         mask = torch.from_numpy(index == {2: 0, 1: 1}[int(found.classes[number])]).float()[None, None]
         boxes = torch.tensor([[8.3, 4.1, 40.2, 37.7], [20, 30, 60, 60], [0, 0, 63, 63], [25, 25, 30, 44]])
@@ -108,7 +108,7 @@ def test_mask_targets_are_those_of_roi_align_on_the_mask() -> None:
 
 
 def test_box_and_mask_losses_by_hand() -> None:
-    truth = things((0, 0, 16, 16, 1))
+    truth = instances((0, 0, 16, 16, 1))
     sample = sample_boxes(torch.tensor([[40.0, 40, 60, 60]]), truth, 8)
     labels = torch.tensor([0, 2])  # cat is thing 0 of 2; background is 2
     logits = torch.tensor([[3.0, 0, 0], [0, 0, 1]])
@@ -123,7 +123,7 @@ def test_box_and_mask_losses_by_hand() -> None:
 def test_no_things_no_gradient_but_no_nan() -> None:
     logits, deltas = torch.randn(1, 3, requires_grad=True), torch.randn(1, 3, 4, requires_grad=True)
     anchors = torch.tensor([[0.0, 0, 5, 5]] * 3)
-    losses = rpn_losses(anchors, logits, deltas, (things(),))
+    losses = rpn_losses(anchors, logits, deltas, (instances(),))
     masks = torch.randn(0, 28, 28, requires_grad=True)
     total = sum(losses.values()) + mask_loss(masks, [])
     assert isinstance(total, torch.Tensor)

@@ -76,11 +76,12 @@ def test_weights_of_the_two_branches(task: PanopticTask, batch: Batch) -> None:
 
 
 def test_images_without_things_learn(task: PanopticTask, batch: Batch) -> None:
-    assert batch.things is not None
+    assert batch.instances is not None
     empty = [
-        replace(t, boxes=t.boxes[:0], classes=t.classes[:0], crowd=t.crowd[:0], bits=t.bits[:0]) for t in batch.things
+        replace(t, boxes=t.boxes[:0], classes=t.classes[:0], crowd=t.crowd[:0], bits=t.bits[:0])
+        for t in batch.instances
     ]
-    terms = task(replace(batch, things=tuple(empty)))
+    terms = task(replace(batch, instances=tuple(empty)))
     assert terms["mask"] == terms["box"] == terms["rpn_box"] == 0 < terms["class"]
     sum(terms.values()).backward()
     assert [n for n, p in task.model.named_parameters() if p.grad is None] == []  # or ranks would wait for it
@@ -88,7 +89,7 @@ def test_images_without_things_learn(task: PanopticTask, batch: Batch) -> None:
 
 def test_a_batch_of_a_semantic_data_set_is_refused(task: PanopticTask, batch: Batch) -> None:
     with pytest.raises(ValueError, match="panoptic=True"):
-        task(replace(batch, things=None))
+        task(replace(batch, instances=None))
 
 
 def test_channels_of_the_semantic_branch(task: PanopticTask) -> None:

@@ -16,12 +16,12 @@ from panfpn.benchmark.settings import table_for, without_weights
 from panfpn.build import resolve, resolve_device
 from panfpn.config import TrainConfig
 from panfpn.data.dataset import SceneDataset
-from panfpn.data.targets import things_of
+from panfpn.data.targets import instances_of
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.train import check_batch
 from panfpn.engine.trainer import Trainer
 from panfpn.labels import IGNORE, LabelTable
-from panfpn.types import Batch, Segments, Things
+from panfpn.types import Batch, Instances, Segments
 
 _THINGS = 7  # in an image of COCO, on average
 
@@ -103,18 +103,18 @@ def synthetic_batch(config: TrainConfig, table: LabelTable) -> Batch:
     batch = Batch(
         images=images.permute(0, 3, 1, 2), targets=targets, sizes=((height, width),) * count,
         names=tuple(f"random {i}" for i in range(count)),
-        things=(_things(height, width, table),) * count if config.model.architecture == "PanopticFPN" else None,
+        instances=(_things(height, width, table),) * count if config.model.architecture == "PanopticFPN" else None,
     )  # fmt: skip
     return batch.pin_memory() if config.run.device.startswith("cuda") else batch
 
 
-def _things(height: int, width: int, table: LabelTable) -> Things:
+def _things(height: int, width: int, table: LabelTable) -> Instances:
     """A row of filled boxes, about as many and as large as COCO's."""
     classes = np.flatnonzero([c.thing for c in table.classes]).astype(np.int16)
     index = np.full((height, width), IGNORE, np.int16)
     for k in range(_THINGS):
         index[height // 4 : height // 2, k * width // _THINGS + 1 : (k + 1) * width // _THINGS] = k
-    return things_of(Segments(
+    return instances_of(Segments(
         index=index, classes=classes[np.arange(_THINGS) % len(classes)], crowd=np.zeros(_THINGS, bool),
         ids=np.arange(1, _THINGS + 1),
     ), table)  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from panfpn.data.dataset import Dataset
-from panfpn.data.targets import things_of
+from panfpn.data.targets import instances_of
 from panfpn.data.transforms import TrainTransform, cut, padded
 from panfpn.types import Batch, Sample, Segments
 
@@ -60,11 +60,11 @@ class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
                 image, segments = cut(image, target, geometry)
                 image = self.transform.recolored(image, rng)
                 outlines = getattr(self.dataset, "outlines", None)
-                things = (
-                    things_of(segments, self.dataset.table) if outlines is None
-                    else outlines.things(index, target.shape, geometry, segments.shape)
+                instances = (
+                    instances_of(segments, self.dataset.table) if outlines is None
+                    else outlines.instances(index, target.shape, geometry, segments.shape)
                 )  # fmt: skip
-                return Sample(image=image, target=segments.labels, name=name, segments=segments, things=things)
+                return Sample(image=image, target=segments.labels, name=name, segments=segments, instances=instances)
             image, target = self.transform(image, target, rng)
         except ValueError as error:
             return error
@@ -101,14 +101,16 @@ class _Collate:
             good.append(sample)
         size = self.size or (_grown(s.target.shape[0] for s in good), _grown(s.target.shape[1] for s in good))
         pairs = [padded(s.image, s.target, size) for s in good]
-        things = tuple(s.things for s in good if s.things is not None)
+        instances = tuple(s.instances for s in good if s.instances is not None)
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))  # [B, H, W, 3]
+        sizes = tuple((s.target.shape[0], s.target.shape[1]) for s in good)
         return Batch(
             images=images.permute(0, 3, 1, 2),  # [B, 3, H, W], channels_last without a copy
             targets=torch.from_numpy(np.stack([target for _, target in pairs])),
-            sizes=tuple((s.target.shape[0], s.target.shape[1]) for s in good),
+            sizes=sizes,
+            extents=None if set(sizes) == {size} else torch.tensor(sizes),
             names=tuple(s.name for s in good),
-            things=things if len(things) == len(good) else None,
+            instances=instances if len(instances) == len(good) else None,
         )
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from panfpn.data.transforms import Geometry
 from panfpn.files import read_image
 from panfpn.labels import LabelTable
-from panfpn.types import Sample, Segments, Things
+from panfpn.types import Instances, Sample, Segments
 
 Ids = npt.NDArray[np.integer[Any]]
 _DENSE = 1 << 24  # ids below this (all that RGB can hold) are looked up in an array that memory backs where it is used
@@ -30,10 +30,10 @@ class SegmentSource(Protocol):
         """Where they stand."""
 
 
-class ThingSource(Protocol):
-    """Things of the images of a split, by number."""
+class InstanceSource(Protocol):
+    """Instances of the images of a split, by number."""
 
-    def things(self, index: int, size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]) -> Things:
+    def instances(self, index: int, size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]) -> Instances:
         """What a geometry shows of an image of `size` (height, width), in a crop of `shown` pixels."""
 
 
@@ -45,7 +45,7 @@ class PanopticDataset:
     images: tuple[tuple[str, Path], ...]  # (name, file), in the order of `source`
     source: SegmentSource
     panoptic: bool = True
-    outlines: ThingSource | None = None  # what training takes things from in place of the segments
+    outlines: InstanceSource | None = None  # what training takes things from in place of the segments
 
     def __len__(self) -> int:
         return len(self.images)

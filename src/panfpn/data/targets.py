@@ -1,14 +1,14 @@
-"""What the instance branch learns from. In: the segments of a crop. Out: Things, each a mask in its tight box."""
+"""What the instance branch learns from. In: the segments of a crop. Out: Instances, each a mask in its tight box."""
 
 import numpy as np
 import torch
 
 from panfpn.data.layouts.id_maps import things_in
 from panfpn.labels import LabelTable
-from panfpn.types import Segments, Things
+from panfpn.types import Instances, Segments
 
 
-def things_of(segments: Segments, table: LabelTable) -> Things:
+def instances_of(segments: Segments, table: LabelTable) -> Instances:
     """The things (crowds too) among segments [H, W], in the order of classes; those without a pixel vanish.
 
     A box reaches from a mask's first pixel to after its last. All boxes come from the runs of equal pixels in rows:
@@ -26,14 +26,14 @@ def things_of(segments: Segments, table: LabelTable) -> Things:
     first, end, place = first[order], end[order], place[order]
     begin = np.flatnonzero(np.diff(place, prepend=-1))  # [things] where the runs of each begin
     if not len(begin):
-        return no_things()
+        return no_instances()
     last = np.append(begin[1:], len(place)) - 1
     top, bottom = first[begin] // width, first[last] // width + 1
     row = first // width * width
     left, right = np.minimum.reduceat(first - row, begin), np.maximum.reduceat(end - row, begin)
     kept, boxes = place[begin], np.stack([left, top, right, bottom], 1)
     bits = [index[t:b, lo:r] == k for k, (lo, t, r, b) in zip(kept.tolist(), boxes.tolist(), strict=True)]
-    return Things(
+    return Instances(
         boxes=torch.from_numpy(boxes.astype(np.float32)),
         classes=torch.from_numpy(segments.classes[kept].astype(np.int64)),
         crowd=torch.from_numpy(segments.crowd[kept]),
@@ -41,9 +41,9 @@ def things_of(segments: Segments, table: LabelTable) -> Things:
     )
 
 
-def no_things() -> Things:
+def no_instances() -> Instances:
     """Of an image without any."""
-    return Things(
+    return Instances(
         boxes=torch.empty(0, 4), classes=torch.empty(0, dtype=torch.int64), crowd=torch.empty(0, dtype=torch.bool),
         bits=torch.empty(0, dtype=torch.uint8),
     )  # fmt: skip

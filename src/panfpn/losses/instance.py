@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torchvision.ops import box_iou
 
 from panfpn.ops.boxes import BOX_WEIGHTS, RPN_WEIGHTS, covered_share, encode_boxes
-from panfpn.types import Things
+from panfpn.types import Instances
 
 ANCHORS = 256  # sampled of an image, at most half of them on things
 _RPN_IOU = (0.3, 0.7)  # below: background; from here on: a thing
@@ -22,14 +22,14 @@ _SAMPLES = 2  # along a side of a target's pixel
 
 
 def rpn_losses(
-    anchors: torch.Tensor, logits: torch.Tensor, deltas: torch.Tensor, things: tuple[Things, ...]
+    anchors: torch.Tensor, logits: torch.Tensor, deltas: torch.Tensor, instances: tuple[Instances, ...]
 ) -> dict[str, torch.Tensor]:
     """Cross-entropy of objectness and L1 of deltas of sampled anchors, both divided by 256 · B.
 
     `anchors` [A, 4], `logits` [B, A], `deltas` [B, A, 4], `things` of each image.
     """
     objectness, steps = logits.new_zeros(()), logits.new_zeros(())
-    for own, logit, delta in zip(things, logits, deltas, strict=True):
+    for own, logit, delta in zip(instances, logits, deltas, strict=True):
         labels, matched = match_anchors(anchors, own)
         positive, negative = _drawn(labels == 1, ANCHORS // 2), labels == 0
         negative = _drawn(negative, ANCHORS - len(positive))
@@ -39,17 +39,17 @@ def rpn_losses(
         if len(positive):
             target = encode_boxes(anchors[positive], _real(own)[0][matched[positive]], RPN_WEIGHTS)
             steps = steps + (delta[positive] - target).abs().sum()
-    count = ANCHORS * len(things)
+    count = ANCHORS * len(instances)
     return {"rpn_class": objectness / count, "rpn_box": (steps + 0 * deltas.sum()) / count}
 
 
 @torch.no_grad()
-def match_anchors(anchors: torch.Tensor, things: Things) -> tuple[torch.Tensor, torch.Tensor]:
+def match_anchors(anchors: torch.Tensor, instances: Instances) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each anchor [A]: 1 on a thing, 0 on background, −1 between; and which thing that is not a crowd it is nearest.
 
     The best anchors of a thing are on it however bad they are.
     """
-    boxes, _, _ = _real(things)
+    boxes, _, _ = _real(instances)
     labels = torch.zeros(len(anchors), dtype=torch.int8, device=anchors.device)
     matched = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
     if len(boxes):
@@ -59,19 +59,19 @@ def match_anchors(anchors: torch.Tensor, things: Things) -> tuple[torch.Tensor, 
         labels[best >= _RPN_IOU[1]] = 1
         nearest = iou.max(1).values[:, None]
         labels[((iou == nearest) & (nearest > 0)).any(0)] = 1
-    _leave_crowds(labels, anchors, things, 0)
+    _leave_crowds(labels, anchors, instances, 0)
     return labels, matched
 
 
-def _real(things: Things) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _real(instances: Instances) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Boxes, classes and numbers of those that are no crowd."""
-    numbers = (~things.crowd).nonzero()[:, 0]
-    return things.boxes[numbers], things.classes[numbers], numbers
+    numbers = (~instances.crowd).nonzero()[:, 0]
+    return instances.boxes[numbers], instances.classes[numbers], numbers
 
 
-def _leave_crowds(labels: torch.Tensor, boxes: torch.Tensor, things: Things, background: int) -> None:
+def _leave_crowds(labels: torch.Tensor, boxes: torch.Tensor, instances: Instances, background: int) -> None:
     """Turn background [N] that lies in a crowd to −1, in place."""
-    crowds = things.boxes[things.crowd]
+    crowds = instances.boxes[instances.crowd]
     if len(crowds):
         labels[(labels == background) & (covered_share(boxes, crowds) > _CROWDED).any(1)] = -1
 
@@ -95,32 +95,32 @@ class BoxSample:
 
 
 @torch.no_grad()
-def sample_boxes(proposals: torch.Tensor, things: Things, count: int) -> BoxSample:
+def sample_boxes(proposals: torch.Tensor, instances: Instances, count: int) -> BoxSample:
     """`count` of the proposals [N, 4] and the true boxes, at most a quarter of them on things (IoU from 0.5 on)."""
-    boxes, classes, numbers = _real(things)
+    boxes, classes, numbers = _real(instances)
     proposals = torch.cat([proposals, boxes])
     labels = torch.full((len(proposals),), -2, dtype=torch.int64, device=proposals.device)  # −2: background
     matched = torch.zeros_like(labels)
     if len(boxes):
         best, matched = box_iou(boxes, proposals).max(0)
         labels = torch.where(best >= _BOX_IOU, classes[matched], labels)
-    _leave_crowds(labels, proposals, things, -2)
+    _leave_crowds(labels, proposals, instances, -2)
     positive = _drawn(labels >= 0, int(count * _THINGS_SHARE))
     chosen = torch.cat([positive, _drawn(labels == -2, count - len(positive))])
     return BoxSample(
         boxes=proposals[chosen],
         labels=labels[chosen].clamp(min=-1),
         targets=boxes[matched[positive]],
-        masks=mask_targets(things, numbers[matched[positive]], proposals[positive]),
+        masks=mask_targets(instances, numbers[matched[positive]], proposals[positive]),
     )
 
 
-def mask_targets(things: Things, numbers: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+def mask_targets(instances: Instances, numbers: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     """The masks of things `numbers` [F] as seen in boxes [F, 4]: float32 [F, 28, 28], 1 where half is theirs.
 
     Half of 2 × 2 bilinear samples a target's pixel; detectron2 takes more in boxes above 56 pixels.
     """
-    left, top, right, bottom = things.boxes.long().T
+    left, top, right, bottom = instances.boxes.long().T
     width, height = right - left, bottom - top
     start = (width * height).cumsum(0) - width * height
     step = torch.arange(MASK_TARGET * _SAMPLES, device=boxes.device).add(0.5) / (MASK_TARGET * _SAMPLES)
@@ -136,7 +136,7 @@ def mask_targets(things: Things, numbers: torch.Tensor, boxes: torch.Tensor) -> 
             place = start[numbers, None, None] + row[:, :, None] * width[numbers, None, None] + column[:, None]
             inside = inside_rows[:, :, None] & inside_columns[:, None]
             share = row_share[:, :, None] * column_share[:, None] * inside
-            total += things.bits[place.where(inside, 0)] * share if len(things.bits) else 0
+            total += instances.bits[place.where(inside, 0)] * share if len(instances.bits) else 0
     return (F.avg_pool2d(total[:, None], _SAMPLES)[:, 0] >= 0.5).float()
 
 

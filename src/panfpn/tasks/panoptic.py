@@ -58,19 +58,19 @@ class PanopticTask(Task):
 
         ValueError for a batch without things (of a data set that was not opened as panoptic).
         """
-        if batch.things is None:
+        if batch.instances is None:
             raise ValueError("this batch has no things; open its data set with panoptic=True")
         maps: DenseMaps = self.learn(batch.images, batch.sizes)
         targets = self._channels(batch.targets)
         terms = self.loss(without_padding(maps.semantic, batch), targets, pixels=pixels, share=share)
         found = candidates(maps.objectness, maps.deltas, self.model.anchor_scale)
         instance = rpn_losses(
-            torch.cat(found.boxes), torch.cat(found.logits, 1), torch.cat(found.deltas, 1), batch.things
+            torch.cat(found.boxes), torch.cat(found.logits, 1), torch.cat(found.deltas, 1), batch.instances
         )
         per_level, total = _TRAIN_PROPOSALS
         samples = [
-            sample_boxes(propose(found, i, size, per_level=per_level, total=total)[0], things, self.rois)
-            for i, (size, things) in enumerate(zip(batch.sizes, batch.things, strict=True))
+            sample_boxes(propose(found, i, size, per_level=per_level, total=total)[0], instances, self.rois)
+            for i, (size, instances) in enumerate(zip(batch.sizes, batch.instances, strict=True))
         ]
         instance |= self._box_and_mask_losses(maps.pyramid, samples)
         return terms | {name: self.instance_weight * share * value for name, value in instance.items()}

@@ -14,10 +14,10 @@ from panfpn.config import Data, TrainConfig
 from panfpn.data import TrainTransform, train_loader
 from panfpn.data.layouts.coco_outlines import CocoOutlines, rasterised, read_outlines
 from panfpn.data.loader import DrawSampler
-from panfpn.data.targets import things_of
+from panfpn.data.targets import instances_of
 from panfpn.data.transforms import Geometry, cut
 from panfpn.labels import LabelTable
-from panfpn.types import Segments, Things
+from panfpn.types import Instances, Segments
 
 TABLE = LabelTable.named("coco_panoptic")
 
@@ -26,12 +26,12 @@ def whole(size: tuple[int, int]) -> Geometry:
     return Geometry(size=size, window=(0, 0, *size))
 
 
-def painted(things: Things, size: tuple[int, int]) -> list[np.ndarray]:
+def painted(instances: Instances, size: tuple[int, int]) -> list[np.ndarray]:
     """Each thing's mask in the whole crop."""
     found, place = [], 0
-    for left, top, right, bottom in things.boxes.long().tolist():
+    for left, top, right, bottom in instances.boxes.long().tolist():
         mask, count = np.zeros(size, np.bool_), (bottom - top) * (right - left)
-        mask[top:bottom, left:right] = things.bits[place : place + count].reshape(bottom - top, right - left).numpy()
+        mask[top:bottom, left:right] = instances.bits[place : place + count].reshape(bottom - top, right - left).numpy()
         found.append(mask)
         place += count
     return found
@@ -94,13 +94,13 @@ def test_outlines_overlap(tmp_path: Path) -> None:
         {"segmentation": {"size": [20, 30], "counts": [41, 3, 556]}, "iscrowd": 1},
         {"segmentation": [[90, 90, 99, 90, 99, 99]]},
     ])  # fmt: skip
-    things = found.things(1, (20, 30), whole((20, 30)), (20, 30))
-    assert things.classes.tolist() == [0, 0, 2] and things.crowd.tolist() == [False, True, False]
-    assert things.boxes.tolist() == [[5, 0, 22, 15], [2, 1, 3, 4], [0, 0, 10, 10]]
-    masks = painted(things, (20, 30))
+    instances = found.instances(1, (20, 30), whole((20, 30)), (20, 30))
+    assert instances.classes.tolist() == [0, 0, 2] and instances.crowd.tolist() == [False, True, False]
+    assert instances.boxes.tolist() == [[5, 0, 22, 15], [2, 1, 3, 4], [0, 0, 10, 10]]
+    masks = painted(instances, (20, 30))
     assert [int(mask.sum()) for mask in masks] == [104, 3, 100] and int((masks[0] & masks[2]).sum()) == 25
     for nothing in (0, 2):
-        assert len(found.things(nothing, (20, 30), whole((20, 30)), (20, 30)).classes) == 0
+        assert len(found.instances(nothing, (20, 30), whole((20, 30)), (20, 30)).classes) == 0
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -120,12 +120,12 @@ def test_the_same_geometry_as_the_pixels(size: tuple[int, int], flip: bool, tmp_
     window = size[0] // 8, size[1] // 7, size[0] * 3 // 4, size[1] * 3 // 4
     geometry = Geometry(size=size, window=window, flip=flip)
     shown = cut(np.zeros((40, 60, 3), np.uint8), segments, geometry)[1]
-    things, wanted = found.things(1, (40, 60), geometry, shown.shape), things_of(shown, TABLE)
-    assert things.crowd.tolist() == wanted.crowd.tolist() == [False, True]
-    one, other = painted(things, shown.shape), painted(wanted, shown.shape)
+    instances, wanted = found.instances(1, (40, 60), geometry, shown.shape), instances_of(shown, TABLE)
+    assert instances.crowd.tolist() == wanted.crowd.tolist() == [False, True]
+    one, other = painted(instances, shown.shape), painted(wanted, shown.shape)
     assert np.array_equal(one[1], other[1])
     assert (one[0] & other[0]).sum() / (one[0] | other[0]).sum() > (0.999 if size == (40, 60) else 0.93)
-    assert (things.boxes - wanted.boxes).abs().max() <= 1
+    assert (instances.boxes - wanted.boxes).abs().max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_refused(annotation: dict[str, Any], sentence: str, tmp_path: Path) -> N
 def test_run_lengths_that_do_not_fill_the_image(tmp_path: Path) -> None:
     found = written(tmp_path, [{"segmentation": {"size": [20, 30], "counts": [7, 7]}}])
     with pytest.raises(ValueError, match="run lengths of a crowd fill 14 pixels of an image of 30×20"):
-        found.things(1, (20, 30), whole((20, 30)), (20, 30))
+        found.instances(1, (20, 30), whole((20, 30)), (20, 30))
 
 
 def test_training_on_outlines(shared: Path, tmp_path: Path) -> None:
@@ -171,10 +171,10 @@ def test_training_on_outlines(shared: Path, tmp_path: Path) -> None:
     assert len(val) == 27 and val.read(0).segments is not None
     transform = TrainTransform(crop=None, ratio=(1.0, 1.0), flip=0.0, photometric=0.0)
     batch = next(train_loader(train, transform, DrawSampler(steps=range(1), batch_size=2), seed=0, num_workers=0))
-    for things in batch.things or ():
-        assert things.classes.tolist() == [0] and things.boxes.tolist() == [[10, 10, 100, 100]]
-        assert int(things.bits.sum()) == 90 * 91 // 2
-    assert batch.things is not None and torch.is_tensor(batch.images)
+    for instances in batch.instances or ():
+        assert instances.classes.tolist() == [0] and instances.boxes.tolist() == [[10, 10, 100, 100]]
+        assert int(instances.bits.sum()) == 90 * 91 // 2
+    assert batch.instances is not None and torch.is_tensor(batch.images)
 
 
 def test_only_coco_has_outlines() -> None:

@@ -1,4 +1,4 @@
-"""Instances as COCO draws them. In: instances_SPLIT.json, polygons and run lengths. Out: the Things of a crop.
+"""Instances as COCO draws them. In: instances_SPLIT.json, polygons and run lengths. Out: the Instances of a crop.
 
 Unlike segments, outlines overlap and have no pixels of their own: they are moved to the crop and rasterised there once.
 """
@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from panfpn.data.targets import no_things
+from panfpn.data.targets import no_instances
 from panfpn.data.transforms import Geometry, cut_map, source_window
 from panfpn.files import read_json
 from panfpn.labels import LabelTable
-from panfpn.types import Things
+from panfpn.types import Instances
 
 Bits = npt.NDArray[np.bool_]
 
@@ -32,7 +32,7 @@ class CocoOutlines:
     places: npt.NDArray[np.int64]  # [polygons + 1] where the numbers of each begin
     numbers: npt.NDArray[np.float32]  # x, y, x, y, … of a polygon in pixels of its image; lengths of runs, by columns
 
-    def things(self, index: int, size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]) -> Things:
+    def instances(self, index: int, size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]) -> Instances:
         """What a geometry shows of the instances of an image of `size`, in a crop of `shown` pixels.
 
         ValueError for run lengths that do not fill the image.
@@ -51,8 +51,8 @@ class CocoOutlines:
                 bits.append(mask[top:bottom, left:right].ravel())
                 kept.append(i)
         if not kept:
-            return no_things()
-        return Things(
+            return no_instances()
+        return Instances(
             boxes=torch.from_numpy(np.array(boxes, np.float32)),
             classes=torch.from_numpy(self.classes[kept].astype(np.int64)),
             crowd=torch.from_numpy(self.crowd[kept]),
