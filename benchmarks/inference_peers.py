@@ -24,8 +24,8 @@ from page import add_options, publish
 from peers.side import Peer, alternate, memory_cells, peak, timing_row
 from sklearn.datasets import load_sample_image
 
+from panfpn.data.images import read_image
 from panfpn.deploy.runtime import ENGINES
-from panfpn.files import read_image
 from panfpn.labels import LabelTable
 
 MMSEG, LIMIT = "mmsegmentation", 1e-4

@@ -23,8 +23,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from panfpn import files
-from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack, train_loader, write_pack
+from panfpn.data import Dataset, TrainTransform, images, open_dataset, open_pack, train_loader, write_pack
 from panfpn.data.loader import DrawSampler
 
 IMAGES, ROUNDS, SAMPLES, NOISE = 10, 9, 24, 0.7
@@ -60,7 +59,7 @@ def own_side(dataset: Dataset, decoder: Callable[[], object]) -> Callable[[int],
 
     def run(count: int) -> float:
         nonlocal place
-        files._png_decoder = decoder
+        images._png_decoder = decoder
         sampler = DrawSampler(steps=range(place, place + count), batch_size=1)
         start = time.perf_counter()
         for batch in train_loader(dataset, TRANSFORM, sampler, seed=0, num_workers=0):
@@ -82,7 +81,7 @@ def peer_side(peer: subprocess.Popen[str]) -> Callable[[int], float]:
 
 def compare(peer: subprocess.Popen[str], root: Path, pack: Path) -> dict[str, list[float]]:
     """Milliseconds per sample of each side in each round."""
-    png, own_decoder = open_dataset("cityscapes", root, "train"), files._png_decoder
+    png, own_decoder = open_dataset("cityscapes", root, "train"), images._png_decoder
     sides = {"mmsegmentation": peer_side(peer), "PNG, OpenCV alone": own_side(png, lambda: None)}
     if own_decoder() is not None:
         sides["PNG, kornia-rs"] = own_side(png, own_decoder)

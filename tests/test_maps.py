@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from panfpn.data.images import decode_ids, read_image, read_mask
 from panfpn.draw import overlay, segment_colors
-from panfpn.files import decode_ids, read_bytes, read_image, read_mask
+from panfpn.files import read_bytes
 from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.maps import PanopticMap, Segment, SemanticMap
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from side import cpu_seconds, serve
 
+from panfpn.data.images import decode_ids
 from panfpn.data.segments import places_of
-from panfpn.files import decode_ids, read_bytes, read_json
+from panfpn.files import read_bytes, read_json
 from panfpn.metrics import PanopticQuality
 from panfpn.types import Segments
 

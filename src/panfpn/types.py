@@ -17,6 +17,7 @@ from panfpn.maps import Detections, PanopticMap, Segment, Segments, SemanticMap
 __all__ = [
     "Batch",
     "Detections",
+    "Example",
     "Instances",
     "PanopticMap",
     "Preprocess",
@@ -94,12 +95,22 @@ class Batch:
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        things = self.instances
         return replace(
             self, images=change(self.images), targets=change(self.targets),
             extents=None if self.extents is None else change(self.extents),
-            instances=None if things is None else tuple(t.each(change) for t in things),
+            instances=None if self.instances is None else tuple(one.each(change) for one in self.instances),
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Example:
+    """One image with its prediction and the target, for a report: both train ids [H, W] (IGNORE: none), or segments."""
+
+    name: str
+    image: npt.NDArray[np.uint8]  # [H, W, 3] RGB
+    prediction: npt.NDArray[np.integer] | Segments
+    target: npt.NDArray[np.int16] | Segments
+    score: float  # of this image alone: mIoU or PQ
 
 
 def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

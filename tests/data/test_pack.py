@@ -20,8 +20,9 @@ from panfpn.build import build_dataset, build_datasets
 from panfpn.cli import main
 from panfpn.config import Data, TrainConfig
 from panfpn.data import Dataset, TrainTransform, check_pack, open_dataset, open_pack, pack, train_loader, write_pack
+from panfpn.data.images import read_image
 from panfpn.data.loader import DrawSampler
-from panfpn.files import read_image, write_json
+from panfpn.files import write_json
 
 SPLITS = ("train", "val")
 

@@ -15,9 +15,10 @@ from panfpn.build import build_task
 from panfpn.cli import main
 from panfpn.config import Model, TrainConfig
 from panfpn.data.dataset import scenes_table
+from panfpn.data.images import decode_ids, read_image, read_mask
 from panfpn.deploy.inputs import Inputs, Source
 from panfpn.deploy.predictor import Failure, predict_to_folder
-from panfpn.files import decode_ids, read_bytes, read_image, read_json, read_mask
+from panfpn.files import read_bytes, read_json
 from panfpn.types import PanopticMap
 from panfpn.weights.release import default_model, write_release
 

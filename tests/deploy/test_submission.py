@@ -14,9 +14,10 @@ import torch
 from panfpn import build
 from panfpn.cli import main
 from panfpn.config import Model, TrainConfig
+from panfpn.data.images import decode_ids, read_image, read_mask
 from panfpn.deploy.predictor import Predictor, predict_to_folder
 from panfpn.deploy.submission import FORMATS, PanopticSubmission, Submission, submission_for
-from panfpn.files import decode_ids, read_bytes, read_image, read_json, read_mask, write_json
+from panfpn.files import read_bytes, read_json, write_json
 from panfpn.labels import LabelTable
 from panfpn.types import PanopticMap
 from panfpn.weights.release import write_release

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panfpn.files import read_mask
+from panfpn.data.images import read_mask
 from panfpn.labels import IGNORE, LabelTable
 from panfpn.metrics import AveragePrecision, ConfusionMatrix, PanopticQuality, PanopticScores
 from panfpn.types import Segments

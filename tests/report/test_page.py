@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from panfpn.files import decode_image
+from panfpn.data.images import decode_image
 from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.metrics import ConfusionMatrix, PanopticQuality, SemanticScores
 from panfpn.report.figures import Line, colored, line_chart, panels, smooth, thin

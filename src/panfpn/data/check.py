@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from panfpn.data.dataset import Dataset, open_dataset
+from panfpn.data.images import IMAGE_SUFFIXES, decode_ids, read_image
 from panfpn.data.layouts.coco import CocoFiles, cityscapes_files, coco_files, files_below, listing_problems, unlisted
 from panfpn.data.segments import different_sizes, places_of
-from panfpn.files import IMAGE_SUFFIXES, decode_ids, is_hidden, read_bytes, read_image, read_json
+from panfpn.files import is_hidden, read_bytes, read_json
 from panfpn.labels import LabelTable
 from panfpn.progress import progress_bar
 from panfpn.types import RawMask

@@ -11,12 +11,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.data.images import decode_image, decode_mask
 from panfpn.data.layouts.coco import cityscapes_files, coco_files, open_coco
 from panfpn.data.layouts.id_maps import CityscapesSegments, FolderSegments, check_one_thing
 from panfpn.data.layouts.listing import listed, paired
 from panfpn.data.scenes import CLASSES, Scene, draw_scene
 from panfpn.data.segments import PanopticDataset, different_sizes
-from panfpn.files import decode_image, decode_mask, read_bytes
+from panfpn.files import read_bytes
 from panfpn.labels import LabelClass, LabelTable
 from panfpn.types import RawMask, Sample, Segments
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.data.images import read_image
 from panfpn.data.transforms import Geometry
-from panfpn.files import read_image
 from panfpn.labels import LabelTable
 from panfpn.types import Instances, Sample, Segments
 

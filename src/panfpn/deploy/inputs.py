@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.files import IMAGE_SUFFIXES, decode_image, is_hidden, read_image
+from panfpn.data.images import IMAGE_SUFFIXES, decode_image, read_image
+from panfpn.files import is_hidden
 
 WRITTEN_SUFFIXES = (".png", ".jpg", ".json")  # of results
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from panfpn.data import check_dataset, open_dataset
-from panfpn.files import read_mask, rgb_to_ids
+from panfpn.data.images import read_mask
+from panfpn.files import rgb_to_ids
 from panfpn.labels import IGNORE, LabelTable
 
 PERSON, SKY = {"id": 1, "name": "person", "isthing": 1}, {"id": 187, "name": "sky-other-merged", "isthing": 0}

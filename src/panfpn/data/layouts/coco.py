@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.data.images import decode_ids
 from panfpn.data.layouts.coco_outlines import read_outlines
 from panfpn.data.segments import Ids, PanopticDataset, first_pixel, places_of, present_ids
-from panfpn.files import decode_ids, read_bytes, read_json
+from panfpn.files import read_bytes, read_json
 from panfpn.labels import LabelTable
 from panfpn.types import Segments
 

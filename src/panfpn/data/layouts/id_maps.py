@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.data.images import decode_ids, decode_mask
 from panfpn.data.segments import Ids, check_count, different_sizes, first_pixel, places_of, present_ids
-from panfpn.files import decode_ids, decode_mask, read_bytes
+from panfpn.files import read_bytes
 from panfpn.labels import IGNORE, LabelTable
 from panfpn.types import Segments
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from panfpn.files import IMAGE_SUFFIXES, is_hidden
+from panfpn.data.images import IMAGE_SUFFIXES
+from panfpn.files import is_hidden
 
 
 def listed(folder: Path, wanted: Callable[[Path], bool] = lambda _: True) -> dict[str, Path]:

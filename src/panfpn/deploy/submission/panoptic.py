@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.data.images import decode_ids, read_image
 from panfpn.data.layouts.coco import classes_by_category, record_problems, unlisted
 from panfpn.data.layouts.id_maps import CityscapesSegments
 from panfpn.data.segments import places_of
 from panfpn.deploy.submission.names import beside, cityscapes_frame, unique
-from panfpn.files import decode_ids, ids_to_rgb, read_bytes, read_image, read_json, write_image, write_json
+from panfpn.files import ids_to_rgb, read_bytes, read_json, write_image, write_json
 from panfpn.labels import LabelTable
 from panfpn.metrics import PanopticQuality, PanopticScores
 from panfpn.types import PanopticMap, Segments

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from panfpn.data.images import read_image, read_mask
 from panfpn.deploy.submission.names import beside, cityscapes_frame, unique
-from panfpn.files import read_image, read_mask
 from panfpn.labels import LabelTable
 from panfpn.metrics import ConfusionMatrix, SemanticScores
 
