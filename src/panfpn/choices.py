@@ -1,0 +1,83 @@
+"""What can be chosen by name: one dict a setting, name -> "module:object".
+
+A new layout, loss, engine, … is its file and its line here: the types of the settings, the choices of the command line,
+help and error texts derive from these dicts. Nothing is imported before it is chosen.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+ARCHITECTURES = {
+    "SemanticFPN": "panfpn.tasks.semantic:SemanticTask",
+    "PanopticFPN": "panfpn.tasks.panoptic:PanopticTask",
+}
+LAYOUTS = {
+    "cityscapes": "panfpn.data.layouts.cityscapes:open_split",
+    "ade20k": "panfpn.data.layouts.ade20k:open_split",
+    "camvid": "panfpn.data.layouts.camvid:open_split",
+    "coco_panoptic": "panfpn.data.layouts.coco:open_split",
+    "folder": "panfpn.data.layouts.folder:open_split",
+    "scenes": "panfpn.data.layouts.scenes:open_split",
+}
+LOSSES = {
+    "cross_entropy": "panfpn.losses.semantic:cross_entropy",
+    "ohem": "panfpn.losses.semantic:ohem",
+    "dice": "panfpn.losses.semantic:dice",
+    "lovasz": "panfpn.losses.semantic:lovasz",
+    "focal": "panfpn.losses.semantic:focal",
+}
+OPTIMIZERS = {
+    "sgd": "panfpn.engine.optim:sgd",
+    "adamw": "panfpn.engine.optim:adamw",
+}
+SCHEDULES = {
+    "poly": "panfpn.engine.optim:poly",
+    "cosine": "panfpn.engine.optim:cosine",
+    "step": "panfpn.engine.optim:step",
+    "constant": "panfpn.engine.optim:constant",
+}
+ENGINES = {
+    "torch": "panfpn.deploy.runtime:TorchRuntime",
+    "openvino": "panfpn.deploy.runtime:OpenVINORuntime",
+    "onnxruntime": "panfpn.deploy.runtime:ONNXRuntime",
+}
+PROTOCOLS = {
+    "mmseg": "panfpn.metrics.protocols:mmseg",
+    "detectron2": "panfpn.metrics.protocols:detectron2",
+    "cityscapes": "panfpn.metrics.protocols:cityscapes",
+    "hf": "panfpn.metrics.protocols:hf",
+    "smp": "panfpn.metrics.protocols:smp",
+}
+LOGGERS = {
+    "tensorboard": "panfpn.engine.loggers.tensorboard:TensorBoardLogger",
+    "wandb": "panfpn.engine.loggers.wandb:WandbLogger",
+    "mlflow": "panfpn.engine.loggers.mlflow:MLflowLogger",
+}
+SUBMISSIONS = {
+    "cityscapes": "panfpn.deploy.submission.semantic:Submission",
+    "ade20k": "panfpn.deploy.submission.semantic:Submission",
+    "coco-panoptic": "panfpn.deploy.submission.panoptic:PanopticSubmission",
+    "cityscapes-panoptic": "panfpn.deploy.submission.panoptic:PanopticSubmission",
+}
+WRITERS = {
+    "SemanticFPN": "panfpn.weights.interop.mmseg:write_mmseg",
+    "PanopticFPN": "panfpn.weights.interop.detectron2:write_detectron2",
+}
+
+
+def lookup(choices: Mapping[str, str], name: str, key: str) -> Any:
+    """The object that `name` stands for; ValueError says that setting `key` has no such choice, and which it has."""
+    if name not in choices:
+        raise ValueError(no_choice(key, name, choices))
+    module, _, attribute = choices[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def no_choice(key: str, value: object, choices: Iterable[object]) -> str:
+    """The sentence for a setting `key` with a value that is none of the choices; it names the nearest."""
+    names = [str(name) for name in choices]
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}? (choices: {', '.join(names)})" if near else f"choose from {', '.join(names)}"
+    return f"{key} is {value!r}; {hint}"
