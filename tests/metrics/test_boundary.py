@@ -154,3 +154,25 @@ def test_wrong_settings_and_sizes_are_refused() -> None:
         BoundaryCounts(2, trimap_width=0)
     with pytest.raises(ValueError, match=r"prediction \(2, 3\) and truth \(3, 2\) have different sizes"):
         BoundaryCounts(2).update(np.zeros((2, 3), int), np.zeros((3, 2), int))
+
+
+def test_no_number_is_put_into_a_type_that_cannot_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy from 2.5 on refuses -1 beside the uint8 of a predicted map; this refuses it on every numpy."""
+    where = np.where
+
+    def strict(condition: np.ndarray, *values: np.ndarray | int) -> object:
+        types = [value.dtype for value in values if isinstance(value, np.ndarray) and value.dtype.kind in "iu"]
+        for value in values:
+            if type(value) is int and types:
+                np.array(value, np.result_type(*types))  # OverflowError
+        return where(condition, *values)
+
+    labels = np.array([[0, 1, 1, 2]], np.uint8)
+    target = np.array([[0, 1, IGNORE, 9]], np.int16)
+    with pytest.raises(OverflowError):
+        strict(labels > 0, labels, IGNORE)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "where", strict)
+        counts = BoundaryCounts(3)
+        counts.update(labels, target)
+    assert counts.counts[:2].tolist() == [[1, 1, 0], [1, 1, 1]]

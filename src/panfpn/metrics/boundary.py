@@ -47,15 +47,16 @@ class BoundaryCounts:
             return
         classes = self.counts.shape[1]
         true = fold(target, IGNORE, classes).astype(np.int16)  # [H, W]
-        seen = true != IGNORE
-        found = np.where(seen, fold(labels, 0, classes), IGNORE).astype(np.int16)
+        labelled = true != IGNORE
+        # int16 on both sides: numpy does not put -1 into the uint8 of a prediction
+        predicted = np.where(labelled, fold(labels, 0, classes).astype(np.int16), np.int16(IGNORE))  # [H, W]
         width = max(1, round(self.ratio * math.hypot(*target.shape)))
-        true_edge, found_edge = seen & _boundary(true, width), seen & _boundary(found, width)
-        shared = self._count(true[true_edge & found_edge & (true == found)])
-        union = self._count(true[true_edge]) + self._count(found[found_edge]) - shared
-        band = seen & _near_change(true, self.trimap_width)
-        hits = self._count(true[band & (true == found)])
-        self.counts += np.stack([shared, union, hits, self._count(found[band]), self._count(true[band])])
+        true_edge, predicted_edge = labelled & _boundary(true, width), labelled & _boundary(predicted, width)
+        shared = self._count(true[true_edge & predicted_edge & (true == predicted)])
+        union = self._count(true[true_edge]) + self._count(predicted[predicted_edge]) - shared
+        band = labelled & _near_change(true, self.trimap_width)
+        hits = self._count(true[band & (true == predicted)])
+        self.counts += np.stack([shared, union, hits, self._count(predicted[band]), self._count(true[band])])
 
     def _count(self, values: Maps) -> Counts:
         return np.bincount(values, minlength=self.counts.shape[1] + 1)[:-1].astype(np.int64)
