@@ -25,14 +25,6 @@ def test_resolve_makes_every_open_choice_once() -> None:
     assert build.resolve(config, scenes_table()) == config  # nothing is open any more
 
 
-def test_precision_follows_the_hardware() -> None:
-    cpu = torch.device("cpu")
-    assert build.resolve_precision("float16", cpu) == "float16"
-    assert build.resolve_precision("auto", cpu) == ("bfloat16" if build._cpu_has_bfloat16() else "float32")
-    with pytest.raises(ValueError, match="precision 'half'; choose from auto, float32"):
-        build.resolve_precision("half", cpu)
-
-
 @pytest.mark.parametrize("same_classes", [True, False])
 def test_fine_tuning_takes_over_what_fits(same_classes: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)

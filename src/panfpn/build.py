@@ -1,6 +1,5 @@
 """From settings to objects: the only file that knows both. In: a configuration or a file. Out: data sets, tasks."""
 
-import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,8 @@ import torch
 
 from panfpn.config import Data, Inference, Loss, Model, TrainConfig
 from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack
-from panfpn.deploy.runtime import make_runtime
+from panfpn.deploy.runtime import engine_precisions, make_runtime
+from panfpn.device import DTYPES, describe_choice, resolve_device, resolve_precision
 from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
 from panfpn.models import Backbone, PanopticFPN, SemanticFPN
@@ -20,52 +20,11 @@ from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
 from panfpn.types import Preprocess
 from panfpn.weights.release import parse_header, read_model
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of a name; auto = cuda, else mps, else cpu. ValueError for one that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not available here ({str(error).splitlines()[0]})") from error
-    return device
-
 
 def describe_runtime(task: AnyTask, precision: str) -> str:
     """What makes the predictions; `precision` as it was asked for."""
-    device = task.get_buffer("mean").device
-    chosen = next(name for name, dtype in _DTYPES.items() if dtype == task.precision)
-    runtime = f"engine {task.runtime.engine}" if task.runtime else "the plain network"
-    why = ""
-    if precision == "auto":
-        fast = resolve_precision("auto", device) == "bfloat16"
-        why = f" (auto: this {device.type} {'computes fast' if fast else 'is not faster'} in bfloat16)"
-        if fast and chosen == "float32":
-            why = f" (auto: {runtime} has no bfloat16)"
-    return f"{runtime} on {device} in {chosen}{why}"
-
-
-def resolve_precision(name: str, device: torch.device, engine: str = "torch") -> str:
-    """float32, bfloat16 or float16; auto = bfloat16 where the hardware (and the engine) computes in it."""
-    if name not in ("auto", *_DTYPES):
-        raise ValueError(f"precision {name!r}; choose from auto, {', '.join(_DTYPES)}")
-    if name != "auto":
-        return name
-    if engine == "onnxruntime":
-        return "float32"
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
-
-
-def _cpu_has_bfloat16() -> bool:
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    return bool(torch.cpu._is_avx512_bf16_supported())  # what oneDNN needs to be faster than float32
+    runner = f"engine {task.runtime.engine}" if task.runtime else "the plain network"
+    return describe_choice(runner, task.get_buffer("mean").device, task.precision, precision)
 
 
 def build_datasets(data: Data, panoptic: bool = False) -> tuple[Dataset, Dataset]:
@@ -160,7 +119,7 @@ def build_task(
     preprocess = Preprocess(mean=model.mean, std=model.std, scale=scale, size_divisor=size_divisor)
     loss = loss or Loss()
     kind = SemanticTask if isinstance(network, SemanticFPN) else PanopticTask
-    task = kind(network, table, preprocess, inference=inference, loss=build_loss(loss), precision=_DTYPES[precision])
+    task = kind(network, table, preprocess, inference=inference, loss=build_loss(loss), precision=DTYPES[precision])
     if isinstance(task, PanopticTask):
         task.instance_weight, task.rois = loss.instance, rois
     return task
@@ -227,7 +186,8 @@ def load_task(
     config, table = parse_header(header, file)
     task = build_task(
         config.model, table, scale=config.data.scale, size_divisor=config.data.size_divisor,
-        inference=config.inference, precision=resolve_precision(precision, place, engine or "torch"), load=False,
+        inference=config.inference, load=False,
+        precision=resolve_precision(precision, place, engine_precisions(engine or "torch")),
     )  # fmt: skip
     load_weights(task.model, tensors, file)
     task.to(place).to(memory_format=torch.channels_last).eval()

@@ -16,9 +16,10 @@ from panfpn import recipes
 from panfpn.benchmark.machine import measure_ceiling
 from panfpn.benchmark.memory import PeakMemory
 from panfpn.benchmark.settings import is_yaml, starting_config, table_for, test_size, without_weights
-from panfpn.build import build_task, resolve, resolve_device, resolve_precision, use_engine
+from panfpn.build import build_task, resolve, use_engine
 from panfpn.deploy.predictor import Predictor
-from panfpn.deploy.runtime import ENGINES
+from panfpn.deploy.runtime import ENGINES, engine_precisions
+from panfpn.device import resolve_device, resolve_precision
 from panfpn.tasks import AnyTask, view_sizes, window_starts
 
 Size = tuple[int, int]  # height, width
@@ -149,7 +150,7 @@ def make_predictor(job: InferenceJob) -> Predictor:
     config = config.changed(
         model__num_classes=None,
         run__device=str(job.place),
-        train__precision=resolve_precision(job.precision, job.place, job.engine),
+        train__precision=resolve_precision(job.precision, job.place, engine_precisions(job.engine)),
     )
     config = resolve(config, table)
     task = build_task(

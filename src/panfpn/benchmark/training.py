@@ -13,10 +13,11 @@ import torch
 from panfpn.benchmark.machine import synchronize
 from panfpn.benchmark.memory import PeakMemory
 from panfpn.benchmark.settings import table_for, without_weights
-from panfpn.build import resolve, resolve_device
+from panfpn.build import resolve
 from panfpn.config import TrainConfig
 from panfpn.data.dataset import SceneDataset
 from panfpn.data.targets import instances_of
+from panfpn.device import resolve_device
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.train import check_batch
 from panfpn.engine.trainer import Trainer

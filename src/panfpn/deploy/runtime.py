@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from panfpn.device import PRECISIONS
 from panfpn.models.depthwise import DepthwiseConv2d
 from panfpn.models.pixels import PixelNetwork
 
@@ -53,10 +54,19 @@ def make_runtime(
     return ONNXRuntime(network, precision)
 
 
+def engine_precisions(engine: str) -> tuple[str, ...]:
+    """What the engine computes in; ValueError for an unknown one."""
+    classes: dict[str, Any] = {"torch": TorchRuntime, "openvino": OpenVINORuntime, "onnxruntime": ONNXRuntime}
+    if engine not in classes:
+        raise ValueError(f"engine {engine!r}; choose from {', '.join(ENGINES)}")
+    precisions: tuple[str, ...] = classes[engine].precisions
+    return precisions
+
+
 class TorchRuntime:
     """torch with what training cannot have: batch norm folded into convolutions, weights in the precision at hand."""
 
-    engine = "torch"
+    engine, precisions = "torch", PRECISIONS
 
     def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
         self.network, self.precision = _folded(network, precision), precision
@@ -150,7 +160,7 @@ class OpenVINORuntime:
     which serves a folder of equal images; others share one.
     """
 
-    engine, compiled = "openvino", True
+    engine, compiled, precisions = "openvino", True, ("float32", "bfloat16")
 
     def __init__(self, network: PixelNetwork, precision: torch.dtype) -> None:
         kinds = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -183,7 +193,7 @@ class OpenVINORuntime:
 class ONNXRuntime:
     """ONNX Runtime on the CPU, in float32."""
 
-    engine, compiled = "onnxruntime", True
+    engine, compiled, precisions = "onnxruntime", True, ("float32",)
 
     def __init__(self, network: PixelNetwork, precision: torch.dtype) -> None:
         if precision != torch.float32:

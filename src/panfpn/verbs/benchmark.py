@@ -76,7 +76,7 @@ def _run_inference(arguments: list[str]) -> int:
     check_json(options.json, "figures")
     from panfpn.benchmark import InferenceJob, in_child, measure_inference
     from panfpn.benchmark.tables import document, inference_rows, print_rows
-    from panfpn.build import resolve_precision
+    from panfpn.device import resolve_precision
     from panfpn.files import write_json
     from panfpn.weights.zoo import PUBLISHED
 
@@ -156,7 +156,7 @@ def _run_train(arguments: list[str]) -> int:
     ]
     check_json(jobs[0].json, "figures")
     from panfpn.benchmark.tables import document, print_rows, training_rows
-    from panfpn.build import resolve_device
+    from panfpn.device import resolve_device
     from panfpn.files import write_json
 
     device = resolve_device(jobs[0].config.run.device)
