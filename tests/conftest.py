@@ -1,7 +1,7 @@
 """What every test needs: few threads, real data where it is, and small data sets where it is not."""
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from fake_cuda import FakeCuda
 from panfpn.config import Inference, Model, TrainConfig
 from panfpn.engine import train
 from panfpn.engine.trainer import Trainer
@@ -138,6 +139,13 @@ def panoptic_map() -> Callable[..., PanopticMap]:
 def fake_panoptic_task() -> type[FakePanopticTask]:
     """`FakePanopticTask`."""
     return FakePanopticTask
+
+
+@pytest.fixture
+def fake_cuda() -> Iterator[FakeCuda]:
+    """A CUDA device that is not there (see tests/fake_cuda), for the time of the test."""
+    with FakeCuda() as gpu:
+        yield gpu
 
 
 @pytest.fixture
