@@ -24,21 +24,28 @@ from panfpn.weights.interop.mmseg import mmseg_name
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
 cv2.setNumThreads(1)
 
-SHARED = Path(__file__).parents[2] / "shared"
+GOLDEN = Path(__file__).parent / "golden"
+SHARED = Path(__file__).parents[2] / "shared"  # real data, on machines of the developers: none of it is needed
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data and golden values beside the repository; tests that need it are skipped without it."""
+    """The folder of real data beside the repository; tests that look at it are skipped without it."""
     if not SHARED.is_dir():
-        pytest.skip("real data lie in ../shared, which is not here")
+        pytest.skip("the folder of real data is not here")
     return SHARED
 
 
 @pytest.fixture(scope="session")
-def fill(shared: Path) -> ModuleType:
-    """`../shared/golden/fill.py`: weights, images and labels that the peers were given too."""
-    spec = importlib.util.spec_from_file_location("golden_fill", shared / "golden" / "fill.py")
+def golden_files() -> Path:
+    """tests/golden: what peers computed, and the scripts that made them compute it."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def fill() -> ModuleType:
+    """`tests/golden/fill.py`: weights, images and labels that the peers were given too."""
+    spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

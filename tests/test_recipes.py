@@ -277,8 +277,8 @@ def test_the_papers_panoptic_recipes(name: str) -> None:
     assert config.model.semantic_things == "all" and config.train.frozen_bn
 
 
-def test_the_r50_of_coco_has_detectron2s_parameters(shared: Path) -> None:
-    lines = (shared / "golden" / "detectron2_keys_r50.tsv").read_text().splitlines()
+def test_the_r50_of_coco_has_detectron2s_parameters(golden_files: Path) -> None:
+    lines = (golden_files / "detectron2_keys_r50.tsv").read_text().splitlines()
     kept = [line for line in lines if "pixel_" not in line and "anchor_generator" not in line]
     shapes = [[int(n) for n in line.split("\t")[1].strip("()").split(",") if n.strip()] for line in kept]
     theirs = sum(map(math.prod, shapes))  # statistics of norms too, as they are fixed

@@ -166,8 +166,8 @@ def test_sum_of_terms_and_split_batches() -> None:
 
 @pytest.mark.parametrize("model", ["cityscapes", "ade20k"])
 @pytest.mark.parametrize("size", ["64x128", "97x131"])
-def test_golden_losses_of_mmsegmentation(model: str, size: str, fill: ModuleType, shared: Path) -> None:
-    golden = np.load(shared / "golden" / f"mmseg_r50_{model}.npz")
+def test_golden_losses_of_mmsegmentation(model: str, size: str, fill: ModuleType, golden_files: Path) -> None:
+    golden = np.load(golden_files / f"mmseg_r50_{model}.npz")
     logits = torch.from_numpy(golden[f"{size}/logits"])
     height, width = map(int, size.split("x"))
     labels = fill.labels(height, width, logits.shape[1], 7).astype(np.int16)

@@ -235,19 +235,19 @@ def test_plain_data_that_are_no_scores_are_refused(change: dict[str, Any], messa
         SemanticScores.from_dict({k: v for k, v in data.items() if v is not None}, source="file")
 
 
-def golden_case(seed: int, fill: ModuleType, shared: Path) -> tuple[SemanticScores, dict[str, Any]]:
-    """The scores of the maps that ../shared/golden/make_mmseg.py made, and what mmsegmentation 1.2.2 said of them."""
+def golden_case(seed: int, fill: ModuleType, golden_files: Path) -> tuple[SemanticScores, dict[str, Any]]:
+    """The scores of the maps that tests/golden/make_mmseg.py made, and what mmsegmentation 1.2.2 said of them."""
     truth, found = fill.labels(90, 120, 19, seed), fill.labels(90, 120, 19, seed + 100, ignore=0)
     right = np.random.RandomState(seed).uniform(size=truth.shape) < 0.6
     found = np.where(right, np.where(truth == 255, 3, truth), found)
     truth[truth == 5] = 6  # a class that is never labelled, though it is predicted
     scores = scores_of(found, np.where(truth == 255, IGNORE, truth.astype(np.int16)), 19)
-    return scores, json.loads((shared / "golden" / "mmseg_metrics.json").read_text())[str(seed)]
+    return scores, json.loads((golden_files / "mmseg_metrics.json").read_text())[str(seed)]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_mmsegmentations_scores(seed: int, fill: ModuleType, shared: Path) -> None:
-    scores, wanted = golden_case(seed, fill, shared)
+def test_mmsegmentations_scores(seed: int, fill: ModuleType, golden_files: Path) -> None:
+    scores, wanted = golden_case(seed, fill, golden_files)
     assert np.isnan(scores.accuracy[5])
     assert scores.iou[5] == 0
     found = {
@@ -262,6 +262,6 @@ def test_mmsegmentations_scores(seed: int, fill: ModuleType, shared: Path) -> No
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_mmsegmentations_fscore(seed: int, fill: ModuleType, shared: Path) -> None:
-    scores, wanted = golden_case(seed, fill, shared)
+def test_mmsegmentations_fscore(seed: int, fill: ModuleType, golden_files: Path) -> None:
+    scores, wanted = golden_case(seed, fill, golden_files)
     assert round(100 * scores.mfscore, 2) == round(wanted["mFscore"], 2)

@@ -124,11 +124,11 @@ def slow_sums(pairs: Sequence[Pair], num_classes: int) -> list[list[float]]:
 
 
 @pytest.fixture(scope="module")
-def golden(shared: Path) -> tuple[dict[str, Any], list[Pair]]:
-    """The cases of ../shared/golden/make_pq.py and what panopticapi said of them."""
-    cases = json.loads((shared / "golden" / "pq_cases.json").read_text())
+def golden(golden_files: Path) -> tuple[dict[str, Any], list[Pair]]:
+    """The cases of tests/golden/make_pq.py and what panopticapi said of them."""
+    cases = json.loads((golden_files / "pq_cases.json").read_text())
     places = {c["id"]: k for k, c in enumerate(cases["categories"])}
-    with np.load(shared / "golden" / "pq_cases.npz") as maps:
+    with np.load(golden_files / "pq_cases.npz") as maps:
         pairs = [
             (
                 segments_of(maps[f"pred{i}"], cases["pred"][i]["segments_info"], places),

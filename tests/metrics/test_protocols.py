@@ -85,14 +85,14 @@ def test_peers_scores(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_mmsegmentations_printed_digits(seed: int, fill: ModuleType, shared: Path) -> None:
-    """The maps of ../shared/golden/make_mmseg.py, to every digit that mmsegmentation 1.2.2 printed of them."""
+def test_mmsegmentations_printed_digits(seed: int, fill: ModuleType, golden_files: Path) -> None:
+    """The maps of tests/golden/make_mmseg.py, to every digit that mmsegmentation 1.2.2 printed of them."""
     true, found = fill.labels(90, 120, 19, seed), fill.labels(90, 120, 19, seed + 100, ignore=0)
     right = np.random.RandomState(seed).uniform(size=true.shape) < 0.6
     found = np.where(right, np.where(true == 255, 3, true), found)
     true[true == 5] = 6
     scores = scores_of([(found, np.where(true == 255, IGNORE, true.astype(np.int16)))], 19)
-    wanted = json.loads((shared / "golden" / "mmseg_metrics.json").read_text())[str(seed)]
+    wanted = json.loads((golden_files / "mmseg_metrics.json").read_text())[str(seed)]
     summary = score(scores, "mmseg").summary
     assert {key: round(summary[key], 2) for key in wanted} == {key: round(value, 2) for key, value in wanted.items()}
 

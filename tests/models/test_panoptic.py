@@ -84,9 +84,9 @@ def test_boxes_are_chosen_by_class() -> None:
 
 
 @pytest.fixture(scope="module")
-def detectron2(shared: Path, fill: ModuleType) -> PanopticTask:
+def detectron2(golden_files: Path, fill: ModuleType) -> PanopticTask:
     """detectron2's network with the weights of fill.py, through the converter."""
-    folder = shared / "golden"
+    folder = golden_files
     text = (folder / "make_detectron2.py").read_text()
     tree = next(n for n in ast.parse(text).body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "SCALE")
     scale = eval(ast.unparse(tree.value))  # noqa: S307 - a table of numbers beside the golden arrays
@@ -107,10 +107,10 @@ def detectron2(shared: Path, fill: ModuleType) -> PanopticTask:
 
 @pytest.mark.parametrize(("size", "out"), [((192, 256), (192, 256)), ((210, 300), (173, 251))])
 def test_detectron2s_figures(
-    detectron2: PanopticTask, shared: Path, fill: ModuleType, size: tuple[int, int], out: tuple[int, int]
+    detectron2: PanopticTask, golden_files: Path, fill: ModuleType, size: tuple[int, int], out: tuple[int, int]
 ) -> None:
-    """Features, proposals, instances and the map of detectron2 itself (golden/make_detectron2.py)."""
-    stem = shared / "golden" / f"detectron2_r50_{size[0]}x{size[1]}_to_{out[0]}x{out[1]}"
+    """Features, proposals, instances and the map of detectron2 itself (tests/golden/make_detectron2.py)."""
+    stem = golden_files / f"detectron2_r50_{size[0]}x{size[1]}_to_{out[0]}x{out[1]}"
     golden, info = np.load(f"{stem}.npz"), json.loads(Path(f"{stem}.json").read_text())
     with torch.inference_mode():
         maps: DenseMaps = detectron2.ask(torch.from_numpy(fill.image(*size, seed=11))[None])

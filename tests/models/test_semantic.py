@@ -94,16 +94,16 @@ def test_every_level_reaches_the_logits() -> None:
 
 
 @pytest.mark.parametrize(("data", "num_classes"), [("cityscapes", 19), ("ade20k", 150)])
-def test_equals_mmsegmentation(data: str, num_classes: int, fill: ModuleType, shared: Path) -> None:
+def test_equals_mmsegmentation(data: str, num_classes: int, fill: ModuleType, golden_files: Path) -> None:
     network = SemanticFPN("resnet50c", num_classes).eval()
     model = Model(backbone="resnet50c")
     peers = {mmseg_name(name, model): tensor for name, tensor in network.state_dict().items()}
-    keys = [line.split("\t")[0] for line in (shared / "golden" / "mmseg_keys_r50.tsv").read_text().splitlines()]
+    keys = [line.split("\t")[0] for line in (golden_files / "mmseg_keys_r50.tsv").read_text().splitlines()]
     assert sorted(peers) == sorted(k for k in keys if k)
     for name, tensor in peers.items():
         if tensor.is_floating_point():
             tensor.copy_(torch.from_numpy(fill.values(name, tuple(tensor.shape))))
-    expected = np.load(shared / "golden" / f"mmseg_r50_{data}.npz")
+    expected = np.load(golden_files / f"mmseg_r50_{data}.npz")
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     for height, width in ((64, 128), (97, 131)):
         image = torch.from_numpy(fill.image(height, width, 7)).float()

@@ -49,8 +49,8 @@ SCALE = {
 
 
 @pytest.fixture(scope="module")
-def golden(shared: Path, fill: ModuleType) -> State:
-    lines = (shared / "golden" / "detectron2_keys_r50.tsv").read_text().splitlines()
+def golden(golden_files: Path, fill: ModuleType) -> State:
+    lines = (golden_files / "detectron2_keys_r50.tsv").read_text().splitlines()
     shapes = {name: ast.literal_eval(shape) for name, shape, _ in (line.split("\t") for line in lines)}
     return {n: torch.from_numpy(fill.values(n, s) * np.float32(SCALE.get(n, 1.0))) for n, s in shapes.items()}
 
@@ -110,12 +110,12 @@ def test_colours_are_folded(golden: State, imported: Imported) -> None:
     assert (found - expected).abs().max() < 1e-6 * expected.abs().max()  # a rounding to float32
 
 
-def test_the_semantic_branch_gives_detectron2s_logits(imported: Imported, shared: Path, fill: ModuleType) -> None:
+def test_the_semantic_branch_gives_detectron2s_logits(imported: Imported, golden_files: Path, fill: ModuleType) -> None:
     network = PanopticFPN("resnet50_msra", imported.table).eval()
     network.load_state_dict(imported.weights)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (imported.config.model.mean, imported.config.model.std))
     image = torch.from_numpy(fill.image(192, 256, seed=11).transpose(2, 0, 1).copy()).float()
-    expected = np.load(shared / "golden" / "detectron2_r50_192x256_to_192x256.npz")["sem_seg/stride4_logits"]
+    expected = np.load(golden_files / "detectron2_r50_192x256_to_192x256.npz")["sem_seg/stride4_logits"]
     with torch.no_grad():
         found = network(((image - mean) / std)[None]).semantic.numpy()
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()

@@ -174,10 +174,10 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return written
 
 
-def golden_keys(shared: Path, num_classes: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def golden_keys(golden_files: Path, num_classes: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Names, shapes and dtypes of the peer's tensors, in its order."""
     keys = {}
-    for line in filter(None, (shared / "golden" / "mmseg_keys_r50.tsv").read_text().splitlines()):
+    for line in filter(None, (golden_files / "mmseg_keys_r50.tsv").read_text().splitlines()):
         name, shape, dtype = line.split("\t")
         sizes = tuple(int(size) for size in shape.strip("()").split(",") if size.strip())
         if name.startswith("decode_head.conv_seg."):
@@ -191,10 +191,10 @@ def golden_keys(shared: Path, num_classes: int) -> dict[str, tuple[tuple[int, ..
     ("data", "num_classes", "scale"), [("cityscapes", 19, (2048, 1024)), ("ade20k", 150, (2048, 512))]
 )
 def test_labels_of_the_peer_and_back_again(
-    data: str, num_classes: int, scale: tuple[int, int], fill: ModuleType, shared: Path, tmp_path: Path,
+    data: str, num_classes: int, scale: tuple[int, int], fill: ModuleType, golden_files: Path, tmp_path: Path,
     history_buffer: type,
 ) -> None:  # fmt: skip
-    keys = golden_keys(shared, num_classes)
+    keys = golden_keys(golden_files, num_classes)
     state = {
         name: torch.from_numpy(fill.values(name, shape)) if dtype == torch.float32 else torch.tensor(80000)
         for name, (shape, dtype) in keys.items()
@@ -212,7 +212,7 @@ def test_labels_of_the_peer_and_back_again(
     predictor = Predictor.from_file(ours, device="cpu", precision="float32")
     assert predictor.table == table
     assert predictor.task.preprocess.scale == scale and predictor.task.preprocess.size_divisor == 1
-    golden = np.load(shared / "golden" / f"mmseg_r50_{data}.npz")
+    golden = np.load(golden_files / f"mmseg_r50_{data}.npz")
     sure = golden["photo/top2_margin"] > 1e-3
     assert sure.mean() > 0.95
     labels = predictor(fill.image(150, 211, 8)).labels
