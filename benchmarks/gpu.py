@@ -33,7 +33,7 @@ CONFIGS = {
     "fpn_r50_ade20k": "fpn_r50_4xb4-160k_ade20k-512x512.py",
     "fpn_r101_ade20k": "fpn_r101_4xb4-160k_ade20k-512x512.py",
 }
-PANOPTIC = {  # detectron2's seconds an image, seconds a step and GB of one of eight V100 (FACTS C1)
+PANOPTIC = {  # detectron2's seconds an image, seconds a step and GB of one of eight V100 (docs/facts.md, C1)
     "panoptic_r50_coco_3x": (0.053, 0.302, 4.8),
     "panoptic_r101_coco_3x": (0.066, 0.392, 6.0),
 }

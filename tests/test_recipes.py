@@ -253,7 +253,7 @@ def test_four_ranks_share_one_process_batch(name: str) -> None:
     ],
 )
 def test_detectron2s_recipes(name: str, depth: int, steps: int, milestones: tuple[int, ...]) -> None:
-    """FACTS C2: Base-RCNN-FPN.yaml, Base-Panoptic-FPN.yaml and the three of them."""
+    """docs/facts.md, C2: Base-RCNN-FPN.yaml, Base-Panoptic-FPN.yaml and the three of them."""
     config = recipes.find(name)()
     assert config.model.backbone == f"resnet{depth}.tv_in1k" and config.model.architecture == "PanopticFPN"
     assert (config.train.steps, config.train.batch_size, config.optim.milestones) == (steps, 16, milestones)

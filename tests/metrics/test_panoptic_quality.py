@@ -87,7 +87,7 @@ def truth_value(segments: Segments, k: int) -> int:
 
 
 def slow_sums(pairs: Sequence[Pair], num_classes: int) -> list[list[float]]:
-    """What FACTS says of panopticapi, segment by segment with sets of pixels."""
+    """What docs/facts.md, E1 says of panopticapi, segment by segment with sets of pixels."""
     sums: list[list[float]] = [[0] * num_classes for _ in range(4)]
     for found, truth in pairs:
         pixels = [

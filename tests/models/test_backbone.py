@@ -232,7 +232,7 @@ def test_a_pth_file_with_its_wrapping(tmp_path: Path) -> None:
     assert all(torch.equal(loaded[n], t) for n, t in source.body.state_dict().items())
 
 
-@pytest.mark.skipif(not LITE0.exists(), reason="../shared/weights/tf_efficientnet_lite0.safetensors is not here")
+@pytest.mark.skipif(not LITE0.exists(), reason="tf_efficientnet_lite0.safetensors is not here")
 def test_the_real_weights_load_whole() -> None:
     backbone = Backbone("tf_efficientnet_lite0")
     backbone.load(LITE0)

@@ -1,7 +1,7 @@
 """Losses of the instance branch. In: scores and deltas of anchors and boxes, and the things. Out: scalars.
 
-Assignment, sampling and denominators are detectron2's (FACTS C2), which are the paper's (§3.2). Crowds are neither
-things nor background: what they cover is not sampled. What is sampled is drawn from torch's global generator.
+Assignment, sampling and denominators are detectron2's (docs/facts.md, C2), which are the paper's (§3.2). Crowds are
+neither things nor background: what they cover is not sampled. What is sampled is drawn from torch's global generator.
 """
 
 from dataclasses import dataclass

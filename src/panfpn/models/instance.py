@@ -1,6 +1,6 @@
 """Mask R-CNN's heads on the pyramid: proposals, boxes, masks. In: p2…p5. Out: class scores, boxes, masks of things.
 
-He et al. 2017; paper §3.1. Architecture, initial weights and inference are detectron2's (FACTS C2).
+He et al. 2017; paper §3.1. Architecture, initial weights and inference are detectron2's (docs/facts.md, C2).
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """From things and stuff to one panoptic map. In: scored masks that overlap, semantic labels. Out: segments that do not.
 
-Paper §4.1, after Kirillov et al., Panoptic Segmentation; detectron2's order and thresholds (FACTS C4).
+Paper §4.1, after Kirillov et al., Panoptic Segmentation; detectron2's order and thresholds (docs/facts.md, C4).
 """
 
 from collections.abc import Sequence

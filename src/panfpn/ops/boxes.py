@@ -1,6 +1,7 @@
 """Boxes: anchors, coding, pooling of features under them. In and out: float32 [N, 4] left, top, right, bottom.
 
-A box spans left..right (no "+ 1"), in pixels of the image that the network sees. Semantics: detectron2 (FACTS C2).
+A box spans left..right (no "+ 1"), in pixels of the image that the network sees.
+Semantics: detectron2 (docs/facts.md, C2).
 """
 
 import math

@@ -26,7 +26,7 @@ def groups_of_a_size(images: Sequence[npt.NDArray[np.uint8]], batch_size: int) -
 
 
 def view_sizes(height: int, width: int, preprocess: Preprocess, inference: Inference) -> list[Size]:
-    """Sizes at which the network sees an image; rounded as mmsegmentation 0.x or 1.x does (FACTS B4)."""
+    """Sizes at which the network sees an image; rounded as mmsegmentation 0.x or 1.x does (docs/facts.md, B4)."""
     scale, ratios = preprocess.scale, inference.ratios
     if ratios == (1.0,) and not (inference.flip and inference.ratios_of == "original"):
         sizes = [fit_size(height, width, scale)]

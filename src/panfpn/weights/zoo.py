@@ -71,7 +71,7 @@ class PublishedPanoptic:
         return _said(self.file)[1]
 
 
-PUBLISHED = {  # FACTS B1
+PUBLISHED = {  # docs/facts.md, B1
     "fpn_r50_cityscapes": Published(
         file="fpn_r50_512x1024_80k_cityscapes_20200717_021437-94018a0d.pth", table="cityscapes", miou=74.52,
         miou_flip=76.08, fps=13.54, train_gb=2.8,
@@ -89,7 +89,7 @@ PUBLISHED = {  # FACTS B1
         fps=40.58, train_gb=5.9,
     ),
 }  # fmt: skip
-PUBLISHED_PANOPTIC = {  # FACTS C1, D
+PUBLISHED_PANOPTIC = {  # docs/facts.md, C1, D
     "panoptic_fpn_r50_coco_1x": PublishedPanoptic(
         url=f"{_DETECTRON2}/panoptic_fpn_R_50_1x/139514544/model_final_dbfeb4.pkl", pq=39.4, box_ap=37.6, mask_ap=34.7
     ),

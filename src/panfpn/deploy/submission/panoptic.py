@@ -1,6 +1,6 @@
 """Segments as panopticapi and cityscapesScripts want them. In: images and PanopticMaps. Out: PNGs, a JSON, and a check.
 
-PNGs hold segment ids as R + 256 G + 65536 B; the JSON is in COCO's panoptic format. FACTS E1, E3.
+PNGs hold segment ids as R + 256 G + 65536 B; the JSON is in COCO's panoptic format. docs/facts.md, E1, E3.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Label maps as the servers want them. In: images and SemanticMaps. Out: PNGs, and a check.
 
 Cityscapes: one PNG of regular label ids per image, found by `CITY_SEQ_FRAME*.png` (cityscapesScripts). ADE20K: one PNG
-of class + 1 under the image's own name. FACTS E3, B5.
+of class + 1 under the image's own name. docs/facts.md, E3, B5.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

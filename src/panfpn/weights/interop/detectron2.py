@@ -1,7 +1,7 @@
 """detectron2's Panoptic FPN and Semantic FPN, in and out. In: a checkpoint. Out: the same network under our names.
 
-Names, shapes and containers: FACTS C5, C6. Widths, depth and classes are read from the tensors; what else matters
-(colours, strides, thresholds) from detectron2's configuration, where there is one: in a file of ours, or beside
+Names, shapes and containers: docs/facts.md, C5, C6. Widths, depth and classes are read from the tensors; what else
+matters (colours, strides, thresholds) from detectron2's configuration, where there is one: in a file of ours, or beside
 FILE.pkl as FILE.yaml.
 """
 

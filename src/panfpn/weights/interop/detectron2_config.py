@@ -1,7 +1,7 @@
 """detectron2's configuration: what it says beside the weights, and such a text of ours. In and out: YAML.
 
 Only plain YAML is read, and nothing of it is run. What it leaves out has the value of detectron2's Panoptic FPN
-(FACTS C2).
+(docs/facts.md, C2).
 """
 
 import math

@@ -1,7 +1,7 @@
 """mmdetection's Panoptic FPN (2.16 to 3.x), in. In: a checkpoint. Out: the same network under our names.
 
-Names and settings: FACTS D, and mmdet 3.3.0. Anchors, boxes and their order are detectron2's; the semantic branch has
-its things last, where here they come first.
+Names and settings: docs/facts.md, D, and mmdet 3.3.0. Anchors, boxes and their order are detectron2's; the semantic
+branch has its things last, where here they come first.
 """
 
 import re

@@ -1,7 +1,7 @@
 """mmsegmentation's Semantic FPN (0.x and 1.x), in and out. In: a checkpoint. Out: the same network under our names.
 
-Names, shapes and containers: FACTS B6, B7. Depth, stem, norm, widths and classes are read from the tensors; what else
-matters (strides, colours, test size) from the configuration text in the file, where there is one.
+Names, shapes and containers: docs/facts.md, B6, B7. Depth, stem, norm, widths and classes are read from the tensors;
+what else matters (strides, colours, test size) from the configuration text in the file, where there is one.
 """
 
 import re
