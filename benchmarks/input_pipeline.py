@@ -98,7 +98,7 @@ def compare(peer: subprocess.Popen[str], root: Path, pack: Path) -> dict[str, li
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer_python")
-    parser.add_argument("--camvid", type=Path, default=Path("camvid"))
+    parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder: its photos are enlarged")
     parser.add_argument("--encoder", choices=("pillow", "opencv"), default="pillow")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
