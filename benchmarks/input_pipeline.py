@@ -1,6 +1,6 @@
 """Training samples per second, 2048×1024 PNG to 512×1024, beside mmsegmentation's own Cityscapes pipeline.
 
-usage: python benchmarks/input_pipeline.py PEER_PYTHON [--camvid DIR] [--encoder pillow|opencv] [--json FILE]
+usage: python benchmarks/input_pipeline.py PEER_PYTHON --camvid DIR [--encoder pillow|opencv] [--json FILE]
        (PEER_PYTHON: an interpreter with mmsegmentation 1.2.2 and mmcv or mmcv-lite)
 
 Ten Cityscapes-like files are made of CamVid's photos (enlarged, with the noise that gives PNGs of Cityscapes' 2.3 MB).
