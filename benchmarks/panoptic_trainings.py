@@ -3,8 +3,8 @@
     python benchmarks/panoptic_trainings.py dsb2018 DATA OUT [panfpn train's options]
     python benchmarks/panoptic_trainings.py coco8 DATA OUT [panfpn train's options]
 
-DATA holds dsb2018/ and coco_panoptic/; OUT gets the data set (links) and the run. dsb2018: by name, the first 150 of them
-train, the other 50 are held out; PQ of nuclei is what counts. coco8: the first 8 training images that hold no crowd,
+DATA holds dsb2018/ and coco_panoptic/; OUT gets the data set (links) and the run. dsb2018: by name, the first 150
+images train, the other 50 are held out; the score is PQ of nuclei. coco8: the first 8 training images without a crowd,
 learnt by heart (no augmentation) and scored on themselves: whether the network can learn what it is shown.
 """
 
