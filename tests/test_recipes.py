@@ -15,7 +15,7 @@ from panfpn.config import Data, Loss, Model, Optim, TrainConfig
 from panfpn.data.loader import DrawSampler
 from panfpn.engine.optim import lr_at
 from panfpn.labels import LabelTable
-from panfpn.models.backbone import _has_weights
+from panfpn.models.timm_networks import has_weights
 
 
 def test_every_public_function_that_returns_a_configuration_is_listed() -> None:
@@ -152,7 +152,7 @@ REST = [n for n in recipes.NAMES if n.startswith(("paper", "probe"))]
 @pytest.mark.parametrize("name", REST)
 def test_backbone_of_the_recipe_runs_and_has_weights(name: str) -> None:
     config = recipes.find(name)()
-    assert config.model.pretrained and _has_weights(config.model.backbone)
+    assert config.model.pretrained and has_weights(config.model.backbone)
     assert 10e6 < num_parameters(config) < 60e6
 
 

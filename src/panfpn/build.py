@@ -18,6 +18,7 @@ from panfpn.models.depthwise import speed_up_depthwise
 from panfpn.models.pixels import PixelNetwork
 from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
 from panfpn.types import Preprocess
+from panfpn.weights.foreign import read_foreign, state_dict_of
 from panfpn.weights.release import parse_header, read_model
 
 
@@ -111,7 +112,8 @@ def build_task(
         pretrained=load and model.pretrained and model.backbone_weights is None,
     )  # fmt: skip
     if load and model.backbone_weights is not None:
-        backbone.load(model.backbone_weights.expanduser())
+        file = model.backbone_weights.expanduser()
+        backbone.load(state_dict_of(read_foreign(file)), file)
     speed_up_depthwise(backbone)
     network = build_network(model, backbone, table)
     if load and model.start_from is not None:
@@ -130,7 +132,8 @@ def build_network(model: Model, backbone: Backbone, table: LabelTable) -> Semant
     if model.architecture == "PanopticFPN":
         return PanopticFPN(
             backbone, table, fpn_channels=model.fpn_channels, head_channels=model.head_channels, norm=model.norm,
-            dropout=model.dropout, semantic_things=model.semantic_things, anchor_scale=model.anchor_scale,
+            in_channels=model.in_channels, dropout=model.dropout,
+            semantic_things=model.semantic_things, anchor_scale=model.anchor_scale,
             box_channels=model.box_channels, mask_channels=model.mask_channels,
         )  # fmt: skip
     assert model.num_classes is not None

@@ -10,10 +10,11 @@ import torch
 import torchvision
 from torch import nn
 
-import panfpn.models.backbone as backbone_module
 from panfpn.config import Model
-from panfpn.models import Backbone, SemanticFPN
-from panfpn.models.backbone import STRIDES
+from panfpn.models import Backbone, SemanticFPN, timm_networks
+from panfpn.models.backbone import freeze, make_backbone
+from panfpn.models.timm_networks import STRIDES
+from panfpn.weights.foreign import read_foreign, state_dict_of
 from panfpn.weights.interop.mmseg import mmseg_name
 
 LITE0 = Path(__file__).parents[3] / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
@@ -112,17 +113,17 @@ def test_mean_and_std_are_the_pretraining_ones() -> None:
 
 
 def test_the_plan_without_shapes_alone_is_the_same_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = backbone_module._tried
+    tried = timm_networks._tried
 
-    def needs_numbers(name: str, device: str) -> backbone_module._Plan:  # as timm < 1.0.24 does
+    def needs_numbers(name: str, device: str) -> timm_networks.Plan:  # as timm < 1.0.24 does
         if device == "meta":
             raise NotImplementedError("Cannot copy out of meta tensor; no data!")
         return tried(name, device)
 
-    plan = backbone_module._plan("resnet18")
-    monkeypatch.setattr(backbone_module, "_tried", needs_numbers)
+    plan = timm_networks.plan_network("resnet18")
+    monkeypatch.setattr(timm_networks, "_tried", needs_numbers)
     before = torch.get_rng_state()
-    assert backbone_module._plan.__wrapped__("resnet18") == plan
+    assert timm_networks.plan_network.__wrapped__("resnet18") == plan
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -168,6 +169,10 @@ def test_drop_path_is_not_ignored(name: str) -> None:
     assert any("DropPath" in type(m).__name__ for m in Backbone("resnet18", drop_path=0.1).modules())
 
 
+def load(backbone: Backbone, path: Path) -> None:
+    backbone.load(state_dict_of(read_foreign(path)), path)
+
+
 def _classifier(name: str, seed: int) -> nn.Module:
     """A whole timm classifier with every tensor drawn anew, so that none can be missed without a difference."""
     torch.manual_seed(seed)
@@ -210,7 +215,7 @@ def test_a_classifiers_file_gives_its_maps(name: str, tmp_path: Path) -> None:
     classifier = _classifier(name, seed=1)
     safetensors.torch.save_model(classifier, str(tmp_path / "w.safetensors"))
     backbone = Backbone(name).eval()
-    backbone.load(tmp_path / "w.safetensors")
+    load(backbone, tmp_path / "w.safetensors")
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         maps = backbone(images)
@@ -227,7 +232,7 @@ def test_a_classifiers_file_gives_its_maps(name: str, tmp_path: Path) -> None:
 def test_a_pth_file_with_its_wrapping(tmp_path: Path) -> None:
     source, target = Backbone("resnet18"), Backbone("resnet18")
     torch.save({"state_dict": source.body.state_dict(), "epoch": 3}, tmp_path / "w.pth")
-    target.load(tmp_path / "w.pth")
+    load(target, tmp_path / "w.pth")
     loaded = target.body.state_dict()
     assert all(torch.equal(loaded[n], t) for n, t in source.body.state_dict().items())
 
@@ -235,7 +240,7 @@ def test_a_pth_file_with_its_wrapping(tmp_path: Path) -> None:
 @pytest.mark.skipif(not LITE0.exists(), reason="tf_efficientnet_lite0.safetensors is not here")
 def test_the_real_weights_load_whole() -> None:
     backbone = Backbone("tf_efficientnet_lite0")
-    backbone.load(LITE0)
+    load(backbone, LITE0)
     weights = safetensors.torch.load_file(LITE0)
     own = backbone.body.state_dict()
     assert [n for n in own if n not in weights and not n.endswith("num_batches_tracked")] == []
@@ -269,7 +274,7 @@ def test_torchvisions_weights(prefix: str, tmp_path: Path) -> None:
     torch.save({prefix + n: t for n, t in source.state_dict().items()} | others, tmp_path / "w.pth")
     backbone = Backbone("resnet18")
     assert not _gives(backbone, maps, images)
-    backbone.load(tmp_path / "w.pth")
+    load(backbone, tmp_path / "w.pth")
     assert _gives(backbone, maps, images)
 
 
@@ -288,7 +293,7 @@ def test_mmsegmentations_weights(name: str, prefix: str, tmp_path: Path) -> None
     torch.save({"state_dict": state | {"decode_head.conv_seg.bias": torch.zeros(2)}}, tmp_path / "w.pth")
     backbone = Backbone(name)
     assert not _gives(backbone, maps, images)
-    backbone.load(tmp_path / "w.pth")
+    load(backbone, tmp_path / "w.pth")
     assert _gives(backbone, maps, images)
 
 
@@ -300,7 +305,7 @@ def test_smps_wrapped_timm_encoder(tmp_path: Path) -> None:
         maps = source.eval()(images)
     torch.save({f"encoder.model.{n}": t for n, t in source.body.state_dict().items()}, tmp_path / "w.pth")
     backbone = Backbone("convnext_atto")
-    backbone.load(tmp_path / "w.pth")
+    load(backbone, tmp_path / "w.pth")
     assert _gives(backbone, maps, images)
 
 
@@ -331,7 +336,7 @@ def test_msras_resnets_stride_in_the_first_convolution(name: str, tmp_path: Path
         steps = [block.conv1.stride, block.conv2.stride, block.downsample[0].stride]
         assert steps == [(stride, stride), (1, 1), (stride, stride)]
     _drawn(plain)
-    backbone.load(_file(tmp_path / "w.safetensors", plain.body.state_dict()))
+    load(backbone, _file(tmp_path / "w.safetensors", plain.body.state_dict()))
     images = torch.randn(1, 3, 65, 97)
     with torch.no_grad():
         maps, others = backbone.eval()(images), plain.eval()(images)
@@ -355,13 +360,13 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = _file(tmp_path / "three.safetensors", weights)
     shapes = re.escape("conv1.weight is (64, 3, 7, 7) instead of (64, 4, 7, 7)")
     with pytest.raises(ValueError, match=rf"three\.safetensors: .*{shapes}.*another number of input channels"):
-        backbone.load(path)
+        load(backbone, path)
     path = _file(tmp_path / "less.safetensors", {n: t for n, t in weights.items() if "layer3" not in n})
     with pytest.raises(ValueError, match=r"less\.safetensors: .*tensors are missing, such as layer3\.0\.conv1\.weight"):
-        backbone.load(path)
+        load(backbone, path)
     path = _file(tmp_path / "other.safetensors", Backbone("convnext_atto").body.state_dict())
     with pytest.raises(ValueError, match=r"other\.safetensors: not weights of backbone 'resnet18' in timm's names"):
-        backbone.load(path)
+        load(backbone, path)
     assert all(torch.equal(before[n], t) for n, t in backbone.state_dict().items())  # nothing half loaded
 
 
@@ -369,9 +374,104 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"\x10\x00\x00\x00not weights at all")
     with pytest.raises(ValueError, match=rf"{re.escape(name)}: cannot be read as a checkpoint"):
-        Backbone("resnet18").load(tmp_path / name)
+        load(Backbone("resnet18"), tmp_path / name)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere\.safetensors: no such file"):
-        Backbone("resnet18").load(tmp_path / "nowhere.safetensors")
+        load(Backbone("resnet18"), tmp_path / "nowhere.safetensors")
+
+
+# A module of one's own ------------------------------------------------------------------------------------------------
+class OneConvolutionALevel(nn.Module):
+    """The smallest backbone that fits: what SemanticFPN and PanopticFPN take besides timm's networks."""
+
+    def __init__(self, channels: tuple[int, ...] = (4, 6, 8, 10), strides: tuple[int, ...] = (4, 2, 2, 2)) -> None:
+        super().__init__()
+        self.channels, self.mean, self.std = channels, (120.0,) * 3, (60.0,) * 3
+        widths = (3, *channels)
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(widths[i], widths[i + 1], 3, s, 1), nn.BatchNorm2d(widths[i + 1]), nn.Dropout(0.5))
+            for i, s in enumerate(strides)
+        )
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        maps = [images]
+        for level in self.levels:
+            maps.append(level(maps[-1]))
+        return maps[1:]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (97, 131)])
+def test_a_module_of_ones_own(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    backbone = OneConvolutionALevel()
+    backbone.levels[1].eval()
+    before, random = {n: t.clone() for n, t in backbone.state_dict().items()}, torch.get_rng_state()
+    make_backbone(backbone, in_channels=3, pretrained=False)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(before[n], t) for n, t in backbone.state_dict().items())
+    assert [level.training for level in backbone.levels] == [True, False, True, True]
+    network = SemanticFPN(backbone, 3, fpn_channels=8, head_channels=8)
+    assert network.backbone is backbone
+    logits = network(torch.randn(2, 3, *size))
+    assert tuple(logits.shape) == (2, 3, -(-size[0] // 4), -(-size[1] // 4))
+    logits.square().mean().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+def _without(name: str) -> nn.Module:
+    backbone = OneConvolutionALevel()
+    delattr(backbone, name)
+    return backbone
+
+
+def _changed(**attributes: object) -> nn.Module:
+    backbone = OneConvolutionALevel()
+    for name, value in attributes.items():
+        setattr(backbone, name, value)
+    return backbone
+
+
+@pytest.mark.parametrize(
+    ("backbone", "why"),
+    [
+        (_without("channels"), r"OneConvolutionALevel has no attribute 'channels' \(the widths of c2…c5\)"),
+        (_without("mean"), r"has no attribute 'mean' \(of images in 0\.\.255, by channel\)"),
+        (_without("std"), "has no attribute 'std'"),
+        (_changed(channels=(4, 6, 8)), r"has 3 channels \(one for each of c2…c5 is wanted\), 3 entries in mean and 3 "),
+        (_changed(std=(60.0,)), "3 entries in mean and 1 in std"),
+        (_changed(mean=(120.0,), std=(60.0,)), r"fails on zeros \[1, 1, 64, 96\]: RuntimeError: .*channels"),
+        (_changed(channels=(4, 6, 8, 12)), r"gives c5 \[1, 10, 2, 3\] of .* channels\[3\] and stride 32 call for "
+                                           r"\[1, 12, 2, 3\]"),
+        (OneConvolutionALevel(strides=(2, 2, 2, 2)), r"gives c2 \[1, 4, 32, 48\] .* stride 4 call for "
+                                                    r"\[1, 4, 16, 24\]"),
+        (_changed(forward=lambda images: images), "must give a list of four tensors, c2…c5, but gives Tensor"),
+        (_changed(forward=lambda images: [images] * 3), "must give a list of four tensors, c2…c5, but gives 3 things"),
+        (3, "backbone 3 is neither timm's name of a network nor an nn.Module"),
+    ],
+)  # fmt: skip
+def test_a_module_that_does_not_fit_is_refused(backbone: nn.Module, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        SemanticFPN(backbone)
+
+
+def test_what_goes_only_with_a_name_is_refused_beside_a_module() -> None:
+    with pytest.raises(ValueError, match="pretrained_backbone=True is for backbones by name"):
+        SemanticFPN(OneConvolutionALevel(), pretrained_backbone=True)
+    with pytest.raises(ValueError, match="in_channels is 4, but the backbone's mean has 3 entries"):
+        SemanticFPN(Backbone("resnet18"), in_channels=4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "of one's own"])
+def test_freezing_a_level_freezes_what_it_depends_on(name: str) -> None:
+    backbone = Backbone(name) if name == "resnet18" else OneConvolutionALevel()
+    backbone.train()
+    before = {n: t.clone() for n, t in backbone.state_dict().items()}
+    freeze(backbone, 0)
+    assert all(p.requires_grad for p in backbone.parameters())
+    freeze(backbone, 3)
+    frozen = {n for n, p in backbone.named_parameters() if not p.requires_grad}
+    parts = ("body.conv1", "body.bn1", "body.layer1", "body.layer2") if name == "resnet18" else ("levels.0", "levels.1")
+    assert frozen == {n for n, _ in backbone.named_parameters() if n.startswith(parts)}
+    assert backbone.training and all(torch.equal(before[n], t) for n, t in backbone.state_dict().items())

@@ -26,6 +26,7 @@ from panfpn.engine.run_log import RunLog, SilentLog, read_history
 from panfpn.engine.signals import stop_requests
 from panfpn.files import write_json
 from panfpn.metrics import Scores
+from panfpn.models.backbone import freeze
 from panfpn.models.recompute import recompute_stages
 from panfpn.report.page import Shown, write_report
 from panfpn.tasks import AnyTask
@@ -68,7 +69,7 @@ class Trainer:
         train = self.config.train
         if train.frozen_bn:
             freeze_batch_norm(self.task.model.backbone)
-        self.task.model.backbone.freeze(train.freeze_at)
+        freeze(self.task.model.backbone, train.freeze_at)
         if self.ranks.world > 1 and train.sync_bn and self.device.type == "cuda":
             from timm.layers import convert_sync_batchnorm  # noqa: PLC0415 - knows timm's own norm layers too
 

@@ -1,8 +1,8 @@
 """Networks: torch only, plain constructor arguments, `forward(images) -> logits`, always."""
 
-from panfpn.models.backbone import Backbone
+from panfpn.models.backbone import AnyBackbone, Backbone
 from panfpn.models.fpn import FPN
 from panfpn.models.panoptic import PanopticFPN
 from panfpn.models.semantic import SemanticFPN, SemanticHead
 
-__all__ = ["FPN", "Backbone", "PanopticFPN", "SemanticFPN", "SemanticHead"]
+__all__ = ["FPN", "AnyBackbone", "Backbone", "PanopticFPN", "SemanticFPN", "SemanticHead"]

@@ -1,12 +1,12 @@
 """Panoptic FPN. In: images [B, C, H, W], normalised. Out: semantic logits, the pyramid, its anchors. Paper §3."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import nn
 
 from panfpn.labels import IGNORE, LabelTable
-from panfpn.models.backbone import Backbone
+from panfpn.models.backbone import AnyBackbone, make_backbone
 from panfpn.models.fpn import FPN
 from panfpn.models.instance import BoxHead, MaskHead, RPNHead
 from panfpn.models.semantic import Norm, SemanticHead
@@ -35,9 +35,11 @@ class PanopticFPN(nn.Module):
 
     def __init__(
         self,
-        backbone: str | Backbone,
+        backbone: str | AnyBackbone,
         table: LabelTable,
         *,
+        in_channels: int = 3,
+        pretrained_backbone: bool = False,
         fpn_channels: int = 256,
         head_channels: int = 128,
         norm: Norm = "group",
@@ -59,8 +61,8 @@ class PanopticFPN(nn.Module):
         # Train id of each channel of the semantic branch.
         self.semantic_ids = (IGNORE, *stuff_ids) if semantic_things == "other" else tuple(range(table.num_classes))
         self.anchor_scale = anchor_scale
-        self.backbone = Backbone(backbone) if isinstance(backbone, str) else backbone
-        self.fpn = FPN(self.backbone.channels, fpn_channels)
+        self.backbone = make_backbone(backbone, in_channels=in_channels, pretrained=pretrained_backbone)
+        self.fpn = FPN(cast(AnyBackbone, self.backbone).channels, fpn_channels)
         self.head = SemanticHead(
             fpn_channels, len(self.semantic_ids), channels=head_channels, norm=norm, dropout=dropout
         )

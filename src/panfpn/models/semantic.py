@@ -1,13 +1,13 @@
 """Semantic FPN. In: images [B, C, H, W], normalised. Out: logits [B, K, H/4, W/4]. Paper §3.1 and Fig. 3."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from panfpn.models.backbone import Backbone
+from panfpn.models.backbone import AnyBackbone, make_backbone
 from panfpn.models.fpn import FPN
 
 Norm = Literal["batch", "group"]
@@ -78,31 +78,31 @@ def _doubled(x: torch.Tensor) -> torch.Tensor:
 class SemanticFPN(nn.Module):
     """Backbone, FPN and the semantic head.
 
-    Args: `backbone` is a timm name or a `Backbone`; `norm` is the head's normalisation ("group" is the paper's,
-    "batch" the published models'); `dropout` zeroes whole channels before the classifier.
+    Args: `backbone` is a timm name, a `Backbone` or a module of one's own (see `AnyBackbone`); `in_channels` of the
+    images; `pretrained_backbone` fetches timm's weights of a backbone by name; `norm` is the head's normalisation
+    ("group" is the paper's, "batch" the published models'); `dropout` zeroes whole channels before the classifier.
 
     Raises:
-        ValueError: a backbone that timm does not know or that lacks strides 4, 8, 16, 32.
+        ValueError: a backbone that timm does not know or that lacks strides 4, 8, 16, 32; a module that does not fit.
+        ConnectionError: the pretrained weights cannot be fetched.
     """
 
     def __init__(
         self,
-        backbone: str | Backbone = "resnet50c",
+        backbone: str | AnyBackbone = "resnet50c",
         num_classes: int = 19,
         *,
         in_channels: int = 3,
-        pretrained: bool = False,
+        pretrained_backbone: bool = False,
         fpn_channels: int = 256,
         head_channels: int = 128,
         norm: Norm = "batch",
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if isinstance(backbone, str):
-            backbone = Backbone(backbone, in_channels=in_channels, pretrained=pretrained)
         self.num_classes = num_classes
-        self.backbone = backbone
-        self.fpn = FPN(backbone.channels, fpn_channels)
+        self.backbone = make_backbone(backbone, in_channels=in_channels, pretrained=pretrained_backbone)
+        self.fpn = FPN(cast(AnyBackbone, self.backbone).channels, fpn_channels)
         self.head = SemanticHead(fpn_channels, num_classes, channels=head_channels, norm=norm, dropout=dropout)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
