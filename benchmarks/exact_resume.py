@@ -41,8 +41,8 @@ def last_step(folder: Path) -> int:
 
 def digest(folder: Path) -> str:
     """Of the last state, of the released weights, and of the curves."""
-    parts = [tensors_digest(read_checkpoint(folder / "last.safetensors", kind="run")[0])]
-    parts.append(tensors_digest(read_checkpoint(folder / "model.safetensors", kind="release")[0]))
+    parts = [tensors_digest(read_checkpoint(folder / "last.safetensors", role="run")[0])]
+    parts.append(tensors_digest(read_checkpoint(folder / "model.safetensors", role="release")[0]))
     curves = [
         [row.get(key) for key in ("step", "loss", "lr", "miou", "pq")] for row in read_history(folder / "metrics.jsonl")
     ]

@@ -30,7 +30,7 @@ def toy(root: Path, folder: Path | None, **changes: Any) -> TrainConfig:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(folder / "last.safetensors", kind="run")[0]
+    return read_checkpoint(folder / "last.safetensors", role="run")[0]
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ def test_a_kill_between_release_and_checkpoint(
     assert (tmp_path / "cut/model.safetensors").is_file()
     panfpn.train(resume=tmp_path / "cut")
     for file, kind in (("last", "run"), ("model", "release")):
-        whole, cut = (read_checkpoint(tmp_path / n / f"{file}.safetensors", kind=kind)[0] for n in ("whole", "cut"))
+        whole, cut = (read_checkpoint(tmp_path / n / f"{file}.safetensors", role=kind)[0] for n in ("whole", "cut"))
         assert whole.keys() == cut.keys() and all(torch.equal(t, cut[n]) for n, t in whole.items())
     curves = [[(r["step"], r.get("loss"), r.get("miou")) for k in ("train", "val") for r in rows(tmp_path / n, k)]
               for n in ("whole", "cut")]  # fmt: skip

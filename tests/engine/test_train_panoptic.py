@@ -30,7 +30,7 @@ def toy(folder: Path | None, **changes: Any) -> TrainConfig:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(folder / "last.safetensors", kind="run")[0]
+    return read_checkpoint(folder / "last.safetensors", role="run")[0]
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:

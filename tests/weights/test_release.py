@@ -18,9 +18,9 @@ from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.data.dataset import scenes_table
 from panfpn.files import sha256
 from panfpn.labels import LabelTable
-from panfpn.weights import zoo
+from panfpn.weights import convert_model, load, write_release, zoo
 from panfpn.weights.files import read_checkpoint, read_header, write_checkpoint
-from panfpn.weights.release import convert_model, default_model, import_model, read_model, write_release
+from panfpn.weights.zoo import shipped_model
 
 State = dict[str, torch.Tensor]
 # Colours and sizes unlike every default, so that none can be lost unseen.
@@ -66,7 +66,7 @@ def test_own_model_to_mmsegmentation_and_back(own: Path, image: np.ndarray, tmp_
     again, _ = convert_model(peers, tmp_path / "again.safetensors")
     for name in ("model", "scale", "size_divisor", "inference"):
         assert read_header(again)[name] == read_header(own)[name], name
-    before, after = (read_checkpoint(f, kind="release")[0] for f in (own, again))
+    before, after = (read_checkpoint(f, role="release")[0] for f in (own, again))
     assert before.keys() == after.keys()
     assert all(torch.equal(after[n], t) and after[n].dtype == t.dtype for n, t in before.items())
     expected = labels(own, image)
@@ -78,7 +78,7 @@ def test_own_model_to_mmsegmentation_and_back(own: Path, image: np.ndarray, tmp_
 
 
 def test_half_a_release_becomes_a_whole_checkpoint(own: Path, image: np.ndarray, tmp_path: Path) -> None:
-    weights, _ = read_checkpoint(own, kind="release")
+    weights, _ = read_checkpoint(own, role="release")
     half = tmp_path / "half.safetensors"
     write_release(half, weights, CONFIG, scenes_table(), scores={}, source={}, half=True)
     convert_model(half, tmp_path / "half.pth")
@@ -89,7 +89,7 @@ def test_half_a_release_becomes_a_whole_checkpoint(own: Path, image: np.ndarray,
 
 
 def test_what_a_checkpoint_cannot_keep_is_said(own: Path, tmp_path: Path) -> None:
-    weights, _ = read_checkpoint(own, kind="release")
+    weights, _ = read_checkpoint(own, role="release")
     config = CONFIG.changed(inference=Inference(ratios=(0.5, 1.0), flip=True))
     write_release(tmp_path / "views.safetensors", weights, config, scenes_table(), scores={}, source={})
     _, notes = convert_model(tmp_path / "views.safetensors", tmp_path / "views.pth")
@@ -134,10 +134,10 @@ def test_the_names_of_published_models_bring_their_classes(
     }
     torch.save(state, tmp_path / "toy.pth")
     publish()
-    assert read_model("toy")[2]["table"] == LabelTable.named("camvid").to_dict()
+    assert load("toy").table == LabelTable.named("camvid")
     with pytest.raises(ValueError, match="names no classes"):
         convert_model(tmp_path / "toy.pth")
-    assert import_model("theirs", theirs)[0].table.name == "theirs"
+    assert load(theirs).table.name == "theirs"
 
 
 def test_fine_tuning_begins_with_an_mmsegmentation_checkpoint(theirs: Path, small_mmseg: State) -> None:
@@ -232,12 +232,12 @@ def test_a_run_folder_becomes_a_checkpoint(
 
 def test_only_resnets_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x\.pth: mmsegmentation has no backbone 'tf_efficientnet_lite0'.*ResNets"):
-        convert_model(default_model(), tmp_path / "x.pth")
+        convert_model(shipped_model(), tmp_path / "x.pth")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_tag_of_timm_is_left_out_of_the_names(own: Path, tmp_path: Path) -> None:
-    weights, _ = read_checkpoint(own, kind="release")
+    weights, _ = read_checkpoint(own, role="release")
     config = CONFIG.changed(**{"model.backbone": "resnet18d.ra2_in1k"})
     write_release(tmp_path / "tag.safetensors", weights, config, scenes_table(), scores={}, source={})
     convert_model(tmp_path / "tag.safetensors", tmp_path / "tag.pth")
@@ -249,7 +249,7 @@ def test_other_peoples_safetensors_are_read(small_mmseg: State, own: Path, image
     plain = {name: t.contiguous() for name, t in small_mmseg.items()}
     safetensors.torch.save_file(plain, tmp_path / "theirs.safetensors")
     with pytest.raises(ValueError, match=r"theirs\.safetensors: names no classes"):
-        read_model(tmp_path / "theirs.safetensors")
+        load(tmp_path / "theirs.safetensors")
     Path(tmp_path / "l.yaml").write_text("classes: [{name: a, value: 0}, {name: b, value: 1}, {name: c, value: 2}]\n")
     file, _ = convert_model(
         tmp_path / "theirs.safetensors", tmp_path / "out.safetensors", labels=str(tmp_path / "l.yaml")
@@ -257,7 +257,7 @@ def test_other_peoples_safetensors_are_read(small_mmseg: State, own: Path, image
     assert read_header(file)["source"]["format"] == "mmsegmentation 0.x"
     shutil.copy(own, tmp_path / "renamed.pth")  # a release under another suffix is none of torch's files
     with pytest.raises(ValueError, match=re.escape("renamed.pth: cannot be read as a checkpoint")):
-        read_model(tmp_path / "renamed.pth")
-    write_checkpoint(tmp_path / "last.safetensors", {"x": torch.ones(1)}, {}, kind="run")
+        load(tmp_path / "renamed.pth")
+    write_checkpoint(tmp_path / "last.safetensors", {"x": torch.ones(1)}, {}, role="run")
     with pytest.raises(ValueError, match=r"last\.safetensors: is a run file, but a release file is wanted"):
-        read_model(tmp_path / "last.safetensors")
+        load(tmp_path / "last.safetensors")

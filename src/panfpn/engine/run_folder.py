@@ -104,7 +104,7 @@ def save_run(
         "config": config.to_dict(), "step": state.step, "best": state.best, "best_step": state.best_step,
         "bad_validations": state.bad_validations, "scaler": scaler.state_dict(),
     }  # fmt: skip
-    write_checkpoint(folder / _LAST, tensors, header, kind="run")
+    write_checkpoint(folder / _LAST, tensors, header, role="run")
 
 
 def load_run(folder: Path) -> tuple[TrainConfig, RunState]:
@@ -119,7 +119,7 @@ def load_run(folder: Path) -> tuple[TrainConfig, RunState]:
             leftover.unlink(missing_ok=True)  # another rank may be faster
     if not (folder / _LAST).is_file():
         return TrainConfig.from_yaml(folder / "config.yaml"), RunState()
-    tensors, header = read_checkpoint(folder / _LAST, kind="run")
+    tensors, header = read_checkpoint(folder / _LAST, role="run")
     keys = ("step", "best", "best_step", "bad_validations", "scaler")
     try:
         state = RunState(**{key: header[key] for key in keys}, tensors=tensors, source=folder / _LAST)

@@ -148,7 +148,7 @@ mmsegmentation's, a Panoptic FPN detectron2's. Nothing in a checkpoint is run.""
 def run_convert(arguments: list[str]) -> int:
     """Change a checkpoint's form."""
     options = parse_options(_Convert, "convert", arguments, _CONVERT_HELP)
-    from panfpn.weights.release import convert_model
+    from panfpn.weights import convert_model
 
     file, notes = convert_model(options.model, options.out, labels=options.labels, ema=options.ema, scale=options.scale)
     print_notes(notes)

@@ -15,50 +15,47 @@ import torch
 from safetensors.torch import save_file
 
 from panfpn.files import replacing
+from panfpn.weights.header import FORMAT, KEY, checked, is_release, read_header
+from panfpn.weights.host import to_host
 
-_KEY = "panfpn"
-_FORMAT = 1
+__all__ = ["is_release", "read_checkpoint", "read_header", "tensors_digest", "write_checkpoint"]
 
 Tensors = dict[str, torch.Tensor]
 
 
-def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any], *, kind: str) -> str:
-    """Write tensors and header atomically; returns the SHA-256 of both, which the file vouches for."""
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any], *, role: str) -> str:
+    """Write tensors and header atomically; returns the SHA-256 of both, which the file vouches for.
+
+    `role` is "run" or "release". Tensors on a device are downloaded together (see `to_host`).
+    """
+    plain = to_host(tensors)
     # safetensors takes no tensors that share memory (tied weights, views): each is written on its own
     first = {t.untyped_storage().data_ptr(): name for name, t in reversed(plain.items())}
     plain = {n: t if first[t.untyped_storage().data_ptr()] == n else t.clone() for n, t in plain.items()}
-    text = json.dumps({**header, "kind": kind, "format": _FORMAT}, sort_keys=True)
+    text = json.dumps({**header, "kind": role, "format": FORMAT}, sort_keys=True)
     digest = _digest(text, plain)
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={_KEY: text, "sha256": digest})
+        save_file(plain, temporary, metadata={KEY: text, "sha256": digest})
     return digest
 
 
-def is_release(path: Path) -> bool:
-    """Whether a safetensors file is one that panfpn wrote (False: somebody else's tensors)."""
-    with _opened(path) as file:
-        return _KEY in (file.metadata() or {})
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """The header alone, without its tensors (and so not verified)."""
-    with _opened(path) as file:
-        return _header(file, path)[0]
-
-
-def read_checkpoint(path: Path, *, kind: str) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and header of a file of this `kind` ("run" or "release").
+def read_checkpoint(path: Path, *, role: str) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors and header of a file of this `role` ("run" or "release").
 
     Raises:
-        ValueError: no such file, not a panfpn file, of another kind or a newer format, truncated, or changed since it
+        ValueError: no such file, not a panfpn file, of another role or a newer format, truncated, or changed since it
             was written.
     """
-    with _opened(path) as file:
-        header, text, digest = _header(file, path)
-        if header["kind"] != kind:
-            raise ValueError(f"{path}: is a {header['kind']} file, but a {kind} file is wanted here")
-        tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header, text, digest = checked(file.metadata() or {}, path, role)
+            tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: not a whole safetensors file, it is truncated or of another format ({error})"
+        ) from error
     if _digest(text, tensors) != digest:
         raise ValueError(
             f"{path}: its content does not match the SHA-256 in it; the file was changed or damaged, get it again"
@@ -68,7 +65,7 @@ def read_checkpoint(path: Path, *, kind: str) -> tuple[Tensors, dict[str, Any]]:
 
 def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """The SHA-256 of named tensors, whatever file they are in."""
-    return _digest("", {name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    return _digest("", to_host(tensors))
 
 
 def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -78,28 +75,3 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
-
-
-def _opened(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        return safetensors.safe_open(path, framework="pt")
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path}: not a whole safetensors file, it is truncated or of another format ({error})"
-        ) from error
-
-
-def _header(file: Any, path: Path) -> tuple[dict[str, Any], str, str]:
-    metadata = file.metadata() or {}
-    if _KEY not in metadata or "sha256" not in metadata:
-        raise ValueError(f"{path}: a safetensors file, but not one that panfpn wrote (its metadata has no {_KEY!r})")
-    try:
-        header = json.loads(metadata[_KEY])
-        known = header["format"] <= _FORMAT and isinstance(header["kind"], str)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: its header is damaged") from error
-    if not known:
-        raise ValueError(f"{path}: of format {header['format']}, but this panfpn reads up to {_FORMAT}; update panfpn")
-    return header, metadata[_KEY], metadata["sha256"]

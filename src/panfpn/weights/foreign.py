@@ -56,6 +56,11 @@ def read_foreign(path: Path) -> dict[str, Any]:
     return data
 
 
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of any library, by name; errors as of `read_foreign`."""
+    return state_dict_of(read_foreign(path))
+
+
 def _wanted(path: Path, error: pickle.UnpicklingError) -> str | None:
     """What a refused pickle wanted to run: as torch says, or as the first such opcode does."""
     if isinstance(error, RefusedError):

@@ -65,9 +65,9 @@ class _Array(np.ndarray[Any, Any]):
 class _Reconstruct(Inert):
     """Stands for `_reconstruct`, which makes the array that `__setstate__` then fills."""
 
-    def __new__(cls, kind: Any, *_: Any) -> _Array:  # type: ignore[misc]
-        if kind is not _Array:
-            _refuse(f"numpy._reconstruct({kind!r})")
+    def __new__(cls, base: Any, *_: Any) -> _Array:  # type: ignore[misc]
+        if base is not _Array:
+            _refuse(f"numpy._reconstruct({(base if isinstance(base, type) else type(base)).__name__})")
         return np.ndarray.__new__(_Array, 0, np.uint8)
 
 

@@ -13,11 +13,13 @@ import re
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
+from importlib import resources
 from pathlib import Path
 
 from panfpn.files import replacing
 from panfpn.progress import progress_bar
 
+SHIPPED = "camvid_lite0"  # the model in the package
 _LARGEST = 4 << 30  # bytes of a download
 _PICKLES = (".pth", ".pkl")
 _SPELT = {"sha256": "SHA-256", "md5": "MD5"}
@@ -36,6 +38,7 @@ class Published:
     miou_flip: float  # multi-scale and flip
     fps: float  # images per second, one at a time
     train_gb: float  # memory of a training step on one of four GPUs
+    architecture: str = "SemanticFPN"
 
     @property
     def url(self) -> str:
@@ -59,6 +62,7 @@ class PublishedPanoptic:
     box_ap: float | None = None
     mask_ap: float | None = None
     table: str = "coco_panoptic"
+    architecture: str = "PanopticFPN"
 
     @property
     def file(self) -> str:
@@ -118,19 +122,69 @@ def published_model(name: str) -> Published | PublishedPanoptic | None:
     return PUBLISHED.get(name) or PUBLISHED_PANOPTIC.get(name)
 
 
+def published_as(file: Path) -> Published | PublishedPanoptic | None:
+    """The published model whose file has this name."""
+    return next((p for p in (*PUBLISHED.values(), *PUBLISHED_PANOPTIC.values()) if p.file == file.name), None)
+
+
+def shipped_model() -> Path:
+    """The street-scene model that ships with panfpn (CamVid classes; see docs/camvid_lite0.md)."""
+    return Path(str(resources.files("panfpn") / "weights" / f"{SHIPPED}.safetensors"))
+
+
+def model_file(name: str | Path) -> Path:
+    """The file of a model: as `find_model`, with `SHIPPED`; a run folder stands for its released weights."""
+    return shipped_model() if str(name) == SHIPPED else _released(find_model(name))
+
+
+def local_model(name: str | Path) -> Path | None:
+    """The file of a model, if it is here: a path, or a name in PANFPN_WEIGHTS; nothing is fetched."""
+    if str(name) == SHIPPED:
+        return shipped_model()
+    path = _local(Path(name).expanduser(), str(name), [])
+    return None if path is None else _released(path)
+
+
+def _released(path: Path) -> Path:
+    return path / "model.safetensors" if path.is_dir() else path
+
+
 def find_model(name: str | Path) -> Path:
     """The local file (or run folder) of a model: a path, a name in PANFPN_WEIGHTS, a published one, or OWNER/REPO.
 
     Raises:
         ValueError: nothing of that name (it says where it looked), or a file whose hash is not the one in its name.
     """
-    path = Path(name).expanduser()
-    in_folder = False
+    path, text = Path(name).expanduser(), str(name)
+    looked: list[str] = []
+    local = _local(path, text, looked)
+    if local is not None:
+        return local
+    if published := published_model(text):
+        return _fetched(published, looked)
+    if path.is_absolute() or path.suffix in (*_PICKLES, ".pt", ".safetensors"):
+        raise ValueError(f"{path}: no such file (nor in a folder of {looked[1]})")
+    if re.fullmatch(r"(hf:)?\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", text):
+        if _is_folder(path.parent):  # a typing error in a path must not fetch a stranger's model
+            raise ValueError(f"{path}: no such file or folder (the repository of that name on the Hub: hf:{text})")
+        return _from_hub(text.removeprefix("hf:"), looked)
+    known = [*PUBLISHED, *PUBLISHED_PANOPTIC]
+    near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
+    raise ValueError(f"no model {text!r}; looked in {'; '.join(looked)}; {hint}")
+
+
+def _is_folder(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.is_dir()
+    return False
+
+
+def _local(path: Path, text: str, looked: list[str]) -> Path | None:
+    """The file at a path, or of a name in a folder of PANFPN_WEIGHTS; `looked` gets where it was looked for."""
     with contextlib.suppress(OSError):  # a name too long for the file system is no path
         if path.exists():
             return _vouched(path)
-        in_folder = path.parent.is_dir()
-    text = str(name)
     published = published_model(text)
     wanted = [text, *(text + suffix for suffix in (".safetensors", *_PICKLES))] + (
         [published.file] if published else []
@@ -138,23 +192,12 @@ def find_model(name: str | Path) -> Path:
     climbs = path.is_absolute() or ".." in path.parts  # a name is looked up in folders, a path is not
     named = "" if climbs else os.environ.get("PANFPN_WEIGHTS", "")
     folders = [Path(f).expanduser() for f in named.split(os.pathsep) if f]
-    looked = [f"the path {path}", f"PANFPN_WEIGHTS ({', '.join(map(str, folders)) or 'not set'})"]
+    looked += [f"the path {path}", f"PANFPN_WEIGHTS ({', '.join(map(str, folders)) or 'not set'})"]
     for folder in folders:
         for file in wanted:
             if (folder / file).is_file():
                 return _vouched(folder / file, published.file if published and file.endswith(_PICKLES) else None)
-    if published:
-        return _fetched(published, looked)
-    if path.is_absolute() or path.suffix in (*_PICKLES, ".pt", ".safetensors"):
-        raise ValueError(f"{path}: no such file (nor in a folder of {looked[1]})")
-    if re.fullmatch(r"(hf:)?\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", text):
-        if in_folder:  # a typing error in a path must not fetch a stranger's model
-            raise ValueError(f"{path}: no such file or folder (the repository of that name on the Hub: hf:{text})")
-        return _from_hub(text.removeprefix("hf:"), looked)
-    known = [*PUBLISHED, *PUBLISHED_PANOPTIC]
-    near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
-    raise ValueError(f"no model {text!r}; looked in {'; '.join(looked)}; {hint}")
+    return None
 
 
 def _said(name: str) -> tuple[str, str]:

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.labels import LabelClass, LabelTable
 from panfpn.models import PanopticFPN
+from panfpn.weights import convert_model, write_release
 from panfpn.weights.files import read_header
 from panfpn.weights.interop import Imported, read_detectron2, read_foreign_model, write_detectron2
 from panfpn.weights.interop.detectron2 import detectron2_name
 from panfpn.weights.interop.detectron2_config import read_settings
-from panfpn.weights.interop.imported import skeleton
-from panfpn.weights.release import convert_model, write_release
+from panfpn.weights.interop.imported import panoptic_shapes
 
 State = dict[str, torch.Tensor]
 FIRST, THEIR_FIRST = "backbone.body.conv1.weight", "backbone.bottom_up.stem.conv1.weight"
@@ -84,7 +84,7 @@ def release(path: Path, weights: State, config: TrainConfig = CONFIG, table: Lab
 
 def test_every_tensor_lands(golden: State, imported: Imported) -> None:
     model = imported.config.model
-    names = {name: detectron2_name(name) for name in skeleton(model, imported.table)}
+    names = {name: detectron2_name(name) for name in panoptic_shapes(model, imported.table)}
     counts = {name for name in names if name.endswith("num_batches_tracked")}
     assert len(golden) == 330 and {names[name] for name in names.keys() - counts} == golden.keys()
     assert imported.weights.keys() == names.keys()
@@ -290,7 +290,7 @@ def test_a_semantic_network_alone(imported: Imported, golden: State) -> None:
 @pytest.mark.parametrize("backbone", ["resnet101_msra", "resnet101", "resnet50"])
 def test_other_backbones_there_and_back(backbone: str, tmp_path: Path) -> None:
     config = replace(CONFIG, model=replace(NARROW, backbone=f"{backbone}"))
-    weights = {n: torch.ones(()).expand(shape) for n, shape in skeleton(config.model, TABLE).items()}
+    weights = {n: torch.ones(()).expand(shape) for n, shape in panoptic_shapes(config.model, TABLE).items()}
     write_detectron2(tmp_path / "x.pth", weights, config, TABLE)
     assert read_foreign_model(tmp_path / "x.pth").config.model.backbone == backbone
 

@@ -17,7 +17,7 @@ from panfpn.config import Inference, Model
 from panfpn.labels import LabelClass, LabelTable
 from panfpn.models import PanopticFPN
 from panfpn.weights.interop import read_foreign_model
-from panfpn.weights.interop.imported import skeleton
+from panfpn.weights.interop.imported import panoptic_shapes
 from panfpn.weights.interop.mmdet import mmdet_name, read_mmdet
 
 State = dict[str, torch.Tensor]
@@ -99,7 +99,7 @@ def test_every_tensor_lands(theirs: State, narrow: State, tmp_path: Path) -> Non
 
 
 def test_the_names_of_the_peers_own_network() -> None:
-    names = {mmdet_name(name) for name in skeleton(NARROW, TABLE)}
+    names = {mmdet_name(name) for name in panoptic_shapes(NARROW, TABLE)}
     assert len(names) == 383
     assert {n for n in names if not n.startswith(("backbone.", "neck.", "semantic_head.conv_up"))} == {
         f"{module}.{leaf}"
@@ -121,7 +121,7 @@ def test_the_names_of_the_peers_own_network() -> None:
 
 
 def test_coco_is_known_by_its_numbers(fill: ModuleType) -> None:
-    shapes = skeleton(replace(NARROW, num_classes=133), LabelTable.named("coco_panoptic"))
+    shapes = panoptic_shapes(replace(NARROW, num_classes=133), LabelTable.named("coco_panoptic"))
     state = {mmdet_name(n): torch.zeros(()).expand(shape) for n, shape in shapes.items()}
     logits = torch.from_numpy(fill.values("semantic_head.conv_logits.bias", (54,)))
     found = read_mmdet(state | {"semantic_head.conv_logits.bias": logits}, Path("x.pth"))

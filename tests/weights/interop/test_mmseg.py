@@ -19,11 +19,11 @@ import torch
 from panfpn import Predictor
 from panfpn.config import Inference, Model
 from panfpn.labels import LabelClass, LabelTable
+from panfpn.weights import convert_model
 from panfpn.weights.foreign import read_foreign
 from panfpn.weights.interop import Imported, read_foreign_model
-from panfpn.weights.interop.imported import skeleton
+from panfpn.weights.interop.imported import semantic_shapes
 from panfpn.weights.interop.mmseg import is_mmseg, mmseg_name, read_mmseg
-from panfpn.weights.release import convert_model
 
 State = dict[str, torch.Tensor]
 
@@ -235,7 +235,7 @@ def test_labels_of_the_peer_and_back_again(
 def test_the_network_is_read_from_its_tensors(depth: int, stem: str, norm: Any) -> None:
     count = 2 + depth % 7
     model = Model(backbone=f"resnet{depth}{stem}", num_classes=count, fpn_channels=24, head_channels=16, norm=norm)
-    shapes = skeleton(model)
+    shapes = semantic_shapes(model)
     state = {mmseg_name(name, model): torch.empty(shape, device="meta") for name, shape in shapes.items()}
     assert len(state) == len(shapes)
     found = read_mmseg(state, {}, Path("x.pth"), labels=classes(count), ema=False, scale=None)
@@ -383,7 +383,8 @@ def test_where_the_test_size_comes_from(small_mmseg: State) -> None:
 
 def test_the_published_size_where_the_file_says_none() -> None:
     model = Model(backbone="resnet18", num_classes=19, fpn_channels=8, head_channels=8)
-    state = {mmseg_name(name, model): torch.empty(shape, device="meta") for name, shape in skeleton(model).items()}
+    shapes = semantic_shapes(model)
+    state = {mmseg_name(name, model): torch.empty(shape, device="meta") for name, shape in shapes.items()}
     found = read(state, LabelTable.named("cityscapes"))
     assert found.config.data.scale == (2048, 1024)
     assert any("without --scale, they are fitted into 2048×1024" in note for note in found.notes)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, takewhile
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -22,10 +23,13 @@ _INSTANCES = ("box_head.fc1.weight", "box_head.classifier.weight", "mask_head.co
 Rename = Callable[[str], str]
 
 
-def read_model(tensors: Mapping[str, torch.Tensor], name: Rename, path: Path, library: str) -> Model:
-    """The network that these tensors are of, given the peer's name of each of ours.
+def describe_model(
+    tensors: Mapping[str, torch.Tensor], name: Rename, path: Path, library: str
+) -> tuple[Model, int | None]:
+    """The network that these tensors are of, given the peer's name of each of ours, and its classes of things.
 
-    `num_classes` is the number of its semantic channels; `with_table` makes it that of the classes.
+    `num_classes` is the number of its semantic channels; `with_table` makes it that of the classes. The number of
+    classes of things is None for a Semantic FPN, which tells none apart.
 
     Raises:
         ValueError: tensors that are of neither a Panoptic FPN nor a Semantic FPN on ResNet-50 or 101.
@@ -50,11 +54,12 @@ def read_model(tensors: Mapping[str, torch.Tensor], name: Rename, path: Path, li
         mean=IMAGENET_MEAN, std=IMAGENET_STD,
     )  # fmt: skip
     if not instances:
-        return model
-    return replace(
+        return model, None
+    model = replace(
         model, architecture="PanopticFPN", box_channels=rows["box_head.fc1.weight"],
         mask_channels=rows["mask_head.convs.0.weight"],
     )  # fmt: skip
+    return model, rows["box_head.classifier.weight"] - 1  # the last is the background
 
 
 def with_table(model: Model, num_things: int, labels: LabelTable | None, path: Path) -> tuple[Model, LabelTable]:
@@ -64,18 +69,18 @@ def with_table(model: Model, num_things: int, labels: LabelTable | None, path: P
         ValueError: other numbers of things or stuff than the table's, or no table for numbers that are not COCO's.
     """
     assert model.num_classes is not None
-    found = f"{path}: has {num_things} classes of things and {model.num_classes} semantic channels"
+    counts = f"{path}: has {num_things} classes of things and {model.num_classes} semantic channels"
     if labels is None:
         if (num_things, model.num_classes) != (80, 54):
-            raise ValueError(f"{found}; say what they are: --labels cityscapes or a labels.yaml, with things and stuff "
-                             "each in the network's order")  # fmt: skip
+            raise ValueError(f"{counts}; say what they are: --labels cityscapes or a labels.yaml, with things and "
+                             "stuff each in the network's order")  # fmt: skip
         labels = LabelTable.named("coco_panoptic")
     things = sum(c.thing for c in labels.classes)
     stuff = labels.num_classes - things
     if num_things != things or model.num_classes not in (stuff + 1, labels.num_classes):
-        raise ValueError(f"{found}, but label table {labels.name!r} has {things} things and {stuff} stuff classes")
-    kind = "other" if model.num_classes == stuff + 1 else "all"
-    return replace(model, num_classes=labels.num_classes, semantic_things=kind), labels  # type: ignore[arg-type]
+        raise ValueError(f"{counts}, but label table {labels.name!r} has {things} things and {stuff} stuff classes")
+    semantic_things: Literal["other", "all"] = "other" if model.num_classes == stuff + 1 else "all"
+    return replace(model, num_classes=labels.num_classes, semantic_things=semantic_things), labels
 
 
 def folded(weight: torch.Tensor, std: Sequence[float], *, bgr: bool) -> torch.Tensor:

@@ -17,9 +17,9 @@ from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.labels import LabelClass, LabelTable
 from panfpn.models.semantic import num_groups
 from panfpn.weights.foreign import write_foreign
-from panfpn.weights.interop.described import FIRST, folded, read_model, with_table
+from panfpn.weights.interop.described import FIRST, describe_model, folded, with_table
 from panfpn.weights.interop.detectron2_config import Detectron2Settings, read_settings, write_settings
-from panfpn.weights.interop.imported import Imported, fitted, skeleton
+from panfpn.weights.interop.imported import Imported, fitted, panoptic_shapes, semantic_shapes, views_left_out
 
 _MODULES = {
     "head.classifier": "sem_seg_head.predictor",
@@ -54,22 +54,22 @@ def read_detectron2(
     """
     notes: list[str] = []
     tensors = {name: t for name, t in tensors.items() if not _KNOWN_AND_HARMLESS.fullmatch(name)}
-    model = read_model(tensors, detectron2_name, path, "detectron2")
+    model, num_things = describe_model(tensors, detectron2_name, path, "detectron2")
     settings = _settings(data or {}, path, notes)
     colors = settings.mean[::-1] if settings.bgr else settings.mean
     model = replace(model, backbone=model.backbone + "_msra" * settings.stride_in_1x1, mean=colors)
     if labels is None and data and isinstance(data.get("labels"), dict):
         labels = LabelTable.from_dict(data["labels"], f"{path}: labels")
-    if model.architecture == "PanopticFPN":
-        num_things = len(tensors[detectron2_name("box_head.classifier.weight")]) - 1
+    if num_things is not None:
         model, table = with_table(replace(model, anchor_scale=settings.anchor_scale), num_things, labels, path)
+        shapes = panoptic_shapes(model, table)
     else:
         table = labels or _stuff_table(model, path)
         settings = replace(settings, inference=Inference())  # the rest is about instances
+        shapes = semantic_shapes(model)
     if not any(name.startswith("backbone.bottom_up.") and name.endswith("running_var") for name in tensors):
         notes.append("the backbone's norms have no statistics (an old file); 0 and 1 were taken, as detectron2 does")
         tensors |= _statistics(tensors)
-    shapes = skeleton(model, table)
     weights = fitted(tensors, {name: detectron2_name(name) for name in shapes}, shapes, path)
     weights[FIRST] = folded(weights[FIRST], settings.std, bgr=settings.bgr)
     data_settings = Data(scale=scale or settings.scale, size_divisor=32)
@@ -139,17 +139,20 @@ def detectron2_name(name: str) -> str:
     return f"{_MODULES[module]}.{leaf}"
 
 
-def write_detectron2(path: Path, weights: Mapping[str, torch.Tensor], config: TrainConfig, table: LabelTable) -> None:
+def write_detectron2(
+    path: Path, weights: Mapping[str, torch.Tensor], config: TrainConfig, table: LabelTable
+) -> tuple[str, ...]:
     """Write a checkpoint (`model`) that detectron2 loads; the network takes BGR with PIXEL_STD 1 there.
 
-    What its configuration must say stands in `config`, as YAML; with it, and `labels`, nothing is lost on the way back.
+    What its configuration must say stands in `config`, as YAML; with it, and `labels`, nothing is lost on the way back
+    but what is returned: what detectron2 cannot do, a sentence each.
 
     Raises:
         ValueError: another network or backbone than detectron2's, or a semantic branch with a class for each thing.
     """
     model = config.model
-    found = re.fullmatch(r"resnet(50|101)(_msra)?", model.backbone.partition(".")[0])
-    if found is None or model.architecture != "PanopticFPN":
+    resnet = re.fullmatch(r"resnet(50|101)(_msra)?", model.backbone.partition(".")[0])
+    if resnet is None or model.architecture != "PanopticFPN":
         raise ValueError(
             f"{path}: detectron2 has no {model.architecture} on {model.backbone!r} under names that panfpn knows; a "
             "PanopticFPN on resnet50, resnet101, resnet50_msra or resnet101_msra can be written"
@@ -167,10 +170,10 @@ def write_detectron2(path: Path, weights: Mapping[str, torch.Tensor], config: Tr
     assert model.std is not None
     things = sum(c.thing for c in table.classes)
     text = write_settings(
-        config, things, table.num_classes - things + 1, depth=int(found[1]), stride_in_1x1=bool(found[2])
+        config, things, table.num_classes - things + 1, depth=int(resnet[1]), stride_in_1x1=bool(resnet[2])
     )
     state = {}
-    for name in skeleton(replace(model, backbone=found[0], num_classes=table.num_classes), table):
+    for name in panoptic_shapes(replace(model, backbone=resnet[0]), table):
         frozen = name.startswith("backbone.") and name.endswith("num_batches_tracked")  # its FrozenBN keeps none
         tensor = weights[name].float() if weights[name].is_floating_point() else weights[name]
         if name == FIRST:
@@ -178,3 +181,9 @@ def write_detectron2(path: Path, weights: Mapping[str, torch.Tensor], config: Tr
         if not frozen:
             state[detectron2_name(name)] = tensor.contiguous()
     write_foreign(path, {"model": state, "__author__": "panfpn", "config": text, "labels": table.to_dict()})
+    notes = views_left_out(config.inference)
+    if config.inference.nms_over_classes:
+        notes += (
+            "detectron2 drops overlapping boxes within each class only (inference.nms_over_classes was left out)",
+        )
+    return notes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from panfpn.config import Model, TrainConfig
+from panfpn.config import Inference, Model, TrainConfig
 from panfpn.labels import LabelTable
 from panfpn.models import PanopticFPN, SemanticFPN
 
@@ -24,26 +24,29 @@ class Imported:
     notes: tuple[str, ...]  # what was left out or assumed, one sentence each
 
 
-def skeleton(model: Model, table: LabelTable | None = None) -> Shapes:
-    """Names and shapes of all tensors of the network that `model` describes, none of which is allocated.
-
-    A Panoptic FPN needs the `table`, which says what things are.
-    """
+def semantic_shapes(model: Model) -> Shapes:
+    """Names and shapes of all tensors of the Semantic FPN that `model` describes, none of which is allocated."""
     assert model.num_classes is not None
-    network: SemanticFPN | PanopticFPN
     with torch.device("meta"):
-        if model.architecture == "PanopticFPN":
-            assert table is not None
-            network = PanopticFPN(
-                model.backbone, table, fpn_channels=model.fpn_channels, head_channels=model.head_channels,
-                norm=model.norm, semantic_things=model.semantic_things, box_channels=model.box_channels,
-                mask_channels=model.mask_channels,
-            )  # fmt: skip
-        else:
-            network = SemanticFPN(
-                model.backbone, model.num_classes, fpn_channels=model.fpn_channels,
-                head_channels=model.head_channels, norm=model.norm,
-            )  # fmt: skip
+        network = SemanticFPN(
+            model.backbone, model.num_classes, fpn_channels=model.fpn_channels, head_channels=model.head_channels,
+            norm=model.norm,
+        )  # fmt: skip
+    return shapes_of(network)
+
+
+def panoptic_shapes(model: Model, table: LabelTable) -> Shapes:
+    """Names and shapes of all tensors of the Panoptic FPN that `model` describes; `table` says what things are."""
+    with torch.device("meta"):
+        network = PanopticFPN(
+            model.backbone, table, fpn_channels=model.fpn_channels, head_channels=model.head_channels, norm=model.norm,
+            semantic_things=model.semantic_things, box_channels=model.box_channels, mask_channels=model.mask_channels,
+        )  # fmt: skip
+    return shapes_of(network)
+
+
+def shapes_of(network: torch.nn.Module) -> Shapes:
+    """The shape of every tensor of a network by its name."""
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
@@ -64,10 +67,17 @@ def fitted(
         for ours, theirs in names.items() if theirs in tensors and tensors[theirs].shape != shapes[ours]
     ]  # fmt: skip
     problems = [
-        f"{len(found)} {what}: {', '.join(found[:8])}{', …' if len(found) > 8 else ''}"
-        for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong)) if found
+        f"{len(names)} {what}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong)) if names
     ]  # fmt: skip
     if problems:
         raise ValueError(f"{path}: its tensors do not fit; {'; '.join(problems)}")
     count = torch.zeros((), dtype=torch.int64)  # FrozenBN and old files keep no num_batches_tracked
     return {ours: tensors.get(theirs, count).clone() for ours, theirs in names.items()}
+
+
+def views_left_out(inference: Inference) -> tuple[str, ...]:
+    """The sentence about what no other library keeps beside its weights, if there is something."""
+    if inference.ratios == (1.0,) and not inference.flip:
+        return ()
+    return ("several scales and mirror (inference.ratios, .flip) were left out",)

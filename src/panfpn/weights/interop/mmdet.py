@@ -16,8 +16,8 @@ from panfpn.config import Data, Inference, TrainConfig
 from panfpn.labels import LabelTable
 from panfpn.parsing import parse
 from panfpn.weights.interop.config_text import assignments, differences, is_numbers, part, pipeline_steps
-from panfpn.weights.interop.described import FIRST, IMAGENET_MEAN, IMAGENET_STD, folded, read_model, with_table
-from panfpn.weights.interop.imported import Imported, fitted, skeleton
+from panfpn.weights.interop.described import FIRST, IMAGENET_MEAN, IMAGENET_STD, describe_model, folded, with_table
+from panfpn.weights.interop.imported import Imported, fitted, panoptic_shapes
 
 _MODULES = {
     "head.classifier": "semantic_head.conv_logits", "rpn.conv": "rpn_head.rpn_conv",
@@ -83,8 +83,8 @@ def read_mmdet(
     described = data.get("meta") if isinstance(data.get("meta"), dict) else {}
     assert isinstance(described, dict)
     text = described.get("config") or described.get("cfg")
-    model = read_model(tensors, mmdet_name, path, "mmdetection")
-    if model.architecture != "PanopticFPN":
+    model, num_things = describe_model(tensors, mmdet_name, path, "mmdetection")
+    if num_things is None:
         raise ValueError(f"{path}: a network of mmdetection without the heads of its Panoptic FPN")
     try:
         settings = _read_settings(text, notes) if isinstance(text, str) else _Settings()
@@ -94,8 +94,8 @@ def read_mmdet(
         model, backbone=model.backbone + "_msra" * settings.caffe, anchor_scale=settings.anchor_scale,
         mean=settings.mean[::-1] if settings.bgr else settings.mean,
     )  # fmt: skip
-    model, table = with_table(model, len(tensors[mmdet_name("box_head.classifier.weight")]) - 1, labels, path)
-    shapes = skeleton(model, table)
+    model, table = with_table(model, num_things, labels, path)
+    shapes = panoptic_shapes(model, table)
     weights = fitted(tensors, {name: mmdet_name(name) for name in shapes}, shapes, path)
     weights[FIRST] = folded(weights[FIRST], settings.std, bgr=settings.bgr)
     for leaf in ("weight", "bias"):  # things are the last channel there

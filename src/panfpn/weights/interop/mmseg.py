@@ -17,7 +17,7 @@ from panfpn import recipes
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.labels import LabelClass, LabelTable
 from panfpn.weights.foreign import write_foreign
-from panfpn.weights.interop.imported import Imported, fitted, skeleton
+from panfpn.weights.interop.imported import Imported, fitted, semantic_shapes, views_left_out
 from panfpn.weights.interop.mmseg_config import MMSegSettings, read_settings, write_settings
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -76,7 +76,7 @@ def read_mmseg(
         notes.append(
             f"the file does not say at which size images are tested: without --scale, they are fitted into {size}"
         )
-    shapes = skeleton(model)
+    shapes = semantic_shapes(model)
     weights = fitted(tensors, {name: mmseg_name(name, model) for name in shapes}, shapes, path)
     data_settings = Data(scale=scale, size_divisor=settings.size_divisor)
     try:
@@ -189,8 +189,10 @@ def mmseg_name(name: str, model: Model) -> str:
     return f"decode_head.scale_heads.{level}.{place}.{norm if kind == 'norm' else 'conv'}.{leaf}"
 
 
-def write_mmseg(path: Path, weights: Mapping[str, torch.Tensor], config: TrainConfig, table: LabelTable) -> None:
-    """Write an mmsegmentation checkpoint (`meta`, `state_dict`) that 0.x and 1.x load.
+def write_mmseg(
+    path: Path, weights: Mapping[str, torch.Tensor], config: TrainConfig, table: LabelTable
+) -> tuple[str, ...]:
+    """Write an mmsegmentation checkpoint (`meta`, `state_dict`) that 0.x and 1.x load; returns what was left out.
 
     Colours and test size go into the text `meta["config"]`, so that nothing is lost on the way back; mmsegmentation
     itself wants them in its own configuration.
@@ -204,7 +206,9 @@ def write_mmseg(path: Path, weights: Mapping[str, torch.Tensor], config: TrainCo
                          "only ResNets (resnet18 … resnet152, also with c or d) can be written")  # fmt: skip
     model = replace(model, backbone=model.backbone.partition(".")[0])
     order = ("backbone.", "fpn.", "head.classifier.", "head.")  # mmsegmentation's head begins with the classifier
-    names = sorted(skeleton(model), key=lambda name: next(i for i, part in enumerate(order) if name.startswith(part)))
+    names = sorted(
+        semantic_shapes(model), key=lambda name: next(i for i, part in enumerate(order) if name.startswith(part))
+    )
     state = OrderedDict(
         (mmseg_name(n, model), t.float() if (t := weights[n]).is_floating_point() else t) for n in names
     )
@@ -212,3 +216,4 @@ def write_mmseg(path: Path, weights: Mapping[str, torch.Tensor], config: TrainCo
     meta = {"CLASSES": classes, "PALETTE": palette, "dataset_meta": {"classes": classes, "palette": palette},
             "config": write_settings(config)}  # fmt: skip
     write_foreign(path, {"meta": meta, "state_dict": state})
+    return views_left_out(config.inference)
