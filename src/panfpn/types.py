@@ -31,16 +31,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Instances:
-    """Instances of one image, each a mask in its box; they may overlap."""
+    """Instances of one image, each a mask in its box; they may overlap. Crowds come last, so no device is asked."""
 
     boxes: torch.Tensor  # float32 [N, 4] left, top, right, bottom: pixel (x, y) covers x..x + 1, y..y + 1
     classes: torch.Tensor  # int64 [N] train ids
-    crowd: torch.Tensor  # bool [N] not to be learnt, neither as a thing nor as background
     bits: torch.Tensor  # uint8 [sum of box areas] 0 or 1: each mask within its (whole-numbered) box, row by row
+    num_crowds: int  # the last so many are not to be learnt, neither as things nor as background
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Instances":
         """The same with every tensor changed: moved to a device, pinned."""
-        return Instances(**{name: change(getattr(self, name)) for name in self.__slots__})
+        return replace(self, boxes=change(self.boxes), classes=change(self.classes), bits=change(self.bits))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -51,7 +51,7 @@ class Sample:
     target: npt.NDArray[np.int16]  # [H, W] train ids, IGNORE where nothing is to be learnt
     name: str  # unique in its split; also the stem of what is written for it
     segments: Segments | None = None  # of a panoptic data set; `target` is their `labels`
-    instances: Instances | None = None  # what the instance branch learns, in the order of classes; training only
+    instances: Instances | None = None  # what the instance branch learns; training only
 
 
 @dataclass(frozen=True, slots=True, eq=False)

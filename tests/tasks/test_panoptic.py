@@ -77,10 +77,7 @@ def test_weights_of_the_two_branches(task: PanopticTask, batch: Batch) -> None:
 
 def test_images_without_things_learn(task: PanopticTask, batch: Batch) -> None:
     assert batch.instances is not None
-    empty = [
-        replace(t, boxes=t.boxes[:0], classes=t.classes[:0], crowd=t.crowd[:0], bits=t.bits[:0])
-        for t in batch.instances
-    ]
+    empty = [replace(t, boxes=t.boxes[:0], classes=t.classes[:0], bits=t.bits[:0]) for t in batch.instances]
     terms = task(replace(batch, instances=tuple(empty)))
     assert terms["mask"] == terms["box"] == terms["rpn_box"] == 0 < terms["class"]
     sum(terms.values()).backward()

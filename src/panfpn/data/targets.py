@@ -9,7 +9,7 @@ from panfpn.types import Instances, Segments
 
 
 def instances_of(segments: Segments, table: LabelTable) -> Instances:
-    """The things (crowds too) among segments [H, W], in the order of classes; those without a pixel vanish.
+    """The things among segments [H, W] in the order of classes, then the crowds; those without a pixel vanish.
 
     A box reaches from a mask's first pixel to after its last. All boxes come from the runs of equal pixels in rows:
     one pass over the pixels, however many things there are.
@@ -22,7 +22,9 @@ def instances_of(segments: Segments, table: LabelTable) -> Instances:
     place = index.ravel()[first]  # [runs] the segment of each, IGNORE where void
     wanted = things_in(table)[np.append(segments.classes, np.int16(-1))[place]]
     first, end, place = first[wanted], end[wanted], place[wanted]
-    order = np.lexsort((place, segments.classes[place]))  # stable: runs of a thing stay in the order of rows
+    order = np.lexsort(
+        (place, segments.classes[place], segments.crowd[place])
+    )  # stable: runs of a thing stay in the order of rows
     first, end, place = first[order], end[order], place[order]
     begin = np.flatnonzero(np.diff(place, prepend=-1))  # [things] where the runs of each begin
     if not len(begin):
@@ -36,14 +38,14 @@ def instances_of(segments: Segments, table: LabelTable) -> Instances:
     return Instances(
         boxes=torch.from_numpy(boxes.astype(np.float32)),
         classes=torch.from_numpy(segments.classes[kept].astype(np.int64)),
-        crowd=torch.from_numpy(segments.crowd[kept]),
         bits=torch.from_numpy(np.concatenate([mask.ravel() for mask in bits]).view(np.uint8)),
+        num_crowds=int(segments.crowd[kept].sum()),
     )
 
 
 def no_instances() -> Instances:
     """Of an image without any."""
     return Instances(
-        boxes=torch.empty(0, 4), classes=torch.empty(0, dtype=torch.int64), crowd=torch.empty(0, dtype=torch.bool),
-        bits=torch.empty(0, dtype=torch.uint8),
+        boxes=torch.empty(0, 4), classes=torch.empty(0, dtype=torch.int64), bits=torch.empty(0, dtype=torch.uint8),
+        num_crowds=0,
     )  # fmt: skip

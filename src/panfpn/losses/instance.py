@@ -65,13 +65,13 @@ def match_anchors(anchors: torch.Tensor, instances: Instances) -> tuple[torch.Te
 
 def _real(instances: Instances) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Boxes, classes and numbers of those that are no crowd."""
-    numbers = (~instances.crowd).nonzero()[:, 0]
-    return instances.boxes[numbers], instances.classes[numbers], numbers
+    count = len(instances.boxes) - instances.num_crowds
+    return instances.boxes[:count], instances.classes[:count], torch.arange(count, device=instances.boxes.device)
 
 
 def _leave_crowds(labels: torch.Tensor, boxes: torch.Tensor, instances: Instances, background: int) -> None:
     """Turn background [N] that lies in a crowd to −1, in place."""
-    crowds = instances.boxes[instances.crowd]
+    crowds = instances.boxes[len(instances.boxes) - instances.num_crowds :]
     if len(crowds):
         labels[(labels == background) & (covered_share(boxes, crowds) > _CROWDED).any(1)] = -1
 

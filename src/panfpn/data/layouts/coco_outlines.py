@@ -33,12 +33,13 @@ class CocoOutlines:
     numbers: npt.NDArray[np.float32]  # x, y, x, y, … of a polygon in pixels of its image; lengths of runs, by columns
 
     def instances(self, index: int, size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]) -> Instances:
-        """What a geometry shows of the instances of an image of `size`, in a crop of `shown` pixels.
+        """What a geometry shows of the instances of an image of `size`, in a crop of `shown` pixels; crowds last.
 
         ValueError for run lengths that do not fill the image.
         """
         boxes, kept, bits = [], [], []
-        for i in sorted(range(*self.first[index : index + 2]), key=lambda i: int(self.classes[i])):
+        numbers = range(*self.first[index : index + 2])
+        for i in sorted(numbers, key=lambda i: (bool(self.crowd[i]), int(self.classes[i]))):
             parts = [self.numbers[slice(*self.places[k : k + 2])] for k in range(*self.parts[i : i + 2])]
             if self.crowd[i]:
                 mask = cut_map(self._decode(parts[0], size), geometry).astype(np.bool_)
@@ -55,8 +56,8 @@ class CocoOutlines:
         return Instances(
             boxes=torch.from_numpy(np.array(boxes, np.float32)),
             classes=torch.from_numpy(self.classes[kept].astype(np.int64)),
-            crowd=torch.from_numpy(self.crowd[kept]),
             bits=torch.from_numpy(np.concatenate(bits).view(np.uint8)),
+            num_crowds=int(self.crowd[kept].sum()),
         )
 
     def _decode(self, lengths: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.int16]:
