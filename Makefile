@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: test lint demo bench clean
+.PHONY: test test-fast lint docs demo bench clean
 .DEFAULT_GOAL := test
 
 $(READY): pyproject.toml constraints.txt
@@ -18,8 +18,14 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+test: lint docs
 	$(BIN)/pytest --numprocesses 2
+
+test-fast: $(READY)
+	$(BIN)/pytest --numprocesses 2 -m "not slow"
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 demo: $(READY)
 	$(BIN)/panfpn demo --out demo
@@ -29,4 +35,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/evaluation_memory.py
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .matrix site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""Train on a folder of one's own (docs/guide.md) and label a photo.
+"""Train on a folder of one's own (docs/guide/data.md) and label a photo.
 
 usage: python examples/finetune_folder.py ROOT PHOTO
 """

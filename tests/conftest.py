@@ -1,6 +1,7 @@
 """What every test needs: few threads, real data where it is, and small data sets where it is not."""
 
 import importlib.util
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,8 @@ from panfpn.weights.interop.mmseg import mmseg_name
 
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
 cv2.setNumThreads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a script: tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared"  # real data, on machines of the developers: none of it is needed

@@ -149,8 +149,8 @@ class SemanticScores:
     ) -> "SemanticScores":
         """The scores of plain data, with the images if it has any; `names` where the data may have lost their order.
 
-        A confusion [K][K], as older files hold it, counts no value that is no class. ValueError names `source` and the
-        key that is missing or wrong.
+        A confusion `[K][K]`, as older files hold it, counts no value that is no class. ValueError names `source` and
+        the key that is missing or wrong.
         """
         missing = [key for key in ("classes", "confusion") if key not in data]
         if missing and "pq" in data:

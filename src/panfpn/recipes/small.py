@@ -51,7 +51,7 @@ def camvid_lite0(**changes: Any) -> TrainConfig:
 
 
 def folder(**changes: Any) -> TrainConfig:
-    """Your own photos and masks (docs/guide.md), from the model that ships with panfpn.
+    """Your own photos and masks (docs/guide/data.md), from the model that ships with panfpn.
 
     Command: panfpn train folder --data.root DIR
     Hardware: any; not measured. Score: depends on the photos.
