@@ -1,4 +1,4 @@
-"""How griffe reads the package for the reference: comments of fields document them; what is defined once is shown once."""
+"""How griffe reads the package: the comment of a field documents it; what is defined once is shown once."""
 
 import ast
 from typing import Any
