@@ -108,7 +108,7 @@ def test_empty_file_is_the_defaults_and_a_part_changes_only_itself(tmp_path: Pat
         ("data: {crop: [1, 2, 3]}", "data.crop is [1, 2, 3]; tuple should have at most 2 items"),
         (
             "data: {dataset: coco}",
-            "data.dataset is 'coco'; input should be 'cityscapes', 'ade20k', 'camvid', 'coco_panoptic', 'folder'",
+            "data.dataset is 'coco'; did you mean coco_panoptic? (choices: cityscapes, ade20k, camvid, coco_panoptic",
         ),
         ("run: {name: 5}", "run.name is 5; input should be a valid string"),
         ("run: {name: null}", "run.name is None; input should be a valid string"),
@@ -211,7 +211,7 @@ def test_semantic_fpn_ignores_no_setting_of_instances(key: str, value: float) ->
 
 def test_panoptic_fpn_has_no_windows() -> None:
     config = TrainConfig().changed(**{"model.architecture": "PanopticFPN"})
-    with pytest.raises(ValueError, match=r"inference.mode is 'slide'; it must be whole for Panoptic FPN"):
+    with pytest.raises(ValueError, match=r"inference.mode is 'slide'; it must be left at 'whole': it is Semantic FPN's"):
         config.changed(**{"inference.mode": "slide"})
 
 

@@ -1,32 +1,192 @@
-"""From plain data to dataclasses and back. In: what YAML or a header held. Out: a checked dataclass, or a sentence."""
+"""What a setting may be, and plain data into dataclasses and back.
+
+In: dataclasses whose fields carry their bounds (`Annotated[float, Bounds(above=0)]`); what YAML, a header or a caller
+gave. Out: checked values of the field's type, or one sentence with key, value and what it must be.
+"""
 
 import difflib
-from dataclasses import fields, is_dataclass
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from panfpn.choices import no_choice
 
 T = TypeVar("T")
 
 
-def parse(kind: type[T], data: Any, prefix: str = "") -> T:
-    """Build the dataclass `kind` of plain data; ValueError names the key, its value and what was wanted."""
-    import pydantic  # noqa: PLC0415 - only where text enters
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a number, or every number of a tuple, may be; it is finite in any case."""
 
-    if not isinstance(data, dict):
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    of: str = ""
+    """What the numbers are, for the sentence: "a share", "sizes in pixels"."""
+
+    def allow(self, value: Any) -> bool:
+        """Whether the value, or every one of a tuple, is inside; None is."""
+        if value is None or isinstance(value, tuple):
+            return all(self.allow(entry) for entry in value or ())
+        return (
+            math.isfinite(value)
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+    def __str__(self) -> str:
+        low, high = self.at_least, self.at_most
+        if self.above == 0 and self.below is high is None:
+            return "positive"
+        if low is not None and self.below is high is None:
+            return f"{low} or more"
+        if low is not None:
+            return f"from {low} to {f'below {self.below}' if high is None else high}"
+        if self.above is not None:
+            return f"above {self.above}" + (f" and below {self.below}" if high is None else f", at most {high}")
+        return "finite"
+
+
+Count = Annotated[int, Bounds(above=0)]
+NotNegative = Annotated[float, Bounds(at_least=0)]
+Share = Annotated[float, Bounds(at_least=0, at_most=1, of="a share")]
+BelowOne = Annotated[float, Bounds(at_least=0, below=1)]
+Size = Annotated[tuple[int, int], Bounds(above=0, of="two sizes in pixels")]
+
+
+@dataclass(frozen=True)
+class Only:
+    """Marks a setting that one architecture has: another must leave it at its default."""
+
+    architecture: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of a dataclass: its type without the metadata, its default, and the metadata."""
+
+    name: str
+    hint: Any
+    default: Any
+    bounds: Bounds | None
+    only: Only | None
+
+
+def settings_of(cls: Any) -> tuple[Setting, ...]:
+    """Every field of a dataclass."""
+    return _settings_of(cls)
+
+
+@cache
+def _settings_of(cls: Any) -> tuple[Setting, ...]:
+    plain_hints, hints = get_type_hints(cls), get_type_hints(cls, include_extras=True)
+    settings = []
+    for f in fields(cls):
+        hint = hints[f.name]
+        metadata = [m for part in (hint, *get_args(hint)) for m in getattr(part, "__metadata__", ())]
+        settings.append(Setting(
+            name=f.name, hint=plain_hints[f.name], default=f.default,
+            bounds=next((m for m in metadata if isinstance(m, Bounds)), None),
+            only=next((m for m in metadata if isinstance(m, Only)), None),
+        ))  # fmt: skip
+    return tuple(settings)
+
+
+def check_settings(section: Any, prefix: str) -> None:
+    """Convert and check the fields of a frozen dataclass, in its `__post_init__`; ValueError names the key."""
+    for setting in settings_of(type(section)):
+        value = getattr(section, setting.name)
+        if value is setting.default:
+            continue
+        key = f"{prefix}{setting.name}"
+        converted = convert(value, setting.hint, key)
+        object.__setattr__(section, setting.name, converted)
+        if setting.bounds:
+            wanted = _with_type(setting.bounds, setting.hint)
+            require(setting.bounds.allow(converted), key, converted, wanted)
+
+
+def require(valid: bool, key: str, value: Any, wanted: str) -> None:
+    """ValueError unless `valid`; it says what the value of `key` must be."""
+    if not valid:
+        raise ValueError(f"{key} is {value!r}; it must be {wanted}")
+
+
+def _with_type(bounds: Bounds, hint: Any) -> str:
+    """The bounds in words: `positive, or none`, `sizes in pixels, each positive`."""
+    words = f"{bounds.of or 'numbers'}, each {bounds}" if _is_tuple(hint) else f"{bounds.of} {bounds}".strip()
+    return f"{words}, or none" if type(None) in get_args(hint) else words
+
+
+def _is_tuple(hint: Any) -> bool:
+    return any(get_origin(part) is tuple for part in (hint, *get_args(hint)))
+
+
+def convert(value: Any, hint: Any, key: str) -> Any:
+    """The value as the type `hint`: text for paths and numbers, lists for tuples; ValueError names `key`."""
+    if is_dataclass(hint):
+        return value if isinstance(value, hint) else parse(hint, value, f"{key}.")  # type: ignore[arg-type]
+    if type(value) is hint:
+        return value
+    import pydantic  # noqa: PLC0415 - only where a value is no default
+
+    leaves = _leaves(hint)
+    entries = value if isinstance(value, list | tuple) else (value,)
+    if bool not in leaves and any(isinstance(entry, bool) for entry in entries):  # True would pass as 1
+        raise ValueError(f"{key} is {value!r}; input should be no truth value")
+    if isinstance(value, set | frozenset) and _is_tuple(hint):  # whose order would be a guess
+        raise ValueError(f"{key} is {value!r}; input should be a valid tuple")
+    if isinstance(value, os.PathLike) and str in leaves:
+        value = os.fspath(value)
+    try:
+        return _adapter(hint).validate_python(value)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "literal_error":
+            raise ValueError(no_choice(key, first["input"], _choices(hint))) from error
+        message = {"missing": "tuple should have more items", "path_type": "input should be a path"}
+        raise ValueError(f"{key} is {value!r}; {message.get(first['type'], first['msg'].lower())}") from error
+
+
+@cache
+def _adapter(hint: Any) -> Any:
+    import pydantic  # noqa: PLC0415
+
+    return pydantic.TypeAdapter(hint)
+
+
+@cache
+def _leaves(hint: Any) -> frozenset[Any]:
+    """The types inside of a hint: {int, NoneType} of tuple[int, int] | None."""
+    if get_origin(hint) is Literal:
+        return frozenset({Literal})
+    inner = [argument for argument in get_args(hint) if argument is not Ellipsis]
+    return frozenset().union(*map(_leaves, inner)) if inner else frozenset({hint})
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return tuple(choice for argument in get_args(hint) for choice in _choices(argument))
+
+
+def parse(cls: type[T], data: Any, prefix: str = "") -> T:
+    """Build a dataclass of plain data; ValueError names the key, its value and what was wanted."""
+    if not isinstance(data, Mapping):
         raise ValueError(f"{prefix.rstrip('.') or 'the file'} holds {data!r}; a mapping of settings was wanted")
-    hints = get_type_hints(kind)
+    hints = {setting.name: setting.hint for setting in settings_of(cls)}
     values: dict[str, Any] = {}
     for key, value in data.items():
-        check_key(str(key), fields(kind), prefix)  # type: ignore[arg-type]
-        hint = hints[key]
-        if is_dataclass(hint):
-            values[key] = parse(hint, value, f"{prefix}{key}.")  # type: ignore[arg-type]
-            continue
-        try:
-            values[key] = pydantic.TypeAdapter(hint).validate_python(value)
-        except pydantic.ValidationError as error:
-            raise ValueError(f"{prefix}{key} is {value!r}; {error.errors()[0]['msg'].lower()}") from error
-    return kind(**values)
+        check_key(str(key), fields(cls), prefix)  # type: ignore[arg-type]
+        values[key] = convert(value, hints[key], f"{prefix}{key}")
+    return cls(**values)
 
 
 def check_key(key: str, known: Any, prefix: str) -> None:
@@ -39,8 +199,8 @@ def check_key(key: str, known: Any, prefix: str) -> None:
         raise ValueError(f"unknown key {prefix}{key}; {hint}")
 
 
-def _fields_of(kind: Any) -> tuple[Any, ...]:
-    return fields(kind) if is_dataclass(kind) else ()
+def _fields_of(cls: Any) -> tuple[Any, ...]:
+    return fields(cls) if is_dataclass(cls) else ()
 
 
 def plain(value: Any) -> Any:

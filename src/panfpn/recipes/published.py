@@ -96,7 +96,7 @@ def _ade20k(name: str, backbone: str) -> TrainConfig:
 
 
 def _mmsegmentation(name: str, backbone: str, *, data: Data, steps: int, batch_size: int) -> TrainConfig:
-    """What the four have in common; what is not named here is mmsegmentation's by default (config.py)."""
+    """What the four have in common; what is not named here is mmsegmentation's by default (panfpn.config)."""
     return TrainConfig(
         data=data,
         model=Model(backbone=backbone, pretrained=True),

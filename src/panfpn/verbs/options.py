@@ -34,7 +34,7 @@ def _sentence(framed: str) -> str:
     """What stands in tyro's framed message, without frame, title and pointer to the help text."""
     lines = [line.strip("\u2500\u2502\u256d\u256e\u2570\u256f ") for line in framed.splitlines()]
     text = " ".join(line for line in lines[1:] if line).partition("For full helptext")[0]
-    return re.sub(r"Error parsing \w*Config: |Argument helptext: ", "", text).strip()
+    return re.sub(r"Error parsing [\w.-]+: |Argument helptext: ", "", text).strip()
 
 
 def check_json(path: Path | None, what: str) -> None:

@@ -1,0 +1,146 @@
+"""What belongs to a trained model: its data, its network, and how it predicts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from panfpn.choices import ARCHITECTURES, LAYOUTS
+from panfpn.parsing import BelowOne, Bounds, Count, NotNegative, Only, Share, Size, check_settings, require
+
+if TYPE_CHECKING:  # a type checker cannot read choices from a dict
+    Architecture = str
+    DatasetName = str
+else:
+    Architecture, DatasetName = Literal[*ARCHITECTURES], Literal[*LAYOUTS]
+_PANOPTIC = Only("PanopticFPN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Training and validation data, and how they are augmented (defaults: mmsegmentation's published pipeline)."""
+
+    dataset: DatasetName = "folder"
+    root: Path | None = None
+    """Folder of the data set; `scenes` needs none."""
+    pack: Path | None = None
+    """Folder that `panfpn data pack` wrote: pixels are read from it, and root only tells whether it is up to date
+    (root None: the pack alone is the data set)."""
+    train_split: str = "train"
+    val_split: str = "val"
+    crop: Size | None = (512, 512)
+    """Height and width of a training sample in pixels; None: the whole scaled image, as large as it is."""
+    scale: Size | None = None
+    """Longer and shorter side that images are fitted into (ratio kept) before anything else, in training and
+    prediction; None: the image's own size."""
+    size_divisor: Count = 32
+    """The network sees images padded on the right and below to a multiple of this. 32 keeps all levels of the pyramid
+    aligned; 1 is what mmsegmentation's published models do."""
+    ratio: Annotated[tuple[float, float], Bounds(above=0, of="two factors")] = (0.5, 2.0)
+    """Range of the random scale around `scale`."""
+    short_sides: Annotated[tuple[int, ...], Bounds(above=0, of="sizes in pixels")] = ()
+    """Draw the shorter side from these in place of `ratio`, the longer at most `scale`'s (detectron2)."""
+    aspect: Annotated[float, Bounds(at_least=1, of="a factor of")] = 1.0
+    """Random stretch of width against height, up to this factor; 1 is none, as published."""
+    cat_max_ratio: Annotated[float, Bounds(above=0, at_most=1, of="a share")] = 0.75
+    """Draw a crop again (10 times at most) while one class fills more than this share of it."""
+    flip: Annotated[float, Bounds(at_least=0, at_most=1, of="a probability")] = 0.5
+    """Probability of a horizontal mirror image."""
+    photometric: NotNegative = 1.0
+    """Strength of the photometric distortion: 1 as published, 0 none."""
+    instances: Annotated[Literal["panoptic", "json"], _PANOPTIC] = "panoptic"
+    """Where COCO's instances come from in training: the panoptic PNGs, or instances_*.json, whose masks overlap."""
+    num_workers: Annotated[int, Bounds(at_least=0)] = 2
+    scenes: Annotated[tuple[int, int], Bounds(above=0, of="two counts")] = (512, 64)
+    """How many training and validation scenes there are (data set `scenes`)."""
+    scene_size: Annotated[tuple[int, int], Bounds(at_least=64, of="two sizes in pixels")] = (192, 256)
+    """Height and width of a scene in pixels."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, "data.")
+        require(self.ratio[0] <= self.ratio[1], "data.ratio", self.ratio, "two positive factors, the smaller first")
+        sides, scaled = self.short_sides, self.scale is not None
+        require(not sides or scaled, "data.short_sides", sides, "empty where data.scale is none")
+        drawn = self.dataset == "scenes"
+        require(not (self.pack and drawn), "data.pack", self.pack, "none for procedural scenes, which are drawn")
+        possible = self.instances == "panoptic" or self.dataset == "coco_panoptic"
+        require(possible, "data.instances", self.instances, "panoptic but for coco_panoptic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How a trained network predicts; travels with the weights."""
+
+    mode: Annotated[Literal["whole", "slide"], Only("SemanticFPN")] = "whole"
+    """The image in one piece, or in overlapping windows whose logits are averaged."""
+    window: Size = (512, 512)
+    """Height and width of a window in pixels (slide)."""
+    stride: Size = (341, 341)
+    """Step from window to window, down and to the right (slide)."""
+    ratios: Annotated[tuple[float, ...], Bounds(above=0, at_most=100, of="factors")] = (1.0,)
+    """Several: the mean softmax of the image at these scales (published: 0.5 0.75 1.0 1.25 1.5 1.75)."""
+    flip: bool = False
+    """Average with the mirror image too."""
+    ratios_of: Literal["resized", "original"] = "resized"
+    """What ratios and flip begin with: the image fitted into `scale` (mmsegmentation 0.x, which made the published
+    numbers), or the original image whatever `scale` is (1.x)."""
+    stretch: bool = False
+    """Resize to a multiple of size_divisor instead of padding (PVT, PoolFormer)."""
+    box_score: Annotated[Share, _PANOPTIC] = 0.05
+    """Panoptic FPN: boxes with a lower score are no detections."""
+    nms: Annotated[Share, _PANOPTIC] = 0.5
+    """A box that overlaps a better one of its class by more than this IoU is dropped."""
+    nms_over_classes: Annotated[bool, _PANOPTIC] = False
+    """Of any class (mmdetection)."""
+    detections: Annotated[int, Bounds(at_least=1, at_most=10_000), _PANOPTIC] = 100  # ids are int16
+    """At most so many of an image are kept."""
+    confidence: Annotated[Share, _PANOPTIC] = 0.5
+    """Only detections with at least this score enter the panoptic map."""
+    overlap: Annotated[Share, _PANOPTIC] = 0.5
+    """A thing of which more than this share is covered by better ones is dropped."""
+    stuff_area: Annotated[int, Bounds(at_least=0), _PANOPTIC] = 4096
+    """A stuff segment needs at least so many pixels."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, "inference.")
+        inside = all(step <= side for step, side in zip(self.stride, self.window, strict=True))
+        wanted = "two steps of at most the window's size, so that no pixel is left out"
+        require(inside, "inference.stride", self.stride, wanted)
+        require(bool(self.ratios), "inference.ratios", self.ratios, "one factor or several")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Semantic FPN or Panoptic FPN on a timm backbone."""
+
+    architecture: Architecture = "SemanticFPN"
+    backbone: str = "resnet50c"
+    """Any timm model with features at strides 4, 8, 16, 32."""
+    num_classes: Count | None = None
+    """None: as many as the label table has."""
+    in_channels: Count = 3
+    pretrained: bool = False
+    """ImageNet weights from timm's hub (needs a network)."""
+    backbone_weights: Path | None = None
+    """Local weights in timm's names (.safetensors, .pth); wins over `pretrained`."""
+    start_from: str | None = None
+    """Release file or run folder to fine-tune: every tensor of its network that fits is taken over ("camvid_lite0": the
+    model that ships with panfpn). Its classifier is taken over only if the classes are the same."""
+    fpn_channels: Count = 256
+    head_channels: Count = 128
+    norm: Literal["batch", "group"] = "batch"
+    """Normalisation in the head; group is the paper's."""
+    dropout: BelowOne = 0.1
+    drop_path: BelowOne = 0.0
+    """Stochastic depth of the backbone, where it has it."""
+    semantic_things: Annotated[Literal["other", "all"], _PANOPTIC] = "other"
+    """Panoptic FPN: the semantic branch calls all things 'other', or (the paper on Cityscapes) learns each class."""
+    anchor_scale: Annotated[float, Bounds(above=0, at_most=64), _PANOPTIC] = 8.0
+    """Side of a square anchor in steps of its level: 8 gives 32 to 512 pixels on p2 to p6."""
+    box_channels: Annotated[Count, _PANOPTIC] = 1024
+    mask_channels: Annotated[Count, _PANOPTIC] = 256
+    mean: Annotated[tuple[float, ...] | None, Bounds(of="a number for every channel")] = None
+    """Of the input in 0..255; None: what the backbone was trained with."""
+    std: Annotated[tuple[float, ...] | None, Bounds(above=0, of="a number for every channel")] = None
+
+    def __post_init__(self) -> None:
+        check_settings(self, "model.")
