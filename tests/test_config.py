@@ -211,7 +211,9 @@ def test_semantic_fpn_ignores_no_setting_of_instances(key: str, value: float) ->
 
 def test_panoptic_fpn_has_no_windows() -> None:
     config = TrainConfig().changed(**{"model.architecture": "PanopticFPN"})
-    with pytest.raises(ValueError, match=r"inference.mode is 'slide'; it must be left at 'whole': it is Semantic FPN's"):
+    with pytest.raises(
+        ValueError, match=r"inference.mode is 'slide'; it must be left at 'whole': it is Semantic FPN's"
+    ):
         config.changed(**{"inference.mode": "slide"})
 
 
