@@ -15,7 +15,7 @@ import torch
 
 from panfpn.build import build_task
 from panfpn.config import Model
-from panfpn.data.dataset import SceneDataset, scenes_table
+from panfpn.data.layouts.scenes import SceneDataset, scenes_table
 from panfpn.engine.evaluate import score_dataset
 from panfpn.engine.run_log import peak_memory_gb
 from panfpn.types import Sample

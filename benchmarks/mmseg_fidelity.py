@@ -28,8 +28,8 @@ from panfpn import recipes
 from panfpn.build import build_transform, set_inference
 from panfpn.config import Data, Inference, Optim, TrainConfig
 from panfpn.data import train_loader
-from panfpn.data.dataset import SceneDataset, scenes_table
 from panfpn.data.images import read_image
+from panfpn.data.layouts.scenes import SceneDataset, scenes_table
 from panfpn.data.loader import DrawSampler
 from panfpn.data.scenes import draw_scene
 from panfpn.engine.optim import build_optimizer, lr_at, set_lr

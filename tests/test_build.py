@@ -5,7 +5,7 @@ import torch
 
 from panfpn import build
 from panfpn.config import Model, TrainConfig
-from panfpn.data.dataset import scenes_table
+from panfpn.data.layouts.scenes import scenes_table
 from panfpn.labels import LabelTable
 from panfpn.weights.release import write_release
 

@@ -7,7 +7,7 @@ import numpy as np
 from side import cpu_seconds, serve
 
 from panfpn.data.images import decode_ids
-from panfpn.data.segments import places_of
+from panfpn.data.segments import indices_of
 from panfpn.files import read_bytes, read_json
 from panfpn.metrics import PanopticQuality
 from panfpn.types import Segments
@@ -18,7 +18,7 @@ STATE: dict = {}
 def _segments(png: Path, records: list[dict], places: dict[int, int]) -> Segments:
     own = np.array([record["id"] for record in records], np.int64)
     return Segments(
-        index=places_of(decode_ids(read_bytes(png), png, rgb=True), own, png),
+        index=indices_of(decode_ids(read_bytes(png), png, rgb=True), own, png),
         classes=np.array([places[record["category_id"]] for record in records], np.int16),
         crowd=np.array([bool(record.get("iscrowd", 0)) for record in records], bool),
         ids=own,

@@ -43,12 +43,12 @@ class Instances:
         return replace(self, boxes=change(self.boxes), classes=change(self.classes), bits=change(self.bits))
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One image and what is known about it."""
+    """One image and what is known about it; data sets of one's own return it from `read`."""
 
     image: npt.NDArray[np.uint8]  # [H, W, 3] RGB
-    target: npt.NDArray[np.int16]  # [H, W] train ids, IGNORE where nothing is to be learnt
+    target: npt.NDArray[np.int16]  # [H, W] train ids, IGNORE = -1 where nothing is to be learnt
     name: str  # unique in its split; also the stem of what is written for it
     segments: Segments | None = None  # of a panoptic data set; `target` is their `labels`
     instances: Instances | None = None  # what the instance branch learns; training only
@@ -88,13 +88,14 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; from pinned memory the copy overlaps with computing."""
-        return self._each(lambda tensor: moved(tensor, device))
+        return self.each(lambda tensor: moved(tensor, device))
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (called by the data loader on CUDA machines)."""
-        return self._each(lambda tensor: tensor.pin_memory())
+        return self.each(lambda tensor: tensor.pin_memory())
 
-    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """The same with every tensor changed."""
         return replace(
             self, images=change(self.images), targets=change(self.targets),
             extents=None if self.extents is None else change(self.extents),

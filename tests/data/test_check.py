@@ -1,4 +1,4 @@
-"""The check through the command line; its sentences are tested beside the layouts (test_coco, test_instances)."""
+"""The check through the command line; its sentences are tested beside the layouts (test_coco, test_folder, …)."""
 
 from pathlib import Path
 
@@ -51,11 +51,16 @@ def test_at_most_fifty_lines(capsys: pytest.CaptureFixture[str], folder_data: Pa
         ([], "name the folder of a pack, or a data set by --data.dataset"),
         (["pack", "--data.dataset", "folder"], "and not both"),
         (["--data.dataset", "folder"], "--data.dataset needs the folder of its files: --data.root"),
-        (["--data.dataset", "scenes", "--data.root", "."], "--data.dataset needs the folder"),
+        (["--data.dataset", "scenes"], "--data.dataset needs the folder"),
         (["--data.dataset", "folder", "--data.root", ".", "--root", "."], "--root belongs to a pack"),
         (["pack", "--data.root", "."], "--data.root belongs to --data.dataset"),
     ],
 )
-def test_what_cannot_be_asked(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_checked(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, *arguments)
     assert code == 2 and sentence in err
+
+
+def test_scenes_have_no_files(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--data.dataset", "scenes", "--data.root", ".", "--split", "val")
+    assert code == 2 and out.startswith("data set 'scenes' is drawn, not read: there are no files to check\n")

@@ -394,7 +394,10 @@ def test_command_line(folder_data: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["data", "pak"], "'pak' is not a verb of data; choose from pack, check"),
         (["data", "pack"], "panfpn data pack --help"),
         (["data", "pack", "/nowhere", "-o", "x"], "/nowhere: no such folder"),
-        (["data", "pack", "/nowhere", "-o", "x", "--dataset", "scenes"], "invalid choice 'scenes'"),
+        (
+            ["data", "pack", "/nowhere", "-o", "x", "--dataset", "scenes"],
+            "data set 'scenes' under /nowhere cannot be packed",
+        ),
         (["data", "pack", "/nowhere", "-o", "x", "--splits", "../up"], "split '../up' cannot be packed"),
         (["data", "check", "/nowhere"], "/nowhere: holds no pack"),
         (["eval", "camvid_lite0", "--data.pack", "/nowhere", "--data.dataset", "camvid"], "/nowhere: holds no pack"),

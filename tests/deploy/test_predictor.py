@@ -14,8 +14,8 @@ from panfpn import Predictor, SemanticMap
 from panfpn.build import build_task
 from panfpn.cli import main
 from panfpn.config import Model, TrainConfig
-from panfpn.data.dataset import scenes_table
 from panfpn.data.images import decode_ids, read_image, read_mask
+from panfpn.data.layouts.scenes import scenes_table
 from panfpn.deploy.inputs import Inputs, Source
 from panfpn.deploy.predictor import Failure, predict_to_folder
 from panfpn.files import read_bytes, read_json

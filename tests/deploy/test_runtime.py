@@ -9,7 +9,7 @@ from torch import nn
 
 from panfpn import build
 from panfpn.config import Inference, Model, TrainConfig
-from panfpn.data.dataset import scenes_table
+from panfpn.data.layouts.scenes import scenes_table
 from panfpn.deploy.predictor import Predictor, predict_to_folder
 from panfpn.deploy.runtime import ENGINES, TorchRuntime, make_runtime
 from panfpn.models import Backbone, SemanticFPN

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from panfpn import build
 from panfpn.config import Inference, Model
-from panfpn.data.dataset import scenes_table
+from panfpn.data.layouts.scenes import scenes_table
 from panfpn.tasks import SemanticTask, view_sizes, window_starts
 from panfpn.types import Preprocess
 

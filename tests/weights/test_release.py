@@ -15,7 +15,7 @@ from panfpn import Predictor
 from panfpn.build import build_task, resolve
 from panfpn.cli import main
 from panfpn.config import Data, Inference, Model, TrainConfig
-from panfpn.data.dataset import scenes_table
+from panfpn.data.layouts.scenes import scenes_table
 from panfpn.files import sha256
 from panfpn.labels import LabelTable
 from panfpn.weights import convert_model, load, write_release, zoo

@@ -5,7 +5,7 @@ from pathlib import Path
 from panfpn import recipes
 from panfpn.build import build_dataset
 from panfpn.config import TrainConfig
-from panfpn.data.dataset import scenes_table
+from panfpn.data.layouts.scenes import scenes_table
 from panfpn.labels import LabelTable
 from panfpn.weights.zoo import PUBLISHED
 

@@ -15,7 +15,7 @@ from panfpn.benchmark.memory import PeakMemory
 from panfpn.benchmark.settings import table_for, without_weights
 from panfpn.build import resolve
 from panfpn.config import TrainConfig
-from panfpn.data.dataset import SceneDataset
+from panfpn.data.layouts.scenes import SceneDataset
 from panfpn.data.targets import instances_of
 from panfpn.device import resolve_device
 from panfpn.engine.distributed import Ranks

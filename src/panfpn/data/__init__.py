@@ -1,12 +1,16 @@
 """Images and labels in: data sets, packs, transforms, loaders, and procedural scenes."""
 
+from panfpn.data.adapters import as_dataset, from_pairs, from_torch
 from panfpn.data.check import check_dataset
-from panfpn.data.dataset import Dataset, open_dataset
+from panfpn.data.dataset import Dataset, WindowedDataset, dataset_fingerprint, open_dataset
 from panfpn.data.loader import evaluation_loader, train_loader
 from panfpn.data.pack import PackedDataset, check_pack, open_pack, write_pack
+from panfpn.data.prefetch import prefetched
 from panfpn.data.transforms import TrainTransform
+from panfpn.types import Sample
 
 __all__ = [
-    "Dataset", "PackedDataset", "TrainTransform", "check_dataset", "check_pack", "evaluation_loader", "open_dataset",
-    "open_pack", "train_loader", "write_pack",
+    "Dataset", "PackedDataset", "Sample", "TrainTransform", "WindowedDataset", "as_dataset", "check_dataset",
+    "check_pack", "dataset_fingerprint", "evaluation_loader", "from_pairs", "from_torch", "open_dataset", "open_pack",
+    "prefetched", "train_loader", "write_pack",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from panfpn.data.checked import open_sample, read_sample
 from panfpn.data.dataset import Dataset
 from panfpn.data.targets import instances_of
 from panfpn.data.transforms import TrainTransform, cut, padded
@@ -42,49 +43,62 @@ class DrawSampler:
 class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
     """Augmented samples by draw. A sample that cannot be read is returned as its error: see `_raising`."""
 
-    def __init__(self, dataset: Dataset, transform: TrainTransform, seed: int) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
+    def __init__(self, dataset: Dataset, transform: TrainTransform, seed: int, needs_segments: bool | None) -> None:
+        self.dataset, self.transform, self.seed, self.needs_segments = dataset, transform, seed, needs_segments
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __getitem__(self, draw: int) -> Sample | ValueError:
-        epoch, place = divmod(draw, len(self.dataset))
+        epoch, position = divmod(draw, len(self.dataset))
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.dataset))
-        index = int(self._order[place])
         try:
-            image, target = self.dataset.open(index)
-            rng, name = np.random.default_rng((self.seed, 1, draw)), self.dataset.name(index)
-            if isinstance(target, Segments):
-                geometry = self.transform.draw_geometry(target, rng)
-                image, segments = cut(image, target, geometry)
-                image = self.transform.recolored(image, rng)
-                outlines = getattr(self.dataset, "outlines", None)
-                instances = (
-                    instances_of(segments, self.dataset.table) if outlines is None
-                    else outlines.instances(index, target.shape, geometry, segments.shape)
-                )  # fmt: skip
-                return Sample(image=image, target=segments.labels, name=name, segments=segments, instances=instances)
-            image, target = self.transform(image, target, rng)
+            return self._augmented(int(self._order[position]), np.random.default_rng((self.seed, 1, draw)))
         except ValueError as error:
             return error
-        return Sample(image=image, target=target, name=name)
+
+    def _augmented(self, index: int, rng: np.random.Generator) -> Sample:
+        name = self.dataset.name(index)
+        image, target = open_sample(self.dataset, index)
+        _check_segments(isinstance(target, Segments), self.needs_segments, name)
+        if isinstance(target, Segments) and self.needs_segments is False:
+            target = target.labels
+        if not isinstance(target, Segments):
+            image, labels = self.transform(image, target, rng)
+            return Sample(image=image, target=labels, name=name)
+        geometry = self.transform.draw_geometry(target, rng)
+        image, segments = cut(image, target, geometry)
+        image = self.transform.recolored(image, rng)
+        outlines = getattr(self.dataset, "outlines", None)
+        instances = (
+            instances_of(segments, self.dataset.table) if outlines is None
+            else outlines.instances(index, target.shape, geometry, segments.shape)
+        )  # fmt: skip
+        return Sample(image=image, target=segments.labels, name=name, segments=segments, instances=instances)
+
+
+def _check_segments(has_segments: bool, needs_segments: bool | None, name: str) -> None:
+    if needs_segments and not has_segments:
+        raise ValueError(f"{name}: has no segments, which Panoptic FPN learns from; let read() give a Sample with "
+                         "segments, or use Semantic FPN (model.architecture SemanticFPN)")  # fmt: skip
 
 
 class _Whole(torch.utils.data.Dataset[Sample | ValueError]):
     """Samples as they are, by number."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, needs_segments: bool | None) -> None:
+        self.dataset, self.needs_segments = dataset, needs_segments
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample | ValueError:
         try:
-            return self.dataset.read(index)
+            sample = read_sample(self.dataset, index)
+            _check_segments(sample.segments is not None, self.needs_segments, sample.name)
         except ValueError as error:
             return error
+        return sample
 
 
 class _Collate:
@@ -129,23 +143,31 @@ def _start_worker(_: int) -> None:
 
 
 def train_loader(
-    dataset: Dataset, transform: TrainTransform, sampler: DrawSampler, *, seed: int, num_workers: int, pin: bool = False
-) -> Iterator[Batch]:
-    """Micro-batches in the sampler's order; ValueError for a sample that cannot be read."""
+    dataset: Dataset, transform: TrainTransform, sampler: DrawSampler, *, seed: int, num_workers: int,
+    pin: bool = False, needs_segments: bool | None = None,
+) -> Iterator[Batch]:  # fmt: skip
+    """Micro-batches in the sampler's order.
+
+    Samples with segments become batches with instances; with `needs_segments` False they do not, and with True a sample
+    without segments is an error. ValueError for a sample that cannot be used.
+    """
     loader: DataLoader[Any] = DataLoader(
-        _Drawn(dataset, transform, seed), batch_sampler=sampler, collate_fn=_Collate(transform.crop),
+        _Drawn(dataset, transform, seed, needs_segments), batch_sampler=sampler, collate_fn=_Collate(transform.crop),
         num_workers=num_workers, worker_init_fn=_start_worker, pin_memory=pin,
     )  # fmt: skip
     return _raising(loader)
 
 
 def evaluation_loader(
-    dataset: Dataset, indices: Sequence[int], *, batch_size: int, num_workers: int
+    dataset: Dataset, indices: Sequence[int], *, batch_size: int, num_workers: int, needs_segments: bool | None = None
 ) -> Iterator[list[Sample]]:
-    """Lists of whole samples, at their own sizes, in the order of `indices`; ValueError for one that cannot be read."""
+    """Lists of whole samples, at their own sizes, in the order of `indices`.
+
+    ValueError for a sample that cannot be used, and with `needs_segments` for one without segments.
+    """
     loader: DataLoader[Any] = DataLoader(
-        _Whole(dataset), batch_size=batch_size, sampler=indices, collate_fn=_as_list, num_workers=num_workers,
-        worker_init_fn=_start_worker,
+        _Whole(dataset, needs_segments), batch_size=batch_size, sampler=indices, collate_fn=_as_list,
+        num_workers=num_workers, worker_init_fn=_start_worker,
     )  # fmt: skip
     for samples in _raising(loader):
         yield [_checked(sample) for sample in samples]

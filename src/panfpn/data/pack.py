@@ -42,7 +42,7 @@ class PackedDataset:
         return self.items[index].name
 
     def open(self, index: int) -> tuple[npt.NDArray[np.uint8], RawMask]:
-        """Views of one item's pixels, read from disk where they are looked at; see `Dataset.open`."""
+        """Views of one item's pixels, read from disk where they are looked at; see `WindowedDataset.open`."""
         item = self.items[index]
         path = item.file(self.folder, self.split)
         _check_size(path, item)
@@ -61,12 +61,14 @@ class PackedDataset:
 def _check_size(path: Path, item: Item) -> None:
     size = path.stat().st_size if path.is_file() else None
     if size != item.num_bytes:
-        found = "is missing" if size is None else f"has {size} bytes instead of {item.num_bytes}"
-        raise ValueError(f"{path}: damaged pack: the file {found}; `panfpn data pack` writes it again")
+        fault = "is missing" if size is None else f"has {size} bytes instead of {item.num_bytes}"
+        raise ValueError(f"{path}: damaged pack: the file {fault}; `panfpn data pack` writes it again")
 
 
-def open_pack(folder: Path, kind: str, split: str, root: Path | None = None) -> PackedDataset:
-    """A split of the pack in `folder`, of a data set of `kind`; with `root`, the files that were packed must lie there.
+def open_pack(folder: Path, layout: str, split: str, root: Path | None = None) -> PackedDataset:
+    """A split of the pack in `folder`, of a data set in this layout.
+
+    With `root`, the files that were packed must lie there.
 
     Raises:
         ValueError: not a pack, one of another data set, one that is unfinished or damaged; a file under `root` that is
@@ -74,25 +76,25 @@ def open_pack(folder: Path, kind: str, split: str, root: Path | None = None) -> 
             the command that brings the pack up to date.
     """
     index = read_index(folder)
-    if index.dataset != kind:
-        raise ValueError(f"{folder}: packs a data set {index.dataset!r}, but data.dataset is {kind!r}")
-    again = command(root or "ROOT", folder, kind, split)
+    if index.dataset != layout:
+        raise ValueError(f"{folder}: packs a data set {index.dataset!r}, but data.dataset is {layout!r}")
+    again = command(root or "ROOT", folder, layout, split)
     part = index.splits.get(split)
     if part is None or not part.complete:
-        found = "is not in the pack" if part is None else "is not packed to its end"
-        raise ValueError(f"{folder}: split {split!r} {found}; go on with {again}")
+        fault = "is not in the pack" if part is None else "is not packed to its end"
+        raise ValueError(f"{folder}: split {split!r} {fault}; go on with {again}")
     for item in part.items:
         _check_size(item.file(folder, split), item)
     table, mask_table = part.tables()
     if root is not None:
-        _check_sources(part, _dataset(kind, root, split), root, f"the pack {folder}; bring it up to date: {again}")
+        _check_sources(part, _dataset(layout, root, split), root, f"the pack {folder}; bring it up to date: {again}")
     return PackedDataset(table, mask_table or table, folder, split, tuple(part.items))
 
 
-def _dataset(kind: str, root: Path, split: str) -> FileDataset:
-    data = open_dataset(kind, root, split)
+def _dataset(layout: str, root: Path, split: str) -> FileDataset:
+    data = open_dataset(layout, root, split)
     if not isinstance(data, FileDataset):
-        raise ValueError(f"data set {kind!r} under {root} cannot be packed: only images with masks of classes are")
+        raise ValueError(f"data set {layout!r} under {root} cannot be packed: only images with masks of classes are")
     return data
 
 
@@ -107,7 +109,7 @@ def _check_sources(part: Split, data: FileDataset, root: Path, pack: str) -> Non
         for path, source in zip(paths, (item.image, item.mask) if item else (None, None), strict=True):
             if source is None or root / source.path != path:
                 raise ValueError(f"{path}: not in {pack}")
-            if source.seen(root) is None:
+            if source.unchanged(root) is None:
                 raise ValueError(f"{path}: has changed since it was copied into {pack}")
     if packed:
         gone = next(iter(packed.values()))
@@ -131,7 +133,7 @@ class PackResult:
 
 
 def write_pack(
-    kind: str, root: Path, folder: Path, splits: Sequence[str], *, progress: bool = True
+    layout: str, root: Path, folder: Path, splits: Sequence[str], *, progress: bool = True
 ) -> list[PackResult]:
     """Pack splits of the data set under `root`, or bring its pack up to date; a pack that was stopped goes on.
 
@@ -144,8 +146,8 @@ def write_pack(
         raise ValueError("name at least one split to pack")
     for split in splits:
         check_split(split)
-    data = {split: _dataset(kind, root, split) for split in splits}
-    index = _index_to_write(folder, kind)
+    data = {split: _dataset(layout, root, split) for split in splits}
+    index = _index_to_write(folder, layout)
     kept = {split: _kept(index.splits.get(split), data[split], folder, split, root) for split in splits}
     _check_space(folder, [
         (image, mask) for split in splits for name, image, mask in data[split].items if name not in kept[split]
@@ -153,14 +155,14 @@ def write_pack(
     return [_write_split(index, folder, split, data[split], kept[split], root, progress) for split in splits]
 
 
-def _index_to_write(folder: Path, kind: str) -> Index:
+def _index_to_write(folder: Path, layout: str) -> Index:
     if not (folder / "pack.json").exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder}: is not a pack, and not empty; choose a folder for the pack alone")
-        return Index(dataset=kind, splits={})
+        return Index(dataset=layout, splits={})
     index = read_index(folder)
-    if index.dataset != kind:
-        raise ValueError(f"{folder}: packs a data set {index.dataset!r}, not {kind!r}; choose another folder")
+    if index.dataset != layout:
+        raise ValueError(f"{folder}: packs a data set {index.dataset!r}, not {layout!r}; choose another folder")
     return index
 
 
@@ -174,7 +176,7 @@ def _kept(old: Split | None, data: FileDataset, folder: Path, split: str, root: 
         item = packed.get(name)
         if item is None or (root / item.image.path, root / item.mask.path) != (image_path, mask_path):
             continue
-        image, mask = item.image.seen(root), item.mask.seen(root)
+        image, mask = item.image.unchanged(root), item.mask.unchanged(root)
         file = item.file(folder, split)
         if image and mask and file.is_file() and file.stat().st_size == item.num_bytes:
             kept[name] = replace(item, image=image, mask=mask)
@@ -184,8 +186,8 @@ def _kept(old: Split | None, data: FileDataset, folder: Path, split: str, root: 
 def _check_space(folder: Path, pairs: list[tuple[Path, Path]]) -> None:
     """ValueError if the pixels of these images and masks do not fit on the disk of `folder`."""
     needed = sum(_raw_bytes(image, "RGB") + _raw_bytes(mask) for image, mask in pairs)
-    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise ValueError(f"{folder}: {needed / 1e9:.1f} GB are needed there, and {free / 1e9:.1f} GB are free; "
                          "nothing was written")  # fmt: skip
@@ -274,7 +276,7 @@ def check_pack(folder: Path, root: Path | None = None, *, progress: bool = True)
                     raise ValueError(f"{file}: damaged pack: not the bytes that were packed; remove the file, then "
                                      f"{command(root or 'ROOT', folder, index.dataset, split)}")  # fmt: skip
                 for source in (item.image, item.mask):
-                    if root and replace(source, mtime_ns=-1).seen(root) is None:  # at no such time: the hash decides
+                    if root and replace(source, mtime_ns=-1).unchanged(root) is None:  # no such time: hashed
                         raise ValueError(f"{root / source.path}: has changed since it was copied into {folder}, but "
                                          "kept its size and time; touch it and pack again")  # fmt: skip
                 advance(i + 1)

@@ -32,7 +32,7 @@ class Source:
         _check_path(self.path)
         _check_digest(self.sha256)
 
-    def seen(self, root: Path) -> "Source | None":
+    def unchanged(self, root: Path) -> "Source | None":
         """Itself, with the present time, if the file still has this content; None if it has not, or is missing.
 
         The hash is computed only where size and time leave doubt.
@@ -105,7 +105,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """A pack: what kind of data set it is of, and its splits."""
+    """A pack: of which layout its data set is, and its splits."""
 
     format: str = FORMAT
     dataset: str

@@ -1,6 +1,6 @@
 """Segments from maps of ids. In: an image and a map that tells its segments apart. Out: a data set of Segments.
 
-What an id means is a layout's own affair (coco.py, cityscapes.py, folder.py); here are the parts they share.
+What an id means is the affair of layouts (coco.py, cityscapes.py, folder.py); here are the parts they share.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from panfpn.types import Instances, Sample, Segments
 
 Ids = npt.NDArray[np.integer[Any]]
 _DENSE = 1 << 24  # ids below this (all that RGB can hold) are looked up in an array that memory backs where it is used
-_MAX_SEGMENTS = 2**15 - 1  # a segment's place is int16
+_MAX_SEGMENTS = 2**15 - 1  # a segment's index is int16
 
 
 class SegmentSource(Protocol):
@@ -78,14 +78,14 @@ def different_sizes(image: Path, size: tuple[int, ...], mask: Path, other: tuple
     return f"{image} is {size[1]}×{size[0]} pixels but its mask {mask} is {other[1]}×{other[0]} pixels; they must agree"
 
 
-def present_ids(ids: Ids) -> npt.NDArray[np.int64]:
+def ids_in(ids: Ids) -> npt.NDArray[np.int64]:
     """The ids that occur in a map, rising."""
     size = int(ids.max(initial=0)) + 1
     if size > _DENSE:
         return np.unique(ids).astype(np.int64)
-    seen = np.zeros(size, np.bool_)
-    seen[ids] = True
-    return np.flatnonzero(seen)
+    present = np.zeros(size, np.bool_)
+    present[ids] = True
+    return np.flatnonzero(present)
 
 
 def check_count(count: int, source: object) -> None:
@@ -94,20 +94,25 @@ def check_count(count: int, source: object) -> None:
         raise ValueError(f"{source}: {count} segments; {_MAX_SEGMENTS} are possible in one image")
 
 
-def places_of(ids: Ids, known: npt.NDArray[np.int64], source: object) -> npt.NDArray[np.int16]:
-    """Of each pixel of an id map [H, W] its id's place in `known` (distinct), IGNORE where it is not there.
+def indices_of(ids: Ids, numbers: npt.NDArray[np.int64], source: object) -> npt.NDArray[np.int16]:
+    """Of each pixel of an id map [H, W] the index of its id in `numbers` (distinct), IGNORE where it is not there.
 
     ValueError names `source` if there are more than can be counted in 16 bits.
     """
-    check_count(len(known), source)
-    size = max(int(ids.max(initial=0)), int(known.max(initial=0))) + 1
+    check_count(len(numbers), source)
+    size = max(int(ids.max(initial=0)), int(numbers.max(initial=0))) + 1
     if size > _DENSE:
-        order = np.argsort(known, kind="stable")
-        place = order[np.searchsorted(known[order], ids).clip(max=len(known) - 1)].astype(np.int16)
-        return np.where(known[place] == ids, place, np.int16(-1))
+        order = np.argsort(numbers, kind="stable")
+        index = order[np.searchsorted(numbers[order], ids).clip(max=len(numbers) - 1)].astype(np.int16)
+        return np.where(numbers[index] == ids, index, np.int16(-1))
     table = np.zeros(size, np.int16)  # 0: unknown, which so needs no writing of what may be 32 MB
-    table[known] = np.arange(1, len(known) + 1)
+    table[numbers] = np.arange(1, len(numbers) + 1)
     return table.take(ids) - np.int16(1)
+
+
+def things_in(table: LabelTable) -> npt.NDArray[np.bool_]:
+    """Whether each class is a thing; False once more at the end, for IGNORE."""
+    return np.array([*(c.thing for c in table.classes), False])
 
 
 def first_pixel(where: npt.NDArray[np.bool_]) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from panfpn.data.layouts.id_maps import things_in
+from panfpn.data.segments import things_in
 from panfpn.labels import LabelTable
 from panfpn.types import Instances, Segments
 
@@ -19,21 +19,20 @@ def instances_of(segments: Segments, table: LabelTable) -> Instances:
     np.not_equal(index[:, 1:], index[:, :-1], out=begins[:, 1:])
     first = np.flatnonzero(begins)  # [runs]
     end = np.append(first[1:], index.size)
-    place = index.ravel()[first]  # [runs] the segment of each, IGNORE where void
-    wanted = things_in(table)[np.append(segments.classes, np.int16(-1))[place]]
-    first, end, place = first[wanted], end[wanted], place[wanted]
-    order = np.lexsort(
-        (place, segments.classes[place], segments.crowd[place])
-    )  # stable: runs of a thing stay in the order of rows
-    first, end, place = first[order], end[order], place[order]
-    begin = np.flatnonzero(np.diff(place, prepend=-1))  # [things] where the runs of each begin
+    segment = index.ravel()[first]  # [runs] the segment of each, IGNORE where void
+    is_thing = things_in(table)[np.append(segments.classes, np.int16(-1))[segment]]
+    first, end, segment = first[is_thing], end[is_thing], segment[is_thing]
+    # Stable: runs of a thing stay in the order of rows.
+    order = np.lexsort((segment, segments.classes[segment], segments.crowd[segment]))
+    first, end, segment = first[order], end[order], segment[order]
+    begin = np.flatnonzero(np.diff(segment, prepend=-1))  # [things] where the runs of each begin
     if not len(begin):
         return no_instances()
-    last = np.append(begin[1:], len(place)) - 1
+    last = np.append(begin[1:], len(segment)) - 1
     top, bottom = first[begin] // width, first[last] // width + 1
     row = first // width * width
     left, right = np.minimum.reduceat(first - row, begin), np.maximum.reduceat(end - row, begin)
-    kept, boxes = place[begin], np.stack([left, top, right, bottom], 1)
+    kept, boxes = segment[begin], np.stack([left, top, right, bottom], 1)
     bits = [index[t:b, lo:r] == k for k, (lo, t, r, b) in zip(kept.tolist(), boxes.tolist(), strict=True)]
     return Instances(
         boxes=torch.from_numpy(boxes.astype(np.float32)),

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -39,8 +39,8 @@ class _Pack:
     """Folder of the data set."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder of the pack; one that holds anything else is refused."""
-    dataset: Literal["cityscapes", "ade20k", "camvid", "folder"] = "folder"
-    """Layout of the data set."""
+    dataset: DatasetName = "folder"
+    """Layout of the data set, whose samples must be images with masks of classes."""
     splits: tuple[str, ...] = ("train", "val")
     """What to pack; other splits of the pack stay as they are."""
 
@@ -112,7 +112,7 @@ def _check_files(options: _Check) -> int:
 
     if options.root is not None:
         raise ValueError("--root belongs to a pack; the folder of a data set is named by --data.root")
-    if options.data.dataset is None or options.data.root is None or options.data.dataset == "scenes":
+    if options.data.dataset is None or options.data.root is None:
         raise ValueError("--data.dataset needs the folder of its files: --data.root")
     root, total = options.data.root.expanduser(), 0
     for split in options.split:

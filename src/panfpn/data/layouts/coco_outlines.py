@@ -29,7 +29,7 @@ class CocoOutlines:
     classes: npt.NDArray[np.int16]  # [instances]
     crowd: npt.NDArray[np.bool_]  # [instances] given by run lengths, not by polygons
     parts: npt.NDArray[np.int64]  # [instances + 1] instance i has the polygons parts[i]..parts[i + 1]
-    places: npt.NDArray[np.int64]  # [polygons + 1] where the numbers of each begin
+    starts: npt.NDArray[np.int64]  # [polygons + 1] where the numbers of each begin
     numbers: npt.NDArray[np.float32]  # x, y, x, y, … of a polygon in pixels of its image; lengths of runs, by columns
 
     def instances(self, index: int, size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]) -> Instances:
@@ -40,7 +40,7 @@ class CocoOutlines:
         boxes, kept, bits = [], [], []
         numbers = range(*self.first[index : index + 2])
         for i in sorted(numbers, key=lambda i: (bool(self.crowd[i]), int(self.classes[i]))):
-            parts = [self.numbers[slice(*self.places[k : k + 2])] for k in range(*self.parts[i : i + 2])]
+            parts = [self.numbers[slice(*self.starts[k : k + 2])] for k in range(*self.parts[i : i + 2])]
             if self.crowd[i]:
                 mask = cut_map(self._decode(parts[0], size), geometry).astype(np.bool_)
             else:
@@ -133,7 +133,7 @@ def read_outlines(file: Path, images: list[str], table: LabelTable) -> CocoOutli
             classes=np.array([things[annotation["category_id"]] for annotation in mine], np.int16),
             crowd=np.array([isinstance(annotation["segmentation"], dict) for annotation in mine], np.bool_),
             parts=np.cumsum([0, *map(len, parts)]),
-            places=np.cumsum([0, *lengths]),
+            starts=np.cumsum([0, *lengths]),
             numbers=np.concatenate([np.empty(0, np.float32), *(part for several in parts for part in several)]),
         )
     except (KeyError, TypeError, AttributeError) as error:

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.data.images import decode_ids, read_image
-from panfpn.data.layouts.coco import classes_by_category, record_problems, unlisted
-from panfpn.data.layouts.id_maps import CityscapesSegments
-from panfpn.data.segments import places_of
+from panfpn.data.layouts.cityscapes import CityscapesSegments
+from panfpn.data.layouts.coco_json import classes_by_category, record_problems, unlisted
+from panfpn.data.segments import indices_of
 from panfpn.deploy.submission.names import beside, cityscapes_frame, unique
 from panfpn.files import ids_to_rgb, read_bytes, read_json, write_image, write_json
 from panfpn.labels import LabelTable
@@ -198,7 +198,7 @@ def _read_listing(file: Path, folder: Path, table: LabelTable) -> dict[str, Call
 def _read_segments(file: Path, png: Path, *, ids: npt.NDArray[np.int64], **known: Any) -> Segments:
     """The segments of a PNG; ValueError for an id in it that is not in `ids`, which are those of the JSON `file`."""
     pixels = decode_ids(read_bytes(png), png, rgb=True)
-    index = places_of(pixels, ids, png)
+    index = indices_of(pixels, ids, png)
     for problem in unlisted(png, file, pixels, index):
         raise ValueError(problem)
     return Segments(index=index, ids=ids, **known)

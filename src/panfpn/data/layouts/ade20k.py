@@ -1,0 +1,15 @@
+"""ADE20K SceneParsing: images/training/…, annotations/training/…; `train` and `val` stand for its folders' names."""
+
+from panfpn.data.dataset import FileDataset
+from panfpn.data.layouts.listing import listed, paired
+from panfpn.data.layouts.request import SplitRequest
+
+_FOLDERS = {"train": "training", "val": "validation"}
+
+
+def open_split(request: SplitRequest) -> FileDataset:
+    """Images and masks of a split; ValueError as `paired` gives it, and for segments, which this layout has not."""
+    root, table = request.folder, request.named_table()
+    request.refuse_panoptic()
+    folder = _FOLDERS.get(request.split, request.split)
+    return FileDataset(table, paired(request, listed(root / "images" / folder), listed(root / "annotations" / folder)))

@@ -1,0 +1,12 @@
+"""CamVid as SegNet's authors arranged it: images in SPLIT/, masks of 11 classes in SPLITannot/."""
+
+from panfpn.data.dataset import FileDataset
+from panfpn.data.layouts.listing import listed, paired
+from panfpn.data.layouts.request import SplitRequest
+
+
+def open_split(request: SplitRequest) -> FileDataset:
+    """Images and masks of a split; ValueError as `paired` gives it, and for segments, which this layout has not."""
+    root, table = request.folder, request.named_table()
+    request.refuse_panoptic()
+    return FileDataset(table, paired(request, listed(root / request.split), listed(root / f"{request.split}annot")))

@@ -1,0 +1,48 @@
+"""What a layout is told. In: the settings of a data set. Out: a SplitRequest, which refuses what cannot be opened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from panfpn.labels import LabelTable
+
+_USE_SEMANTIC = "use Semantic FPN (model.architecture SemanticFPN)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRequest:
+    """Which split is to be opened, and what its samples shall carry. A layout reads the fields that concern it."""
+
+    layout: str  # its name, for errors
+    root: Path | None
+    split: str
+    panoptic: bool = False  # samples carry segments
+    instances: str = "panoptic"  # where COCO's instances come from in training: "panoptic" or "json"
+    scene_count: int = 64
+    scene_size: tuple[int, int] = (192, 256)  # height, width
+    unpaired: list[str] | None = None
+    """Gets a sentence for every image without mask and mask without image, which are then left out; None: an error."""
+
+    @property
+    def folder(self) -> Path:
+        """The root; ValueError if it is not set, or no folder."""
+        if self.root is None:
+            raise ValueError(f"data.root is not set; data set {self.layout!r} needs the folder that holds it")
+        if not self.root.is_dir():
+            raise ValueError(f"{self.root}: no such folder (data.root of data set {self.layout!r})")
+        return self.root
+
+    def named_table(self) -> LabelTable:
+        """The label table of the layout's name, with things if the samples shall be panoptic."""
+        return self.fitting(LabelTable.named(self.layout))
+
+    def fitting(self, table: LabelTable) -> LabelTable:
+        """The same table; ValueError if the samples shall be panoptic and it has no things."""
+        if self.panoptic and not any(c.thing for c in table.classes):
+            raise ValueError(f"label table {table.name!r} has no things; {_USE_SEMANTIC}")
+        return table
+
+    def refuse_panoptic(self, reason: str | None = None) -> None:
+        """ValueError if the samples shall be panoptic: the layout has no instances, for this `reason`."""
+        if self.panoptic:
+            reason = reason or f"data set {self.layout!r} has no maps of instances"
+            raise ValueError(f"{reason}, so things cannot be told apart; {_USE_SEMANTIC}")
