@@ -57,7 +57,7 @@ def peek(name: str | Path) -> Header:
 def parse_release(header: Mapping[str, Any], file: Path) -> Header:
     """A release's header as it is meant; ValueError names `file` and what is wrong in it."""
     architecture = header.get("architecture")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         known = " and ".join(ARCHITECTURES)
         raise ValueError(f"{file}: holds a {architecture}, but this panfpn reads {known}; update it")
     try:
@@ -71,7 +71,7 @@ def parse_release(header: Mapping[str, Any], file: Path) -> Header:
     parts = {key: header.get(key) or {} for key in ("scores", "source", "data")}
     for key, part in parts.items():
         if not isinstance(part, Mapping):
-            raise ValueError(f"{file}: its header is damaged ({key} is {part!r})")
+            raise ValueError(f"{file}: its header is damaged ({key} is a {type(part).__name__})")
     data = parts["data"] or data_of(table)
     return Header(file=file, architecture=architecture, table=table, data=data, config=config, scores=parts["scores"],
                   source=parts["source"])  # fmt: skip

@@ -20,13 +20,13 @@ def to_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _sent(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.device.type != "cuda":
         return tensor.cpu().contiguous()
-    return tensor.contiguous().to("cpu", non_blocking=True)  # into page-locked memory, which torch takes for this
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
     """The name of the first tensor that holds a nan or an infinity; waits once for each device."""
     names = [name for name, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()]
-    bad = set()
+    bad: set[str] = set()
     for device in {tensors[name].device for name in names}:
         there = [name for name in names if tensors[name].device == device]
         finite = torch.stack([tensors[name].detach().isfinite().all() for name in there]).tolist()

@@ -124,7 +124,8 @@ def published_model(name: str) -> Published | PublishedPanoptic | None:
 
 def published_as(file: Path) -> Published | PublishedPanoptic | None:
     """The published model whose file has this name."""
-    return next((p for p in (*PUBLISHED.values(), *PUBLISHED_PANOPTIC.values()) if p.file == file.name), None)
+    everything: dict[str, Published | PublishedPanoptic] = {**PUBLISHED, **PUBLISHED_PANOPTIC}
+    return next((model for model in everything.values() if model.file == file.name), None)
 
 
 def shipped_model() -> Path:
