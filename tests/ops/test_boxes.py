@@ -28,15 +28,15 @@ def test_anchors_are_centred_on_cells_and_not_rounded() -> None:
     torch.testing.assert_close(found[9 + 1], torch.tensor([-64.0, 16 - 64, 64, 16 + 64]))
 
 
-@given(st.integers(0, 2**31), st.sampled_from([(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)]))
-def test_decoding_inverts_encoding(seed: int, weights: tuple[float, ...]) -> None:
+@given(st.integers(0, 2**31), st.sampled_from([(1.0, 1.0), (10.0, 5.0)]))
+def test_decoding_inverts_encoding(seed: int, weights: tuple[float, float]) -> None:
     boxes, targets = random_boxes(5, seed), random_boxes(5, seed + 1)
     found = decode_boxes(encode_boxes(boxes, targets, weights)[:, None], boxes, weights)[:, 0]
     torch.testing.assert_close(found, targets, atol=1e-2, rtol=1e-4)
 
 
 def test_deltas_are_bounded() -> None:
-    found = decode_boxes(torch.full((1, 1, 4), 100.0), torch.tensor([[0.0, 0, 10, 10]]), (1.0, 1.0, 1.0, 1.0))
+    found = decode_boxes(torch.full((1, 1, 4), 100.0), torch.tensor([[0.0, 0, 10, 10]]), (1.0, 1.0))
     assert found[0, 0, 2] - found[0, 0, 0] == pytest.approx(10 * 1000 / 16)
 
 

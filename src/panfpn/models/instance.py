@@ -3,19 +3,23 @@
 He et al. 2017; paper §3.1. Architecture, initial weights and inference are detectron2's (docs/facts.md, C2).
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import batched_nms
 
 from panfpn.ops import Size
 from panfpn.ops.boxes import BOX_WEIGHTS, RATIOS, RPN_WEIGHTS, anchors, clip_boxes, decode_boxes, has_area
+from panfpn.ops.nms import nms_mask
 
 STRIDES = (4, 8, 16, 32, 64)  # of p2…p6
 BOX_SIDE, MASK_SIDE = 7, 14  # of what the heads see of a box
+_PROPOSAL_IOU = 0.7  # from which on the worse of two proposals is dropped
 
 
 class RPNHead(nn.Module):
@@ -109,26 +113,57 @@ def candidates(objectness: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor
     return Candidates(boxes, logits, steps)
 
 
+class Proposals(NamedTuple):
+    """Boxes of one image where things may be, best first.
+
+    On a CPU N is their number. On a device it is fixed, as the host does not wait to know: those that are not `valid`
+    have no area, a logit of −∞, and come last.
+    """
+
+    boxes: torch.Tensor  # [N, 4]
+    logits: torch.Tensor  # [N]
+
+    @property
+    def valid(self) -> torch.Tensor:
+        """Bool [N]."""
+        return self.logits > -math.inf
+
+
 @torch.no_grad()
-def propose(
-    found: Candidates, image: int, size: Size, *, per_level: int = 1000, total: int = 1000
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Boxes [N, 4] within an image of `size`, and their logits [N], best first.
+def propose(candidates: Candidates, image: int, size: Size, *, per_level: int = 1000, total: int = 1000) -> Proposals:
+    """Proposals of image number `image`, whose height and width are `size`.
 
     Of each level the `per_level` best, without those that overlap a better one by an IoU above 0.7; `total` in all.
     """
-    boxes, logits, levels = [], [], []
-    for level, (anchor, score, delta) in enumerate(zip(*found, strict=True)):
-        best, place = score[image].topk(min(per_level, len(anchor)))
-        decoded = decode_boxes(delta[image, place][:, None], anchor[place], RPN_WEIGHTS)[:, 0]
+    boxes, logits = [], []
+    for anchor, score, delta in zip(*candidates, strict=True):
+        best, index = score[image].topk(min(per_level, len(anchor)))
+        decoded = decode_boxes(delta[image, index][:, None], anchor[index], RPN_WEIGHTS)[:, 0]
         boxes.append(clip_boxes(decoded, size))
         logits.append(best)
-        levels.append(torch.full_like(place, level))
-    box, logit, of_level = torch.cat(boxes), torch.cat(logits), torch.cat(levels)
-    sound = has_area(box) & box.isfinite().all(1) & logit.isfinite()
-    box, logit, of_level = box[sound], logit[sound], of_level[sound]
-    kept = batched_nms(box, logit, of_level, 0.7)[:total]
-    return box[kept], logit[kept]
+    return (_best_on_cpu if boxes[0].device.type == "cpu" else _best_on_device)(boxes, logits, total)
+
+
+def _best_on_cpu(boxes: list[torch.Tensor], logits: list[torch.Tensor], total: int) -> Proposals:
+    box, logit = torch.cat(boxes), torch.cat(logits)
+    level = torch.cat([torch.full((len(of_level),), i) for i, of_level in enumerate(logits)])
+    sound = _sound(box, logit)
+    box, logit, level = box[sound], logit[sound], level[sound]
+    kept = batched_nms(box, logit, level, _PROPOSAL_IOU)[:total]
+    return Proposals(box[kept], logit[kept])
+
+
+def _best_on_device(boxes: list[torch.Tensor], logits: list[torch.Tensor], total: int) -> Proposals:
+    box = pad_sequence(boxes, batch_first=True)  # [L, N, 4]; without area where a level has fewer
+    logit = pad_sequence(logits, batch_first=True)  # [L, N]
+    kept = nms_mask(box, _sound(box, logit), _PROPOSAL_IOU)
+    best, index = logit.where(kept, -math.inf).flatten().topk(min(total, logit.numel()))
+    return Proposals(box.flatten(0, 1)[index].where((best > -math.inf)[:, None], 0), best)
+
+
+def _sound(boxes: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Bool [...]: which boxes [..., 4] and logits [...] are numbers, and the boxes larger than nothing."""
+    return has_area(boxes) & boxes.isfinite().all(-1) & logits.isfinite()
 
 
 def choose_boxes(
@@ -138,10 +173,8 @@ def choose_boxes(
 
     Those above `score`, without those that overlap a better one of their class by an IoU above `nms`; at most `most`.
     """
-    row, label = (scores > score).nonzero(as_tuple=True)
+    row, label = ((scores > score) & boxes.isfinite().all(-1)).nonzero(as_tuple=True)
     box, value = boxes[row, label], scores[row, label]
-    sound = box.isfinite().all(1)
-    box, value, label = box[sound], value[sound], label[sound]
     kept = batched_nms(box, value, torch.zeros_like(label) if nms_over_classes else label, nms)[:most]
     return box[kept], value[kept], label[kept]
 

@@ -4,6 +4,7 @@ A box spans left..right (no "+ 1"), in pixels of the image that the network sees
 Semantics: detectron2 (docs/facts.md, C2).
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -13,8 +14,9 @@ from torchvision.ops import roi_align
 
 from panfpn.ops.resize import Size, as_float
 
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # what deltas of the box head are multiplied with
-RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+Weights = tuple[float, float]  # what deltas of the centre and of the size are multiplied with
+BOX_WEIGHTS: Weights = (10.0, 5.0)
+RPN_WEIGHTS: Weights = (1.0, 1.0)
 RATIOS = (0.5, 1.0, 2.0)  # height by width of the anchors of a cell
 _LARGEST_STEP = math.log(1000 / 16)  # of log width and log height
 _BAGS = 1 << 22  # taps that are listed at a time when boxes are pooled: 48 MiB
@@ -22,28 +24,31 @@ _BAGS = 1 << 22  # taps that are listed at a time when boxes are pooled: 48 MiB
 
 def anchors(size: Size, stride: int, scale: float, device: torch.device) -> torch.Tensor:
     """Anchors [H * W * 3, 4] of a map [H, W]: centred on x = 0, stride, …, of area (scale * stride)²; not rounded."""
-    side = scale * stride
-    width = torch.tensor([math.sqrt(side * side / ratio) for ratio in RATIOS], device=device)
-    height = width * torch.tensor(RATIOS, device=device)
-    cell = torch.stack([-width, -height, width, height], 1) / 2  # [3, 4]
     y, x = (torch.arange(0, n * stride, stride, device=device, dtype=torch.float32) for n in size)
     corners = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], 1).repeat(1, 2)  # [H * W, 4]
-    return (corners[:, None] + cell).flatten(0, 1)
+    return (corners[:, None] + _cell(scale * stride, device)).flatten(0, 1)
 
 
-def encode_boxes(boxes: torch.Tensor, targets: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+@functools.lru_cache(maxsize=64)  # the host would wait for each upload
+@torch.inference_mode(False)  # what is made within could not be used in training
+def _cell(side: float, device: torch.device) -> torch.Tensor:
+    """Anchors [3, 4] of area side² around 0."""
+    width = torch.tensor([math.sqrt(side * side / ratio) for ratio in RATIOS])
+    height = width * torch.tensor(RATIOS)
+    return (torch.stack([-width, -height, width, height], 1) / 2).to(device)
+
+
+def encode_boxes(boxes: torch.Tensor, targets: torch.Tensor, weights: Weights) -> torch.Tensor:
     """Deltas [N, 4] (dx, dy, dw, dh, times `weights`) that lead from boxes to targets."""
     (centre, size), (wanted, wanted_size) = _centred(boxes), _centred(targets)
-    deltas = torch.cat([(wanted - centre) / size, (wanted_size / size).log()], 1)
-    return deltas * deltas.new_tensor(weights)
+    return torch.cat([(wanted - centre) / size * weights[0], (wanted_size / size).log() * weights[1]], 1)
 
 
-def decode_boxes(deltas: torch.Tensor, boxes: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+def decode_boxes(deltas: torch.Tensor, boxes: torch.Tensor, weights: Weights) -> torch.Tensor:
     """Boxes [N, k, 4] to which deltas [N, k, 4] lead from boxes [N, 4]."""
     centre, size = (part[:, None] for part in _centred(boxes))  # [N, 1, 2]
-    deltas = deltas / deltas.new_tensor(weights)
-    centre = deltas[..., :2] * size + centre
-    half = deltas[..., 2:].clamp(max=_LARGEST_STEP).exp() * size / 2
+    centre = deltas[..., :2] / weights[0] * size + centre
+    half = (deltas[..., 2:] / weights[1]).clamp(max=_LARGEST_STEP).exp() * size / 2
     return torch.cat([centre - half, centre + half], -1)
 
 
@@ -55,13 +60,24 @@ def _centred(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def clip_boxes(boxes: torch.Tensor, size: Size) -> torch.Tensor:
     """Boxes [..., 4] within an image of height and width `size`."""
-    height, width = size
-    return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+    return torch.stack([boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])], -1).flatten(-2)
+
+
+def scale_boxes(boxes: torch.Tensor, size: Size, to_size: Size) -> torch.Tensor:
+    """Boxes [..., 4] of an image of height and width `size` in the same image at `to_size`."""
+    x, y = boxes[..., 0::2] * (to_size[1] / size[1]), boxes[..., 1::2] * (to_size[0] / size[0])
+    return torch.stack([x, y], -1).flatten(-2)
+
+
+def mirror_boxes(boxes: torch.Tensor, width: int) -> torch.Tensor:
+    """Boxes [..., 4] of an image of `width` in its mirror image."""
+    left, top, right, bottom = boxes.unbind(-1)
+    return torch.stack([width - right, top, width - left, bottom], -1)
 
 
 def has_area(boxes: torch.Tensor) -> torch.Tensor:
-    """Bool [N]: which boxes are wider and higher than nothing."""
-    return (boxes[:, 2:] > boxes[:, :2]).all(1)
+    """Bool [...]: which boxes [..., 4] are wider and higher than nothing."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(-1)
 
 
 def covered_share(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -84,17 +100,18 @@ def pool_boxes(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], s
     levels = (4 + torch.log2(extent / 224 + 1e-8)).floor().clamp(2, 5)
     pooled = pyramid[0].new_zeros((len(numbered), pyramid[0].shape[1], side, side), dtype=torch.float32)
     for level, features in enumerate(pyramid, 2):
-        chosen = (levels == level).nonzero()[:, 0]
-        if len(chosen):
-            found = _pool_level(as_float(features), numbered[chosen], side, 1 / 2**level)
-            pooled = pooled.index_copy(0, chosen, found)
+        on_level, scale = levels == level, 1 / 2**level
+        if numbered.device.type != "cpu":  # which boxes are read here, the host does not wait to know:
+            on_others_empty = numbered.where(on_level[:, None], 0)  # those have no sample to take, so they cost little
+            pooled = pooled + roi_align(as_float(features), on_others_empty, (side, side), scale, 0, True)
+        elif len(chosen := on_level.nonzero()[:, 0]):
+            part = _pool_level(as_float(features), numbered[chosen], side, scale)
+            pooled = pooled.index_copy(0, chosen, part)
     return pooled
 
 
 def _pool_level(features: torch.Tensor, boxes: torch.Tensor, side: int, scale: float) -> torch.Tensor:
-    """RoIAlign of boxes [N, 5] (image, corners) on one map: torchvision's, or on a CPU the same by weighted sums."""
-    if features.device.type != "cpu":
-        return roi_align(features, boxes, (side, side), scale, 0, True)  # type: ignore[no-any-return]
+    """RoIAlign of boxes [N, 5] (image, corners) on one map of a CPU: torchvision's by weighted sums."""
     samples = ((boxes[:, 3:] - boxes[:, 1:3]) * (scale / side)).ceil().amax(1)
     pooled = features.new_zeros((len(boxes), features.shape[1], side, side))
     for count in sorted(set(samples.tolist())):  # small boxes do not pay for the taps of large ones
@@ -119,14 +136,14 @@ def _pool_in_bags(features: torch.Tensor, boxes: torch.Tensor, side: int, scale:
     parts = []
     for i in range(0, len(boxes), step):
         part = slice(i, i + step)
-        places = (rows[part, :, None, :, None] * width + columns[part, None, :, None, :]).reshape(-1, taps)
+        indices = (rows[part, :, None, :, None] * width + columns[part, None, :, None, :]).reshape(-1, taps)
         weights = (row_weights[part, :, None, :, None] * column_weights[part, None, :, None, :]).reshape(-1, taps)
-        parts.append(F.embedding_bag(places, table, mode="sum", per_sample_weights=weights))
+        parts.append(F.embedding_bag(indices, table, mode="sum", per_sample_weights=weights))
     return torch.cat(parts).reshape(len(boxes), side, side, channels).permute(0, 3, 1, 2)
 
 
 def _bins(low: torch.Tensor, high: torch.Tensor, side: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places on an axis of `length` and their weights, each [N, side, taps], of the bins that divide low..high [N].
+    """Indices along an axis of `length` and their weights, each [N, side, taps], of the bins that divide low..high [N].
 
     As RoIAlign: ceil(bin) samples, evenly spaced; one beyond the axis by more than 1 counts as 0, by less as its end.
     """
@@ -143,9 +160,8 @@ def _bins(low: torch.Tensor, high: torch.Tensor, side: int, length: int) -> tupl
     part = at - first
     share = inside / samples[:, None, None]
     start = first[:, :, :1]
-    place = (first - start).clamp(max=most - 1)  # steps are at most 1, so the samples reach over most + 1 places
+    offset = (first - start).clamp(max=most - 1)  # steps are at most 1, so the samples reach over most + 1 indices
     weights = low.new_zeros((len(low), side, most + 1))
-    weights.scatter_add_(2, place, (1 - part) * share)
-    weights.scatter_add_(2, place + 1, part * share)
-    places = (start + torch.arange(most + 1, device=low.device)).clamp(max=length - 1)
-    return places, weights
+    weights.scatter_add_(2, offset, (1 - part) * share)
+    weights.scatter_add_(2, offset + 1, part * share)
+    return (start + torch.arange(most + 1, device=low.device)).clamp(max=length - 1), weights
