@@ -19,10 +19,10 @@ def test_tiles_are_the_interpolated_logits_each_pixel_once(
     logits = torch.randn(2, 5, 23, 31, generator=torch.Generator().manual_seed(0))
     result, visits = torch.zeros(2, 5, *size), torch.zeros(2, *size)
 
-    def keep(found: torch.Tensor, place: ops.Place) -> None:
-        image, rows, columns = place
+    def keep(found: torch.Tensor, index: ops.TileIndex) -> None:
+        image, rows, columns = index
         result[image, :, rows, columns] = found.transpose(0, 1)
-        visits[place] += 1
+        visits[index] += 1
 
     ops.each_tile(logits, size, keep)
     assert (visits == 1).all()
@@ -89,8 +89,8 @@ def test_sum_over_tiles_has_exact_gradients(tile: tuple[int, int], monkeypatch: 
     logits = torch.randn(2, 3, 6, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
     weight = torch.randn(2, 25, 3, 29, generator=torch.Generator().manual_seed(1))
 
-    def function(found: torch.Tensor, place: ops.Place) -> torch.Tensor:
-        image, rows, columns = place
+    def function(found: torch.Tensor, index: ops.TileIndex) -> torch.Tensor:
+        image, rows, columns = index
         return (found.sin() * weight[image, rows, :, columns]).sum()
 
     total = ops.sum_over_tiles(logits, (25, 29), function)

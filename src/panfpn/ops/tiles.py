@@ -4,6 +4,7 @@ In: logits [B, K, h, w] at stride 4. Out: sums over the pixels of [B, K, H, W], 
 core's cache; both resizes, there and back, are small matrix products.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,32 +13,33 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from panfpn.labels import IGNORE
-from panfpn.ops.resize import Size, as_float, resize_rows
+from panfpn.ops.resize import Size, as_float, constant, resize_rows
 
 # Values in a tile, and its columns: measured on CPU (docs/log.md); on GPUs few launches count.
 TILE = {"cpu": (1 << 17, 64)}
 _OTHER = (1 << 25, 512)
 
-Place = tuple[int, slice, slice]  # image, rows, columns: an index into [B, H, W]
-Bands = list[tuple[slice, slice, torch.Tensor]]  # outputs, the inputs that they need, weights [outputs, inputs]
+TileIndex = tuple[int, slice, slice]  # image, rows, columns: into [B, H, W]
+Bands = tuple[tuple[slice, slice, torch.Tensor], ...]  # outputs, the inputs that they need, weights [outputs, inputs]
 
 
 @torch.no_grad()
 def each_tile(
-    logits: torch.Tensor, size: Size, function: Callable[[torch.Tensor, Place], torch.Tensor | None]
+    logits: torch.Tensor, size: Size, function: Callable[[torch.Tensor, TileIndex], torch.Tensor | None]
 ) -> torch.Tensor:
     """Upsample logits [B, K, h, w] bilinearly to `size` (H, W) and call `function` with every tile.
 
-    It gets a tile [rows, K, columns], float32 at least, and its place; it may keep the tile, change it, and return the
-    gradient of something with respect to it. These are brought back to the logits: [B, K, h, w], float32 at least.
+    It gets a tile [rows, K, columns], float32 at least, and its index into [B, H, W]; it may keep the tile, change it,
+    and return the gradient of something with respect to it. These are brought back to the logits: [B, K, h, w], float32
+    at least.
     """
     batch, classes, height, width = logits.shape
     values, columns = TILE.get(logits.device.type, _OTHER)
     columns = min(columns, size[1])
     table = as_float(logits).permute(0, 2, 1, 3).contiguous()  # [B, h, K, w]
     gradient = torch.zeros_like(table)
-    down = _bands(height, size[0], max(1, values // (classes * columns)), table)
-    across = _bands(width, size[1], columns, table)
+    down = _bands(height, size[0], max(1, values // (classes * columns)), table.dtype, table.device)
+    across = _bands(width, size[1], columns, table.dtype, table.device)
     for image in range(batch):
         for rows, taken, row_weights in down:
             strip = (row_weights @ table[image, taken].flatten(1)).view(-1, classes, width)  # [rows, K, w]
@@ -53,15 +55,16 @@ def each_tile(
     return gradient.permute(0, 2, 1, 3)
 
 
-def _bands(size_in: int, size_out: int, step: int, like: torch.Tensor) -> Bands:
+@functools.lru_cache(maxsize=32)  # crops are of one size, validation images of a few
+def _bands(size_in: int, size_out: int, step: int, dtype: torch.dtype, device: torch.device) -> Bands:
     bands = []
-    for start in range(0, size_out, step):
-        stop = min(start + step, size_out)
-        first, weights = resize_rows(size_in, size_out, start, stop)
-        bands.append(
-            (slice(start, stop), slice(first, first + weights.shape[1]), weights.to(like, non_blocking=like.is_cuda))
-        )
-    return bands
+    with torch.inference_mode(False):  # what is kept is used by training too
+        for start in range(0, size_out, step):
+            stop = min(start + step, size_out)
+            first, weights = resize_rows(size_in, size_out, start, stop)
+            inputs = slice(first, first + weights.shape[1])
+            bands.append((slice(start, stop), inputs, constant(weights.to(dtype), device)))
+    return tuple(bands)
 
 
 class _WithGradient(torch.autograd.Function):
@@ -82,15 +85,15 @@ def with_gradient(logits: torch.Tensor, value: torch.Tensor, gradient: torch.Ten
 
 
 def sum_over_tiles(
-    logits: torch.Tensor, size: Size, function: Callable[[torch.Tensor, Place], torch.Tensor]
+    logits: torch.Tensor, size: Size, function: Callable[[torch.Tensor, TileIndex], torch.Tensor]
 ) -> torch.Tensor:
-    """Sum of the scalars `function(tile [rows, K, columns], place)`; autograd differentiates them tile by tile."""
+    """Sum of the scalars `function(tile [rows, K, columns], index)`; autograd differentiates them tile by tile."""
     total = as_float(logits.new_zeros(()))
 
-    def one(tile: torch.Tensor, place: Place) -> torch.Tensor | None:
+    def one(tile: torch.Tensor, index: TileIndex) -> torch.Tensor | None:
         nonlocal total
         with torch.enable_grad():
-            part = function(tile.requires_grad_(), place)
+            part = function(tile.requires_grad_(), index)
         total = total + part.detach()
         return torch.autograd.grad(part, tile)[0] if logits.requires_grad else None
 
@@ -112,9 +115,9 @@ def upsample_cross_entropy(
     if label_smoothing:
         even = (total.new_ones(classes) if weights is None else weights)[:, None] * (label_smoothing / classes)
 
-    def one(tile: torch.Tensor, place: Place) -> torch.Tensor | None:
+    def one(tile: torch.Tensor, index: TileIndex) -> torch.Tensor | None:
         nonlocal total
-        truth = target[place].long()[:, None]  # [rows, 1, columns]
+        truth = target[index].long()[:, None]  # [rows, 1, columns]
         labelled = (truth != IGNORE).to(tile)
         truth = truth.clamp(min=0)
         share = labelled if weights is None else weights[truth] * labelled

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from panfpn.ops.resize import Size, as_float, resize_rows, two_resizes
+from panfpn.ops.resize import Size, as_float, constant, resize_rows, two_resizes
 
 BLOCK_ELEMENTS = 1 << 22  # upsampled logits alive at a time: 16 MiB in float32
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class View:
-    """What a network said about an image seen at `size`, mirrored or not, in one or more windows.
+    """The logits of an image that went through a network at `size`, mirrored or not, in one or more windows.
 
     `windows[i][j]` are the logits [B, K, h, w] of the window of size `window` whose corner is (tops[i], lefts[j]),
     `padded` to that size on the right and below. Where windows overlap, their upsampled logits are averaged
@@ -39,7 +39,7 @@ class View:
 
     @property
     def plain(self) -> bool:
-        """Whether the image was seen in one piece, and not mirrored."""
+        """Whether the image went through in one piece, and not mirrored."""
         return not self.mirrored and len(self.tops) == len(self.lefts) == 1
 
     def rows(self, size: Size, rows: slice) -> torch.Tensor:
@@ -77,7 +77,7 @@ class View:
             logits, top = as_float(self.windows[i][j]), self.tops[i]
             low, rows = resize_rows(logits.shape[2], self.padded[0], start - top, stop - top)
             part = slice(start - first, stop - first)
-            weights = ((taken[:, part] / count[part]) @ rows).to(logits)
+            weights = constant(((taken[:, part] / count[part]) @ rows).to(logits.dtype), logits.device)
             block = weights @ logits[:, :, low : low + rows.shape[1]]
             total = block if total is None else total + block
         assert total is not None, "windows cover the view"
@@ -106,16 +106,16 @@ def upsample_argmax(
     views = [View.whole(views, size)] if isinstance(views, torch.Tensor) else views
     logits = views[0].windows[0][0]
     batch, classes = logits.shape[:2]
-    kind = torch.uint8 if classes <= 256 else torch.int16
+    dtype = torch.uint8 if classes <= 256 else torch.int16
     if not confidence and len(views) == 1 and views[0].plain:
-        return torch.stack([_argmax_where_mixed(views[0], image, size, kind) for image in logits]), None
-    labels = torch.empty((batch, *size), dtype=kind, device=logits.device)
+        return torch.stack([_argmax_where_mixed(views[0], image, size, dtype) for image in logits]), None
+    labels = torch.empty((batch, *size), dtype=dtype, device=logits.device)
     winner = torch.empty((batch, *size), device=logits.device) if confidence else None
     width = max(size[1], *(view.size[1] for view in views))
     for rows in _row_blocks(batch * classes, (size[0], width)):
         block = views[0].rows(size, rows) if len(views) == 1 else _mean_softmax(views, size, rows)
         best, index = block.max(1)
-        labels[:, rows] = index.to(kind)
+        labels[:, rows] = index.to(dtype)
         if winner is not None:
             winner[:, rows] = (best - block.logsumexp(1)).exp() if len(views) == 1 else best
     return labels, winner
@@ -128,7 +128,7 @@ def _mean_softmax(views: Sequence[View], size: Size, rows: slice) -> torch.Tenso
     return total / len(views)
 
 
-def _argmax_where_mixed(view: View, logits: torch.Tensor, size: Size, kind: torch.dtype) -> torch.Tensor:
+def _argmax_where_mixed(view: View, logits: torch.Tensor, size: Size, dtype: torch.dtype) -> torch.Tensor:
     """Labels [H, W] of one image's logits [K, h, w], which are the only ones of the view.
 
     A pixel is a convex combination of the few logits around it. Where one class wins in all of those it wins in the
@@ -144,7 +144,7 @@ def _argmax_where_mixed(view: View, logits: torch.Tensor, size: Size, kind: torc
     mixed = largest != -F.max_pool2d(-winner, kernel, 1)[0]
     corners = largest.masked_fill(mixed, -1).to(torch.int16)
     known = corners.index_select(1, column).index_select(0, row)  # [H, W]; columns first: they are fewer then
-    labels = known.to(kind)
+    labels = known.to(dtype)
     table = as_float(logits).permute(1, 2, 0).reshape(height * width, classes).contiguous()
     y, x = (known < 0).nonzero(as_tuple=True)
     row, column, rows, columns = (index.int() for index in (row, column, rows, columns))
@@ -155,5 +155,5 @@ def _argmax_where_mixed(view: View, logits: torch.Tensor, size: Size, kind: torc
         values = F.embedding_bag(
             taps.flatten(1), table, mode="sum", per_sample_weights=weights.flatten(1)
         )  # the weighted sum of the taps: [n, K]
-        labels[i, j] = values.max(1).indices.to(kind)
+        labels[i, j] = values.max(1).indices.to(dtype)
     return labels
