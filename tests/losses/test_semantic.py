@@ -1,4 +1,5 @@
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -8,11 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fake_cuda import CUDA, FakeCuda, on_cpu
+from panfpn.choices import LOSSES
+from panfpn.config import Loss
 from panfpn.labels import IGNORE
 from panfpn.losses import SemanticLoss
+from panfpn.models import SemanticFPN
 from panfpn.ops.tiles import TILE
 
-TERMS = ("cross_entropy", "ohem", "dice", "lovasz", "focal")
+TERMS = tuple(LOSSES)
 CLASSES, SIZE = 4, (26, 33)
 
 
@@ -175,3 +180,87 @@ def test_golden_losses_of_mmsegmentation(model: str, size: str, fill: ModuleType
     for name in ("labelled", "all"):
         loss = SemanticLoss(weights={"cross_entropy": 1.0}, denominator=name)(logits, target)["cross_entropy"]
         assert loss.item() == pytest.approx(float(golden[f"{size}/loss_{name}_pixels"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("ignored", [0.3, 1.1])
+def test_on_cuda_the_host_waits_for_no_term(name: str, ignored: float, fake_cuda: FakeCuda) -> None:
+    logits, target = random_case(ignored=ignored)
+    target[target == 1] = IGNORE  # a class is absent
+    loss = SemanticLoss(weights={name: 0.7}, class_weights=torch.rand(CLASSES), denominator="all", label_smoothing=0.1)
+    here = logits.clone().requires_grad_()
+    expected = loss(here, target)[name]
+    expected.backward()
+    loss.to(CUDA)
+    there, labels = logits.to(CUDA).requires_grad_(), target.to(CUDA)
+    fake_cuda.reset()
+    result = loss(there, labels, share=1.0)[name]
+    result.backward()
+    assert not fake_cuda.waits, fake_cuda.report(name)
+    torch.testing.assert_close(on_cpu(result.detach()), expected.detach())
+    torch.testing.assert_close(on_cpu(there.grad), here.grad)
+
+
+def test_on_cuda_the_host_waits_for_nothing_in_a_step(fake_cuda: FakeCuda) -> None:
+    """The whole step of Semantic FPN: forward, every term, backward, optimiser."""
+    network = SemanticFPN("resnet18", CLASSES, fpn_channels=8, head_channels=8).to(CUDA)
+    loss = SemanticLoss(weights=dict.fromkeys(TERMS, 1.0), class_weights=torch.rand(CLASSES)).to(CUDA)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    images, target = torch.rand(2, 3, 64, 96).to(CUDA), torch.randint(-1, CLASSES, (2, 64, 96)).to(CUDA)
+    fake_cuda.reset()
+    for _ in range(2):
+        with torch.autocast("cuda", torch.bfloat16):
+            logits = network(images)
+        torch.stack([*loss(logits, target, pixels=loss.count(target)).values()]).sum().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert not fake_cuda.waits, fake_cuda.report("two steps")
+    assert fake_cuda.launches["aten::convolution_backward"] > 0
+
+
+def test_ohem_keeps_a_share_of_the_labelled_pixels() -> None:
+    """Where all pixels are easy, as many of the hardest as `ohem_min_kept` says, whatever is ignored."""
+    logits, target = random_case(ignored=0.5)
+    easy = logits.scatter(1, torch.nn.functional.interpolate(
+        target[:, None].clamp(min=0).float(), size=logits.shape[2:]).long(), 50.0)  # fmt: skip
+    for share in (0.0, 0.001, 0.3, 1.0):
+        loss = SemanticLoss(weights={"ohem": 1.0}, ohem_threshold=1e-9, ohem_min_kept=share)(easy, target)["ohem"]
+        every = F.cross_entropy(upsampled(easy), target.long(), ignore_index=IGNORE, reduction="none")
+        labelled = every[target != IGNORE].sort(descending=True).values
+        limit = torch.tensor(1e-9).log().neg()
+        kept = int(share * len(labelled))
+        if kept:
+            limit = torch.minimum(limit, labelled[kept - 1])
+        hard = labelled[labelled >= limit - 1e-4]
+        assert loss.item() == pytest.approx(float(hard.mean()) if len(hard) else 0.0, rel=1e-3), share
+
+
+def test_class_weights_go_where_the_module_goes_and_into_no_file() -> None:
+    loss = SemanticLoss(weights={"focal": 1.0}, class_weights=(1.0, 2.0))
+    assert loss.class_weights is not None and loss.class_weights.tolist() == [1.0, 2.0]
+    assert loss.to(torch.float64).class_weights.dtype == torch.float64
+    assert not loss.state_dict() and not list(loss.parameters())
+
+
+def test_a_new_term_is_a_function_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("new_term")
+    module.constant = lambda logits, target, settings, pixels, share: logits.new_tensor(settings.focal_gamma) * share
+    monkeypatch.setitem(sys.modules, "new_term", module)
+    monkeypatch.setitem(LOSSES, "constant", "new_term:constant")
+    logits, target = random_case()
+    loss = SemanticLoss(weights={"constant": 2.0, "dice": 0.0}, focal_gamma=3.0)(logits, target, share=0.5)
+    assert set(loss) == {"constant"} and loss["constant"].item() == pytest.approx(2 * 0.5 * 3.0)
+
+
+def test_settings_that_are_not_given_are_those_of_the_configuration() -> None:
+    loss, config = SemanticLoss(weights={"dice": 1.0}), Loss()
+    for name in ("denominator", "label_smoothing", "ohem_threshold", "ohem_min_kept", "focal_gamma"):
+        assert getattr(loss, name) == getattr(config, name)
+
+
+def test_what_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"loss is 'dices'; did you mean dice\?"):
+        SemanticLoss(weights={"dices": 1.0})
+    with pytest.raises(ValueError, match="denominator is 'al'; choose from labelled, all"):
+        SemanticLoss(weights={"dice": 1.0}, denominator="al")

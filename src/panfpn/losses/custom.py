@@ -23,6 +23,8 @@ class CallableLoss(nn.Module):
         ValueError: something that is no function; in use, something else than scalars that depend on the logits.
     """
 
+    __call__: Callable[..., dict[str, torch.Tensor]]
+
     def __init__(self, function: LossFunction) -> None:
         super().__init__()
         if not callable(function):

@@ -30,6 +30,7 @@ class SemanticLoss(nn.Module):
     """
 
     class_weights: torch.Tensor | None
+    __call__: Callable[..., dict[str, torch.Tensor]]
 
     def __init__(
         self,
