@@ -151,14 +151,17 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def compare(peer: str, folder: Path) -> bool:
+    from panfpn.build import build_transform
+    from panfpn.config import Data
     from panfpn.data.colors import distort_colors, draw_colors
-    from panfpn.data.transforms import TrainTransform, cut
+    from panfpn.data.transforms import cut
 
     given = make_input(folder)
     target, small = (train_ids(given[name]) for name in ("labels", "small"))
     draws = [draw_colors(np.random.default_rng((0, i))) for i in range(1000)]
     # The first view is smaller than the crop and shows the whole image; the others show windows of it.
-    plain, rng = TrainTransform(crop=CROP, scale=SCALE, cat_max_ratio=1.0, flip=0.0), np.random.default_rng(1)
+    plain = build_transform(Data(crop=CROP, scale=SCALE, cat_max_ratio=1.0, flip=0.0))
+    rng = np.random.default_rng(1)
     ratios = [0.43, *rng.uniform(0.5, 2.0, 19).tolist()]
     views = [replace(plain, ratio=(ratio, ratio)).draw_geometry(target, rng) for ratio in ratios]
     crops = [(ratio, *view.window[:2]) for ratio, view in zip(ratios, views, strict=True)]
@@ -180,7 +183,7 @@ def compare(peer: str, folder: Path) -> bool:
           f"255 (largest {max(off[1:]):.2f}), labels that differ {np.mean(wrong[1:]):.2%}")  # fmt: skip
 
     ends = np.stack([distort_colors(PIXELS, draw_colors(np.random.default_rng((2, i))))[0] for i in range(DRAWS)])
-    ruled = TrainTransform(crop=SMALL_CROP, scale=SMALL_SCALE)
+    ruled = build_transform(Data(crop=SMALL_CROP, scale=SMALL_SCALE))
     ours = [ruled.draw_geometry(small, np.random.default_rng((3, i))) for i in range(DRAWS)]
     places = np.array([(g.size[1], *g.window[:2]) for g in ours])
     far = {name: distance(places[:, i], theirs["places"][:, i]) for i, name in enumerate(("width", "top", "left"))}
@@ -189,7 +192,7 @@ def compare(peer: str, folder: Path) -> bool:
     print(f"{DRAWS} free draws each, distance of the distributions over its bound (1 of 100 equal ones exceeds 1):")
     print("  " + ", ".join(f"{name} {value:.2f}" for name, value in far.items()))
 
-    transform = TrainTransform(crop=CROP, scale=SCALE)
+    transform = build_transform(Data(crop=CROP, scale=SCALE))
     own_ms = median_ms(lambda i: transform(given["image"], target, np.random.default_rng((4, i))))
     print(f"median of 100 samples, 1024×2048 to 512×1024, one thread: panfpn {own_ms:.1f} ms, "
           f"mmsegmentation {float(theirs['ms']):.1f} ms")  # fmt: skip

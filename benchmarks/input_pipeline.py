@@ -23,12 +23,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from panfpn.data import Dataset, TrainTransform, images, open_dataset, open_pack, train_loader, write_pack
+from panfpn.build import build_transform
+from panfpn.config import Data
+from panfpn.data import Dataset, images, open_dataset, open_pack, train_loader, write_pack
 from panfpn.data.loader import DrawSampler
 
 IMAGES, ROUNDS, SAMPLES, NOISE = 10, 9, 24, 0.7
 SIZE = (2048, 1024)
-TRANSFORM = TrainTransform(crop=(512, 1024), scale=SIZE)
+TRANSFORM = build_transform(Data(crop=(512, 1024), scale=SIZE))
 WANTED = {"PNG": 1.3, "pack": 4.0}
 
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from panfpn.data import TrainTransform, evaluation_loader, open_dataset, train_loader
+from panfpn.data import evaluation_loader, open_dataset, train_loader
 from panfpn.data.loader import DrawSampler
 from panfpn.labels import IGNORE
 from panfpn.types import Batch
+from transforming import train_transform
 
-TRANSFORM = TrainTransform(crop=(32, 40), ratio=(0.5, 1.5))
+TRANSFORM = train_transform(crop=(32, 40), ratio=(0.5, 1.5))
 
 
 def batches(

@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 from panfpn.build import build_dataset, build_datasets
 from panfpn.cli import main
 from panfpn.config import Data, TrainConfig
-from panfpn.data import Dataset, TrainTransform, check_pack, open_dataset, open_pack, pack, train_loader, write_pack
+from panfpn.data import Dataset, check_pack, open_dataset, open_pack, pack, train_loader, write_pack
 from panfpn.data.images import read_image
 from panfpn.data.loader import DrawSampler
 from panfpn.files import write_json
+from transforming import train_transform
 
 SPLITS = ("train", "val")
 
@@ -66,7 +67,7 @@ def test_the_same_training_batches_as_from_the_files(folder_data: Path, packed: 
     batches = []
     for data in (open_dataset("folder", folder_data, "train"), open_pack(packed, "folder", "train")):
         sampler = DrawSampler(steps=range(6), batch_size=4)
-        transform = TrainTransform(crop=(32, 40), ratio=(0.5, 1.5))
+        transform = train_transform(crop=(32, 40), ratio=(0.5, 1.5))
         batches.append(list(train_loader(data, transform, sampler, seed=5, num_workers=workers)))
     assert len(batches[0]) == len(batches[1]) == 6
     for a, b in zip(*batches, strict=True):

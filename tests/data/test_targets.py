@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panfpn.data import TrainTransform, open_dataset, train_loader
+from panfpn.data import open_dataset, train_loader
 from panfpn.data.loader import DrawSampler
 from panfpn.data.targets import instances_of
 from panfpn.data.transforms import Geometry, cut
 from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.types import Instances, Segments
+from transforming import train_transform
 
 TABLE = LabelTable(
     name="toy",
@@ -100,13 +101,13 @@ def test_no_things() -> None:
 )
 def test_shorter_side_as_in_detectron2(size: tuple[int, int], expected: tuple[int, int]) -> None:
     """ResizeShortestEdge: shorter side 800, longer at most 1333, rounded half up."""
-    transform = TrainTransform(crop=None, scale=(1333, 800), short_sides=(800,))
+    transform = train_transform(crop=None, scale=(1333, 800), short_sides=(800,))
     geometry = transform.draw_geometry(np.zeros(size, np.int16), np.random.default_rng(0))
     assert geometry.size == expected and geometry.window == (0, 0, *expected)
 
 
 def test_all_shorter_sides_are_drawn() -> None:
-    transform = TrainTransform(crop=(32, 32), scale=(200, 100), short_sides=(40, 50, 60), cat_max_ratio=1.0)
+    transform = train_transform(crop=(32, 32), scale=(200, 100), short_sides=(40, 50, 60), cat_max_ratio=1.0)
     target, rng = np.zeros((80, 100), np.int16), np.random.default_rng(0)
     geometries = [transform.draw_geometry(target, rng) for _ in range(50)]
     assert {g.size for g in geometries} == {(40, 50), (50, 63), (60, 75)}
@@ -116,7 +117,7 @@ def test_all_shorter_sides_are_drawn() -> None:
 @pytest.mark.parametrize("crop", [(96, 128), None])
 def test_batches_carry_the_things_of_what_they_show(crop: tuple[int, int] | None) -> None:
     data = open_dataset("scenes", None, "train", panoptic=True, scene_count=4, scene_size=(80, 112))
-    transform = TrainTransform(crop=crop, scale=(130, 100), short_sides=(60, 90))
+    transform = train_transform(crop=crop, scale=(130, 100), short_sides=(60, 90))
     batches = []
     for workers in (0, 1):
         sampler = DrawSampler(steps=range(2), batch_size=3)
@@ -142,7 +143,7 @@ def test_panoptic_or_not_the_pictures_are_the_same() -> None:
     for panoptic in (False, True):
         data = open_dataset("scenes", None, "train", panoptic=panoptic, scene_count=3, scene_size=(80, 112))
         sampler = DrawSampler(steps=range(2), batch_size=2)
-        found.append(list(train_loader(data, TrainTransform(crop=(64, 64)), sampler, seed=0, num_workers=0)))
+        found.append(list(train_loader(data, train_transform(crop=(64, 64)), sampler, seed=0, num_workers=0)))
     for plain, rich in zip(*found, strict=True):
         assert torch.equal(plain.images, rich.images) and torch.equal(plain.targets, rich.targets)
         assert plain.instances is None and rich.instances is not None

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panfpn.data.colors import distort_colors, draw_colors
-from panfpn.data.transforms import Geometry, TrainTransform, cut, fit_size, padded, resized_image
+from panfpn.data.transforms import Geometry, cut, fit_size, padded, resized_image
 from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.types import RawMask
+from transforming import train_transform
 
 
 def picture(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +40,7 @@ def test_image_and_target_stay_together(
 ) -> None:
     """Pixels carry their coordinates, so the target can be computed from the transformed image."""
     image, target = picture(height, width)
-    transform = TrainTransform(crop=(crop, crop + 9), scale=scale, aspect=aspect, photometric=0.0)
+    transform = train_transform(crop=(crop, crop + 9), scale=scale, aspect=aspect, photometric=0.0)
     out, labels = transform(image, target, np.random.default_rng(seed))
     assert out.shape[:2] == labels.shape and labels.shape[0] <= crop and labels.shape[1] <= crop + 9
     assert min(labels.shape) >= 1 and labels.dtype == np.int16 and out.dtype == np.uint8
@@ -55,7 +56,7 @@ def test_image_and_target_stay_together(
 def test_one_resize_of_the_window_is_opencvs() -> None:
     image, target = picture(60, 80)
     image = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)
-    transform = TrainTransform(crop=(400, 400), ratio=(1.7, 1.7), flip=0.0, photometric=0.0, cat_max_ratio=1.0)
+    transform = train_transform(crop=(400, 400), ratio=(1.7, 1.7), flip=0.0, photometric=0.0, cat_max_ratio=1.0)
     out, labels = transform(image, target, np.random.default_rng(0))
     height, width = fit_size(60, 80, (int(80 * 1.7), int(60 * 1.7)))
     assert labels.shape == (height, width)
@@ -73,7 +74,7 @@ def test_a_crop_shows_more_than_one_class_where_it_can() -> None:
     shares = {}
     for limit in (0.75, 1.0):
         draws = [
-            TrainTransform(**options, cat_max_ratio=limit)(image, target, np.random.default_rng(i))[1]
+            train_transform(**options, cat_max_ratio=limit)(image, target, np.random.default_rng(i))[1]
             for i in range(200)
         ]
         shares[limit] = np.mean([(labels == 0).mean() < 0.75 for labels in draws])
@@ -86,14 +87,14 @@ def test_scaled_size_is_rounded_as_published(shape: tuple[int, int], scale: tupl
         # mmcv: RandomResize cuts the scaled scale to integers, rescale_size rounds the sides half up
         long, short = int(scale[0] * ratio), int(scale[1] * ratio)
         factor = min(long / max(shape), short / min(shape))
-        transform = TrainTransform(crop=(512, 512), scale=scale, ratio=(ratio, ratio), cat_max_ratio=1.0)
+        transform = train_transform(crop=(512, 512), scale=scale, ratio=(ratio, ratio), cat_max_ratio=1.0)
         geometry = transform.draw_geometry(np.zeros(shape, np.int16), np.random.default_rng(0))
         assert geometry.size == (int(shape[0] * factor + 0.5), int(shape[1] * factor + 0.5))
 
 
 def test_draws_follow_the_published_distributions() -> None:
     target = np.zeros((512, 1024), np.int16)
-    transform = TrainTransform(crop=(256, 512), scale=(2048, 1024), cat_max_ratio=1.0)
+    transform = train_transform(crop=(256, 512), scale=(2048, 1024), cat_max_ratio=1.0)
     draws = [transform.draw_geometry(target, np.random.default_rng((3, i))) for i in range(10_000)]
     limit = 1.63 / np.sqrt(len(draws))  # Kolmogorov and Smirnov's, exceeded by 1 of 100 uniform samples
     width = np.array([d.size[1] for d in draws])
@@ -106,7 +107,7 @@ def test_draws_follow_the_published_distributions() -> None:
         assert distance_from_uniform((start + 0.5) / (room + 1)) < limit
     assert {d.window[2:] for d in draws} == {(256, 512)}
     assert np.mean([d.flip for d in draws]) == pytest.approx(0.5, abs=0.02)  # four standard deviations
-    never, always = (TrainTransform(crop=(8, 8), flip=p) for p in (0.0, 1.0))
+    never, always = (train_transform(crop=(8, 8), flip=p) for p in (0.0, 1.0))
     for i in range(50):
         assert not never.draw_geometry(target, np.random.default_rng(i)).flip
         assert always.draw_geometry(target, np.random.default_rng(i)).flip
@@ -119,7 +120,7 @@ def distance_from_uniform(values: np.ndarray) -> float:
 
 def test_every_start_is_as_likely() -> None:
     target = np.zeros((40, 50), np.int16)
-    transform = TrainTransform(crop=(16, 24), ratio=(1.0, 1.0), cat_max_ratio=1.0)
+    transform = train_transform(crop=(16, 24), ratio=(1.0, 1.0), cat_max_ratio=1.0)
     draws = [transform.draw_geometry(target, np.random.default_rng((4, i))) for i in range(10_000)]
     for side, count in ((0, 25), (1, 27)):
         counts = np.bincount([d.window[side] for d in draws], minlength=count)
@@ -149,7 +150,7 @@ def test_window_is_one_opencv_resize_of_whole_source_pixels() -> None:
 
 def test_sample_is_its_draws_applied() -> None:
     image, target = picture(60, 80)
-    transform = TrainTransform(crop=(32, 32))
+    transform = train_transform(crop=(32, 32))
     out, labels = transform(image, target, np.random.default_rng(8))
     rng = np.random.default_rng(8)
     expected, own = cut(image, target, transform.draw_geometry(target, rng))
@@ -164,7 +165,7 @@ def test_a_mask_as_stored_gives_the_same_sample_as_its_train_ids(dtype: type) ->
     image, target = picture(60, 80)
     mask = RawMask(table.decode(target).astype(dtype), table, "mask.png")
     for seed in range(30):
-        transform = TrainTransform(crop=(32, 32), aspect=1.2, cat_max_ratio=0.4)
+        transform = train_transform(crop=(32, 32), aspect=1.2, cat_max_ratio=0.4)
         pairs = [transform(image, labels, np.random.default_rng(seed)) for labels in (target, mask)]
         assert np.array_equal(pairs[0][0], pairs[1][0]) and np.array_equal(pairs[0][1], pairs[1][1])
 

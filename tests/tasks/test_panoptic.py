@@ -8,13 +8,13 @@ import torch
 from panfpn.config import Inference
 from panfpn.data import open_dataset
 from panfpn.data.loader import DrawSampler, train_loader
-from panfpn.data.transforms import TrainTransform
 from panfpn.labels import IGNORE
 from panfpn.models import PanopticFPN
 from panfpn.models.panoptic import DenseMaps
 from panfpn.tasks import PanopticTask
 from panfpn.tasks.panoptic import describe
 from panfpn.types import Batch, Preprocess
+from transforming import train_transform
 
 TERMS = {"cross_entropy", "rpn_class", "rpn_box", "class", "box", "mask"}
 SCENES = open_dataset("scenes", None, "train", panoptic=True, scene_count=8, scene_size=(64, 96))
@@ -37,7 +37,7 @@ def task() -> PanopticTask:
 
 @pytest.fixture(scope="module")
 def batch() -> Batch:
-    transform = TrainTransform(crop=(64, 96), cat_max_ratio=1.0)
+    transform = train_transform(crop=(64, 96), cat_max_ratio=1.0)
     return next(train_loader(SCENES, transform, DrawSampler(steps=range(1), batch_size=3), seed=0, num_workers=0))
 
 

@@ -42,22 +42,23 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """Random scale, crop, mirror and colours, all drawn from one generator per sample.
+    """Random scale, crop, mirror and colours, all drawn from one generator per sample; config.Data has the defaults.
 
     `crop` is (height, width), or None for the whole scaled image; `scale` (longer, shorter side) or None for the
     image's own size; `ratio` the range of the random factor; `short_sides` the shorter sides to draw from in its place,
-    with the longer at most that of `scale`; `aspect` the largest random stretch; `photometric` the strength of the
-    colour distortion.
+    with the longer at most that of `scale`; `aspect` the largest random stretch; `cat_max_ratio` the share of a crop
+    that one class may fill (1: any); `flip` the probability of a mirror image; `photometric` the strength of the colour
+    distortion.
     """
 
     crop: tuple[int, int] | None
-    scale: tuple[int, int] | None = None
-    ratio: tuple[float, float] = (0.5, 2.0)
-    short_sides: tuple[int, ...] = ()
-    aspect: float = 1.0
-    cat_max_ratio: float = 0.75
-    flip: float = 0.5
-    photometric: float = 1.0
+    scale: tuple[int, int] | None
+    ratio: tuple[float, float]
+    short_sides: tuple[int, ...]
+    aspect: float
+    cat_max_ratio: float
+    flip: float
+    photometric: float
 
     @overload
     def __call__(self, image: Image, target: Segments, rng: np.random.Generator) -> tuple[Image, Segments]: ...
@@ -87,7 +88,7 @@ class TrainTransform:
 
     def _draw_size(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
         if self.short_sides:
-            assert self.scale is not None, "config_rules"
+            assert self.scale is not None, "config.Data sees to it"
             short = self.short_sides[int(rng.integers(len(self.short_sides)))]
             # The longer side of the two is the limit: where `short` is above it, it binds first.
             height, width = fit_size(height, width, (max(self.scale), min(short, max(self.scale))))

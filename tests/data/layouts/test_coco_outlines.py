@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from panfpn.build import build_datasets
 from panfpn.config import Data, TrainConfig
-from panfpn.data import TrainTransform, train_loader
+from panfpn.data import train_loader
 from panfpn.data.layouts.coco_outlines import CocoOutlines, rasterised, read_outlines
 from panfpn.data.loader import DrawSampler
 from panfpn.data.targets import instances_of
 from panfpn.data.transforms import Geometry, cut
 from panfpn.labels import LabelTable
 from panfpn.types import Instances, Segments
+from transforming import train_transform
 
 TABLE = LabelTable.named("coco_panoptic")
 
@@ -169,7 +170,7 @@ def test_training_on_outlines(shared: Path, tmp_path: Path) -> None:
     (tmp_path / "annotations/instances_train2017.json").write_text(text)
     train, val = build_datasets(data, True)
     assert len(val) == 27 and val.read(0).segments is not None
-    transform = TrainTransform(crop=None, ratio=(1.0, 1.0), flip=0.0, photometric=0.0)
+    transform = train_transform(crop=None, ratio=(1.0, 1.0), flip=0.0, photometric=0.0)
     batch = next(train_loader(train, transform, DrawSampler(steps=range(1), batch_size=2), seed=0, num_workers=0))
     for instances in batch.instances or ():
         assert instances.classes.tolist() == [0] and instances.boxes.tolist() == [[10, 10, 100, 100]]
