@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from panfpn.config import Data, Inference, Model, TrainConfig
-from panfpn.data.dataset import scenes_table
+from panfpn.data.layouts.scenes import scenes_table
 from panfpn.labels import LabelTable
 from panfpn.weights import load, peek, write_release, zoo
 from panfpn.weights.files import write_checkpoint
