@@ -1,15 +1,21 @@
 import json
+import re
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import tyro
 
 import panfpn
+from panfpn import engine
 from panfpn.cli import main
-from panfpn.config import Data, Model
+from panfpn.config import Data, Inference, Model
+from panfpn.verbs.options import Out, parse_options
 
 TINY = [
     *("--data.scenes", "4", "2", "--data.scene-size", "64", "96", "--data.crop", "64", "64", "--data.num-workers", "0"),
@@ -38,7 +44,7 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert scores["miou"] == released.miou and set(scores["classes"]) == set(released.names)
     assert scores["protocol"]["summary"]["mIoU"] == 100 * released.miou and len(scores["images"]) == 2
     assert scores["interval"]["low"] <= released.miou <= scores["interval"]["high"] and "boundary" not in scores
-    options = ("--protocol", "detectron2", "--boundary", "True", "--trimap-width", "3")
+    options = ("--protocol", "detectron2", "--boundary", "--trimap-width", "3")
     code, out, _ = run(capsys, "eval", str(folder), *options, "--json", str(tmp_path / "other.json"))
     assert code == 0 and "detectron2, %" in out and "pACC" in out and "mean Boundary IoU" in out
     assert json.loads((tmp_path / "other.json").read_text())["boundary"]["trimap_width"] == 3
@@ -71,7 +77,7 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         (["eval"], "eval needs a model: a release file"),
         (["eval", "/nowhere/model.safetensors"], "/nowhere/model.safetensors: no such file"),
         (["eval", "x", "--protocol", "coco"], "invalid choice 'coco'"),
-        (["eval", "x", "--trimap-width", "7"], "--trimap-width goes with --boundary True"),
+        (["eval", "x", "--trimap-width", "7"], "--trimap-width goes with --boundary"),
         (["compare"], "panfpn compare --help"),
         (["compare", "/nowhere.json", "/nowhere.json"], "/nowhere.json: cannot be read"),
         (["compare", __file__, __file__], f"{__file__}: not JSON"),
@@ -93,6 +99,85 @@ def test_errors_are_one_sentence_and_code_2(
     assert code == 2 and message in err
     assert err.startswith("panfpn: ") and err.count("\n") == 1 and "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+FLAGS = {"inference.flip": False, "train.channels_last": True, "train.sync_bn": True, "optim.mmcv_0x": False}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [([], True), (["True"], True), (["False"], False), (["true"], True), (["false"], False), (None, None)],
+)
+def test_flags_of_a_training(
+    flag: str, value: list[str] | None, expected: bool | None, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    trained: list[panfpn.TrainConfig] = []
+    monkeypatch.setattr(engine, "train", lambda config: trained.append(config) or SimpleNamespace(scores=None))
+    for option in (f"--{flag}", f"--{flag.replace('_', '-')}"):
+        for after in ([], ["--train.steps", "300"]):  # the last word, and not
+            words = [] if value is None else [option, *value]
+            assert run(capsys, "train", "scenes", *words, *after)[0] == 0
+            section, name = flag.split(".")
+            assert getattr(getattr(trained[-1], section), name) is (FLAGS[flag] if expected is None else expected)
+    if value:
+        assert run(capsys, "train", "scenes", f"--{flag}={value[0]}")[0] == 0
+        assert getattr(getattr(trained[-1], section), name) is expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--boundary"], "no model 'x'"),  # --trimap-width is welcome, and there is no model
+        (["--boundary", "True"], "no model 'x'"),
+        (["--boundary", "false"], "--trimap-width goes with --boundary"),
+        (["--boundary=False"], "--trimap-width goes with --boundary"),
+        (["--boundary", "perhaps"], "Unrecognized options: perhaps"),
+        (["--boundary=perhaps"], "invalid choice 'perhaps' for argument '--boundary'"),
+    ],
+)
+def test_flags_of_an_evaluation(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "eval", "x", "--trimap-width", "7", *words)
+    assert code == 2 and message in err and err.count("\n") == 1
+
+
+@dataclass(frozen=True)
+class Options:
+    inputs: tyro.conf.Positional[tuple[str, ...]]
+    out: Out[Path]
+    check: bool = False
+    inference: Inference = field(default_factory=Inference)
+
+
+@pytest.mark.parametrize("out", ["-o", "--out"])
+@pytest.mark.parametrize("words", [["--check", "a", "b"], ["a", "b", "--check"], ["--check", "True", "a", "b"]])
+def test_a_flag_takes_no_input_and_out_has_a_short_name(words: list[str], out: str) -> None:
+    for whole in ([*words, out, "x"], [out, "x", *words], [*words, "--inference.nms-over-classes", out, "x"]):
+        options = parse_options(Options, "verb", whole, "Help.")
+        assert options.inputs == ("a", "b") and options.out == Path("x") and options.check
+        assert options.inference.nms_over_classes is ("--inference.nms-over-classes" in whole)
+
+
+@pytest.mark.parametrize("verb", ["predict", "convert", "demo", "data pack"])
+def test_out_has_a_short_name_in_every_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, *verb.split(), "--help")
+    assert code == 0 and re.search(r"-o \S+, --out \S+", out)
+
+
+@pytest.mark.parametrize(
+    ("words", "choices"),
+    [
+        ("train scenes", ["{SemanticFPN,PanopticFPN}", "{cityscapes,ade20k,", "{sgd,adamw}",
+                          "{poly,cosine,step,constant}", "{tensorboard,wandb,mlflow}"]),
+        ("eval x", ["{mmseg,detectron2,cityscapes,hf,smp}", "torch,openvino,onnxruntime}", "[True|False]"]),
+        ("predict", ["{torch,openvino,onnxruntime}", "cityscapes,ade20k,coco-panoptic,cityscapes-panoptic}"]),
+    ],
+)  # fmt: skip
+def test_help_says_the_choices(words: str, choices: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, *words.split(), "--help")
+    for choice in choices:
+        assert choice in out
 
 
 def test_comparison_of_what_cannot_be_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

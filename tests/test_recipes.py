@@ -46,6 +46,15 @@ def test_recipe_names_the_nearest_key(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", recipes.NAMES)
+def test_recipe_converts_and_checks_values(name: str) -> None:
+    assert recipes.find(name)(data__root="some/dir").data.root == Path("some/dir")
+    with pytest.raises(ValueError, match=r"^train\.steps is 'many'; input should be a valid integer, [^\n]*$"):
+        recipes.find(name)(train__steps="many")
+    with pytest.raises(ValueError, match=r"^optim\.name is 'adam'; did you mean adamw\? \(choices: sgd, adamw\)$"):
+        recipes.find(name)(optim__name="adam")
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
 def test_docstring_holds_the_command(name: str) -> None:
     lines = (inspect.getdoc(recipes.find(name)) or "").splitlines()
     assert lines[0] == recipes.summary(name)
@@ -263,9 +272,9 @@ def test_detectron2s_recipes(name: str, depth: int, steps: int, milestones: tupl
     assert config.data.short_sides == (640, 672, 704, 736, 768, 800) and config.data.scale == (1333, 800)
     assert config.data.crop is None and config.data.photometric == 0 and config.data.instances == "json"
     assert (config.model.norm, config.model.dropout, config.model.semantic_things) == ("group", 0, "other")
-    asked = config.inference
-    assert (asked.box_score, asked.nms, asked.detections) == (0.05, 0.5, 100)
-    assert (asked.confidence, asked.overlap, asked.stuff_area) == (0.5, 0.5, 4096)
+    inference = config.inference
+    assert (inference.box_score, inference.nms, inference.detections) == (0.05, 0.5, 100)
+    assert (inference.confidence, inference.overlap, inference.stuff_area) == (0.5, 0.5, 4096)
 
 
 @pytest.mark.parametrize("name", ["panoptic_r50_cityscapes", "panoptic_r101_cityscapes"])

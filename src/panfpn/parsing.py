@@ -42,16 +42,16 @@ class Bounds:
         )
 
     def __str__(self) -> str:
-        low, high = self.at_least, self.at_most
-        if self.above == 0 and self.below is high is None:
-            return "positive"
-        if low is not None and self.below is high is None:
-            return f"{low} or more"
-        if low is not None:
-            return f"from {low} to {f'below {self.below}' if high is None else high}"
+        if self.at_most is not None:
+            high, low_to = f"at most {self.at_most}", f"{self.at_most}"
+        else:
+            high = low_to = "" if self.below is None else f"below {self.below}"
+        if self.at_least is not None:
+            return f"from {self.at_least} to {low_to}" if high else f"{self.at_least} or more"
         if self.above is not None:
-            return f"above {self.above}" + (f" and below {self.below}" if high is None else f", at most {high}")
-        return "finite"
+            low = f"above {self.above}"
+            return f"{low}, {high}" if high else "positive" if self.above == 0 else low
+        return high or "finite"
 
 
 Count = Annotated[int, Bounds(above=0)]

@@ -1,5 +1,6 @@
 """What only a training has, its losses, optimiser, loop and folder; and the configuration of a whole run."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -192,19 +193,20 @@ class TrainConfig:
     def changed(self, **changes: Any) -> "TrainConfig":
         """A copy with changes by dotted or double-underscored key: `changed(**{"optim.lr": 0.1})`, `optim__lr=0.1`.
 
-        A whole section, `optim=Optim(…)`, comes before the keys in it. ValueError for an unknown key, or for a value
-        that is impossible when all changes are made.
+        A whole section, `optim=Optim(…)`, comes before the keys in it; a mapping changes what it names. ValueError for
+        an unknown key, or for a value that is impossible when all changes are made.
         """
         whole: dict[str, Any] = {}
         parts: dict[str, dict[str, Any]] = {}
         for key, value in changes.items():
             section, _, name = key.replace("__", ".").partition(".")
             check_key(section, fields(self), "")
-            if not name:
+            if not name and not isinstance(value, Mapping):
                 whole[section] = convert(value, type(getattr(self, section)), section)
-            else:
-                check_key(name, fields(getattr(self, section)), f"{section}.")
-                parts.setdefault(section, {})[name] = value
+                continue
+            for inner, entry in ({name: value} if name else value).items():
+                check_key(inner, fields(getattr(self, section)), f"{section}.")
+                parts.setdefault(section, {})[inner] = entry
         for section, values in parts.items():
             whole[section] = replace(whole.get(section, getattr(self, section)), **values)
         return replace(self, **whole)
@@ -220,12 +222,12 @@ class TrainConfig:
         return str(yaml.safe_dump(self.to_dict(), sort_keys=False))
 
     @staticmethod
-    def from_yaml(path: Path) -> "TrainConfig":
+    def from_yaml(path: str | Path) -> "TrainConfig":
         """Read a YAML file; ValueError names the file, the key, and the nearest key or the wanted type."""
         import yaml  # noqa: PLC0415
 
         try:
-            data = yaml.safe_load(path.read_text("utf-8"))
+            data = yaml.safe_load(Path(path).read_text("utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise ValueError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from error
         try:

@@ -45,7 +45,7 @@ def probe_ade20k_twins(**changes: Any) -> TrainConfig:
     (47.74), PCPVT-S 43.26 (44.11), PCPVT-B 45.66 (46.48), PCPVT-L 45.94 (46.70): metafile of mmsegmentation's
     configs/twins.
     The rate is constant since those files take over poly with a floor of 1e-4, which is the rate itself. Twins' own
-    repository has a floor of 1e-6 (`--optim.schedule poly --optim.min-lr 1e-6 --optim.mmcv-0x True`), its paper reports
+    repository has a floor of 1e-6 (`--optim.schedule poly --optim.min-lr 1e-6 --optim.mmcv-0x`), its paper reports
     SVT-S 43.2. Images are not padded when predicting; stochastic depth is 0.2 (SVT-L: 0.3).
     """
     config = _probe("probe_ade20k_twins", "twins_svt_small", lr=1e-4, steps=80_000, batch_size=32, drop_path=0.2)

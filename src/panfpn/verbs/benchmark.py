@@ -3,12 +3,12 @@
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from panfpn.config import Data, TrainConfig
-from panfpn.verbs.options import check_json, parse_options
+from panfpn.verbs.options import EngineName, check_json, parse_options
 
 if TYPE_CHECKING:
     from panfpn.benchmark import InferenceJob
@@ -45,7 +45,7 @@ class _Inference:
     """Images of one size given in one call, which go through the network together."""
     precision: str = "auto"
     """float32, bfloat16, float16; auto: bfloat16 where the hardware has it."""
-    engine: Literal["torch", "openvino", "onnxruntime"] = "torch"
+    engine: EngineName = "torch"
     """What runs the network; the last two are for CPUs (pip install 'panfpn[export]')."""
     compile: bool = False
     """torch.compile, which takes a minute."""
@@ -194,7 +194,6 @@ def _run_data(arguments: list[str]) -> int:
     start = starting_config(name) if name else TrainConfig()
     default = replace(_Data(), data=start.data, batch_size=start.train.batch_size)
     options = parse_options(_Data, f"benchmark data {name or 'RECIPE'}", words, _DATA_HELP, default)
-    TrainConfig(data=options.data)  # applies the rules
     check_json(options.json, "figures")
     import torch
 

@@ -4,12 +4,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
 from panfpn.config import DatasetName
-from panfpn.verbs.options import parse_options
+from panfpn.verbs.options import Out, parse_options
 
 _DATA_HELP = """usage: panfpn data pack ROOT -o DIR [options]     pack a data set, or bring its pack up to date
        panfpn data check DIR [--root ROOT]        compare every byte of a pack with its hashes
@@ -37,7 +36,7 @@ def run_data(arguments: list[str]) -> int:
 class _Pack:
     root: tyro.conf.Positional[Path]
     """Folder of the data set."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    out: Out[Path]
     """Folder of the pack; one that holds anything else is refused."""
     dataset: DatasetName = "folder"
     """Layout of the data set, whose samples must be images with masks of classes."""

@@ -1,33 +1,87 @@
-"""Options of a verb into a dataclass, and the notes a verb prints. In: words of the command line."""
+"""Options of a verb into a dataclass, and the notes a verb prints. In: words of the command line.
+
+An option that is true or false is a flag: `--check` is `--check True`, and `--check False` says the other.
+"""
 
 import contextlib
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 
+from panfpn.choices import ENGINES, PROTOCOLS, SUBMISSIONS
+
 T = TypeVar("T")
+_TRUTH = {"true": True, "false": False}
+Out = Annotated[T, tyro.conf.arg(aliases=["-o"])]
+"""`--out` of a verb, or `-o`."""
+if TYPE_CHECKING:  # a type checker cannot read choices from a dict
+    EngineName = str
+    ProtocolName = str
+    SubmissionName = str
+else:
+    EngineName, ProtocolName = Literal[*ENGINES], Literal[*PROTOCOLS]
+    SubmissionName = Literal[*SUBMISSIONS]
 
 
-def parse_options(kind: type[T], verb: str, arguments: list[str], description: str, default: Any = None) -> T:
+def parse_options(options: type[T], verb: str, arguments: list[str], description: str, default: Any = None) -> T:
     """Options of one verb into a dataclass; ValueError for one that is unknown, missing or of the wrong type."""
     config = (tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagConversionOff)
     prog = f"panfpn {verb}"
+    words = _with_values(arguments, set(_flags(options)))
     box = io.StringIO()
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_flag)
     try:
-        with contextlib.redirect_stderr(box):
+        with registry, contextlib.redirect_stderr(box):
             parsed: T = tyro.cli(
-                kind, prog=prog, description=description, args=arguments, default=default, config=config
+                options, prog=prog, description=description, args=words, default=default, config=config
             )
     except SystemExit as leaving:
         if leaving.code:
             raise ValueError(f"{_sentence(box.getvalue())} (see {prog} --help)") from None
         raise
     return parsed
+
+
+def _flags(options: Any, prefix: str = "") -> Iterator[str]:
+    """Names of the options that are true or false, in the sections too: `check`, `inference.flip`."""
+    for name, hint in get_type_hints(options, include_extras=True).items():
+        kind, *metadata = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+        nameless = any(getattr(entry, "name", None) == "" for entry in metadata)  # tyro.conf.arg(name="")
+        if kind is bool:
+            yield f"{prefix}{name}"
+        elif is_dataclass(kind):
+            yield from _flags(kind, prefix if nameless else f"{prefix}{name}.")
+
+
+def _with_values(arguments: Sequence[str], flags: set[str]) -> list[str]:
+    """The words of the command line, with True after every flag that neither True nor False follows."""
+    words: list[str] = []
+    for word in [*arguments, ""]:
+        if words and words[-1].startswith("--") and words[-1][2:].replace("-", "_") in flags:
+            words += ["True"] * (word.lower() not in _TRUTH)
+        words.append(word)
+    return words[:-1]
+
+
+def _flag(option: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[bool] | None:
+    """How tyro reads and describes an option that is true or false."""
+    if option.type is not bool:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="[True|False]",
+        instance_from_str=lambda words: _TRUTH[words[0].lower()],
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+        choices=("True", "False", "true", "false"),
+    )
 
 
 def _sentence(framed: str) -> str:

@@ -3,12 +3,12 @@
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import tyro
 
 from panfpn.config import Inference
-from panfpn.verbs.options import parse_options, print_notes
+from panfpn.verbs.options import EngineName, Out, SubmissionName, parse_options, print_notes
 
 if TYPE_CHECKING:
     from panfpn.deploy.predictor import Predictor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class _Predict:
     inputs: tyro.conf.Positional[tuple[str, ...]]
     """Images, folders, patterns, videos."""
-    out: Path
+    out: Out[Path]
     """Folder that the results are written to."""
     model: str | None = None
     """Release file, run folder, mmsegmentation checkpoint, published name (fpn_r50_cityscapes, …) or OWNER/REPO on the
@@ -27,7 +27,7 @@ class _Predict:
     save: str | None = None
     """What to write, joined by commas. Semantic models: labels, overlay, confidence (default: labels,overlay); panoptic
     ones: panoptic (PNG of segment ids, and JSON), overlay, labels, instances (default: panoptic,overlay)."""
-    format: Literal["cityscapes", "ade20k", "coco-panoptic", "cityscapes-panoptic"] | None = None
+    format: SubmissionName | None = None
     """Name and encode the files as this benchmark's server wants them; the last two are for panoptic models, and write
     panoptic.json beside the folder panoptic."""
     annotations: Path | None = None
@@ -38,7 +38,7 @@ class _Predict:
     images."""
     device: str = "auto"
     precision: str = "auto"
-    engine: Literal["torch", "openvino", "onnxruntime"] = "torch"
+    engine: EngineName = "torch"
     """What runs the network; the last two are for CPUs (pip install 'panfpn[export]'), and openvino is the fastest."""
     compile: bool = False
     """torch.compile: a minute at the first image of each size, then faster."""
@@ -127,7 +127,7 @@ class _Convert:
     model: tyro.conf.Positional[str]
     """Checkpoint of mmsegmentation, detectron2 or mmdetection, release file, run folder, or the name of a published
     model."""
-    out: Path | None = None
+    out: Out[Path | None] = None
     """File to write; without it, the input's name with the other suffix, in the current folder."""
     labels: str | None = None
     """Classes of a checkpoint, where it does not name them: cityscapes, ade20k, camvid, coco_panoptic, or a

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
 from panfpn.config import Data, Inference, TrainConfig
-from panfpn.verbs.options import check_json, parse_options, print_notes
+from panfpn.verbs.options import EngineName, ProtocolName, check_json, parse_options, print_notes
 
 
 @dataclass(frozen=True)
@@ -16,17 +15,17 @@ class _Eval:
     inference: Inference = field(default_factory=Inference)
     device: str = "auto"
     precision: str = "auto"
-    engine: Literal["torch", "openvino", "onnxruntime"] | None = None
+    engine: EngineName | None = None
     """Score the network as `panfpn predict` would run it; without, the plain network, as in training."""
     batch_size: int = 1
-    protocol: Literal["mmseg", "detectron2", "cityscapes", "hf", "smp"] = "mmseg"
+    protocol: ProtocolName = "mmseg"
     """Whose definition of the scores to print."""
     ap: bool = False
     """Panoptic FPN: score boxes and masks by COCO's AP too (pip install 'panfpn[coco]')."""
     boundary: bool = False
     """Score outlines too: Boundary IoU and trimap IoU."""
     trimap_width: int = 5
-    """With --boundary True: pixels to either side of a change of label that trimap IoU looks at."""
+    """With --boundary: pixels to either side of a change of label that trimap IoU looks at."""
     json: Path | None = None
     """Write the scores and the counts of each image to this file."""
 
@@ -48,7 +47,7 @@ def run_eval(arguments: list[str]) -> int:
     data = TrainConfig.from_yaml(settings).data if settings.is_file() else Data()
     options = parse_options(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, _Eval(data=data))
     if options.trimap_width != _Eval.trimap_width and not options.boundary:
-        raise ValueError("--trimap-width goes with --boundary True")
+        raise ValueError("--trimap-width goes with --boundary")
     from panfpn.build import load_task, set_inference
     from panfpn.engine import evaluate
     from panfpn.files import write_json

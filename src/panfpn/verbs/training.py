@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from panfpn import recipes
 from panfpn.config import TrainConfig
-from panfpn.verbs.options import parse_options
+from panfpn.verbs.options import Out, parse_options
 
 if TYPE_CHECKING:
     from panfpn.engine import RunResult
@@ -68,7 +68,7 @@ def _finished(result: "RunResult") -> int:
 
 @dataclass(frozen=True)
 class _Demo:
-    out: Path = Path("demo")
+    out: Out[Path] = Path("demo")
     """Folder for the run and the pictures."""
 
 
