@@ -25,7 +25,6 @@ import numpy as np
 import protocols_peers
 
 from panfpn.metrics import ConfusionMatrix, ImageRows, SemanticScores
-from panfpn.metrics.protocols import score
 
 PACKAGES = {
     "mmseg": ("mmsegmentation==1.2.2", "mmcv-lite", "mmengine", "torch", "ftfy", "regex", "setuptools<81"),
@@ -86,7 +85,7 @@ def cases(count: int) -> dict[str, tuple[int, Images]]:
     for seed, num_classes in enumerate((1, 2, 5, 19, 150)):
         for kind in kinds:
             if num_classes == 1 and (kind in foreign or kind.startswith(("absent", "never"))):
-                continue  # torch.histc with one bin counts every value: see panfpn.metrics.protocols.score
+                continue  # torch.histc with one bin counts every value: see panfpn.metrics.protocols
             drawn[f"{kind}, {num_classes} classes"] = num_classes, draw(seed, num_classes, kind, count)
     return drawn
 
@@ -96,7 +95,7 @@ def ours(name: str, num_classes: int, images: Images) -> dict[str, float]:
     for i, (found, true) in enumerate(images):
         matrix.update(found, true, i)
     rows = ImageRows(tuple(map(str, range(len(images)))), matrix.rows)
-    scores = score(SemanticScores(tuple(map(str, range(num_classes))), matrix.counts, rows), name)
+    scores = SemanticScores(tuple(map(str, range(num_classes))), matrix.counts, rows).by_protocol(name)
     per_class = {f"{key}/{k}": float(v) for key, values in scores.classes.items() for k, v in enumerate(values)}
     return scores.summary | per_class
 

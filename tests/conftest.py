@@ -16,10 +16,10 @@ from fake_cuda import FakeCuda
 from panfpn.config import Inference, Model, TrainConfig
 from panfpn.engine import train
 from panfpn.engine.trainer import Trainer
-from panfpn.labels import LabelTable
+from panfpn.labels import IGNORE, LabelTable
 from panfpn.models import SemanticFPN
 from panfpn.tasks import PanopticTask
-from panfpn.types import Detections, PanopticMap, Preprocess, Segment
+from panfpn.types import Detections, PanopticMap, Preprocess, Segment, Segments
 from panfpn.weights.interop.mmseg import mmseg_name
 
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
@@ -175,3 +175,23 @@ def cut_power(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainConfig, int], N
             train(config)
 
     return train_and_cut
+
+
+@pytest.fixture
+def toy_segments() -> tuple[Segments, Segments]:
+    """Two balls and sky on floor, predicted; truth: three balls (the last a crowd) on floor, void below.
+
+    Train ids: 0 floor, 1 ball (a thing), 2 sky. The second predicted ball is half too small.
+    """
+    index = np.zeros((60, 80), np.int16)
+    index[10:30, 5:25], index[10:30, 25:45], index[40:50, 50:70], index[55:] = 1, 2, 3, IGNORE
+    crowd = np.array([False, False, False, True])
+    target = Segments(index=index, classes=np.array([0, 1, 1, 1], np.int16), crowd=crowd, ids=np.arange(4))
+    changed = index.copy()
+    changed[10:30, 33:45] = 0
+    changed[0:4] = 3
+    order = np.array([2, 0, 1, 3, IGNORE], np.int16)  # numbered otherwise than the truth
+    prediction = Segments(
+        index=order[changed], classes=np.array([1, 1, 0, 2], np.int16), crowd=np.zeros(4, bool), ids=np.arange(4)
+    )
+    return prediction, target

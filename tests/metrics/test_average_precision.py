@@ -144,7 +144,7 @@ def test_detections_without_masks_are_refused() -> None:
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(ValueError, match=r"need faster-coco-eval; install it with pip install 'panfpn\[coco\]'"):
+    with pytest.raises(ImportError, match=r"need faster-coco-eval; install it with pip install 'panfpn\[coco\]'"):
         InstanceRecords()
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from panfpn.choices import PROTOCOLS
 from panfpn.labels import IGNORE
 from panfpn.metrics import ConfusionMatrix, ImageRows, SemanticScores
-from panfpn.metrics.protocols import NAMES, score
 
 NAN = float("nan")
 
@@ -72,9 +72,9 @@ def scores_of(images: list[tuple[np.ndarray, np.ndarray]], num_classes: int) -> 
     return SemanticScores(tuple(map(str, range(num_classes))), matrix.counts, rows)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROTOCOLS)
 def test_peers_scores(name: str) -> None:
-    found = score(scores_of(IMAGES, 6), name)
+    found = scores_of(IMAGES, 6).by_protocol(name)
     assert found.name == name
     assert set(found.summary) | set(found.classes) == set(GOLDEN[name])
     for key, value in found.summary.items():
@@ -93,30 +93,32 @@ def test_mmsegmentations_printed_digits(seed: int, fill: ModuleType, golden_file
     true[true == 5] = 6
     scores = scores_of([(found, np.where(true == 255, IGNORE, true.astype(np.int16)))], 19)
     wanted = json.loads((golden_files / "mmseg_metrics.json").read_text())[str(seed)]
-    summary = score(scores, "mmseg").summary
+    summary = scores.by_protocol("mmseg").summary
     assert {key: round(summary[key], 2) for key in wanted} == {key: round(value, 2) for key, value in wanted.items()}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("num_classes", [1, 2, 19])
 def test_perfect_prediction_scores_the_most(name: str, num_classes: int) -> None:
     true = np.random.default_rng(0).integers(IGNORE, num_classes, (9, 11))
-    found = score(scores_of([(true.clip(0), true)], num_classes), name)
+    found = scores_of([(true.clip(0), true)], num_classes).by_protocol(name)
     assert set(found.summary.values()) == {100.0 if found.percent else 1.0}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PROTOCOLS)
 def test_order_of_images_does_not_matter(name: str) -> None:
-    forward, backward = (score(scores_of(images, 6), name) for images in (IMAGES, IMAGES[::-1]))
+    forward, backward = (scores_of(images, 6).by_protocol(name) for images in (IMAGES, IMAGES[::-1]))
     assert forward.summary == pytest.approx(backward.summary, nan_ok=True, rel=1e-15)
 
 
 def test_nothing_labelled() -> None:
     nothing = scores_of([(np.zeros((2, 3), int), np.full((2, 3), IGNORE))], 2)
-    assert all(np.isnan(list(score(nothing, name).summary.values())).all() for name in ("mmseg", "cityscapes", "hf"))
-    detectron2 = score(nothing, "detectron2").summary
+    assert all(
+        np.isnan(list(nothing.by_protocol(name).summary.values())).all() for name in ("mmseg", "cityscapes", "hf")
+    )
+    detectron2 = nothing.by_protocol("detectron2").summary
     assert detectron2.pop("fwIoU") == 0 and np.isnan(list(detectron2.values())).all()  # a sum over no classes
-    smp = score(nothing, "smp").summary
+    smp = nothing.by_protocol("smp").summary
     assert {key for key, value in smp.items() if np.isnan(value)} == {key for key in smp if key.endswith("/micro")}
     assert {value for value in smp.values() if not np.isnan(value)} == {1}
 
@@ -124,9 +126,9 @@ def test_nothing_labelled() -> None:
 def test_image_wise_scores_need_images() -> None:
     counts = ConfusionMatrix(2).counts
     with pytest.raises(ValueError, match="protocol 'smp' needs the counts of each image"):
-        score(SemanticScores(("a", "b"), counts), "smp")
+        SemanticScores(("a", "b"), counts).by_protocol("smp")
 
 
 def test_unknown_protocol() -> None:
-    with pytest.raises(ValueError, match="no protocol 'coco'; choose from mmseg, detectron2, cityscapes, hf, smp"):
-        score(scores_of(IMAGES, 6), "coco")
+    with pytest.raises(ValueError, match="protocol is 'coco'; choose from mmseg, detectron2, cityscapes, hf, smp"):
+        scores_of(IMAGES, 6).by_protocol("coco")

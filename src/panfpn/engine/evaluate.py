@@ -14,8 +14,8 @@ from panfpn.engine.distributed import Ranks
 from panfpn.engine.scorers import scorer_for
 from panfpn.metrics import BoundaryCounts, InstanceRecords, Scores
 from panfpn.progress import progress_bar
-from panfpn.report.page import Shown
 from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
+from panfpn.types import Example
 
 _SHOWN = 6  # best and worst images kept for the report
 
@@ -24,10 +24,10 @@ class _Extremes:
     """The best and the worst images seen so far; holds 2 × `_SHOWN` of them, however many pass by."""
 
     def __init__(self) -> None:
-        self._best: list[tuple[float, int, Shown]] = []
-        self._worst: list[tuple[float, int, Shown]] = []
+        self._best: list[tuple[float, int, Example]] = []
+        self._worst: list[tuple[float, int, Example]] = []
 
-    def add(self, number: int, shown: Shown) -> None:
+    def add(self, number: int, shown: Example) -> None:
         if np.isnan(shown.score):
             return
         for heap, key in ((self._best, shown.score), (self._worst, -shown.score)):
@@ -35,7 +35,7 @@ class _Extremes:
             if len(heap) > _SHOWN:
                 heapq.heappop(heap)
 
-    def all(self) -> list[Shown]:
+    def all(self) -> list[Example]:
         found = {shown.name: shown for _, _, shown in self._best + self._worst}
         return sorted(found.values(), key=lambda shown: shown.score)
 
@@ -50,7 +50,7 @@ def score_dataset(
     boundary: BoundaryCounts | None = None,
     records: InstanceRecords | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Scores, list[Shown]]:
+) -> tuple[Scores, list[Example]]:
     """Scores of `task` on every image at its own size, and its best and worst images (of this rank).
 
     `progress` is called with the number of images done. Each image is predicted by itself, so neither `batch_size` nor

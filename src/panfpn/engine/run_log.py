@@ -15,12 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from panfpn.draw import overlay, side_by_side
+from panfpn.draw import side_by_side
 from panfpn.files import replacing
 from panfpn.labels import LabelTable
 from panfpn.metrics import Scores
-from panfpn.report.figures import colored
-from panfpn.report.page import Shown
+from panfpn.types import Example
 
 
 def peak_memory_gb(device: torch.device) -> float:
@@ -91,12 +90,13 @@ class RunLog:
             )
         self._logged, self._logged_step = now, step
 
-    def validation(self, step: int, scores: Scores, shown: list[Shown], table: LabelTable) -> None:
+    def validation(self, step: int, scores: Scores, shown: list[Example], table: LabelTable) -> None:
         """Log one validation, with a few images for TensorBoard."""
         self._write({"kind": "val", "step": step, **scores.row()})
         for entry in shown[:2] + shown[-2:]:
-            found, truth = (overlay(entry.image, *layer) for layer in colored(entry.found, entry.truth, table))
-            self._board.add_image(f"validation/{entry.name}", side_by_side(truth, found), step, dataformats="HWC")
+            layers = scores.layers(entry, table)
+            pair = side_by_side(layers.target.over(entry.image), layers.prediction.over(entry.image))
+            self._board.add_image(f"validation/{entry.name}", pair, step, dataformats="HWC")
         self._logged = time.monotonic()  # validation does not count as slow training
 
     def say(self, text: str) -> None:
@@ -131,7 +131,7 @@ class SilentLog:
     def train(self, step: int, losses: Mapping[str, float], lr: float) -> None:
         """Nothing."""
 
-    def validation(self, step: int, scores: Scores, shown: list[Shown], table: LabelTable) -> None:
+    def validation(self, step: int, scores: Scores, shown: list[Example], table: LabelTable) -> None:
         """Nothing."""
 
     def say(self, text: str) -> None:

@@ -20,9 +20,8 @@ from panfpn.metrics import (
     PanopticScores,
     SemanticScores,
 )
-from panfpn.report.page import Shown
 from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
-from panfpn.types import Sample
+from panfpn.types import Example, Sample
 
 
 class SemanticScorer:
@@ -33,12 +32,12 @@ class SemanticScorer:
         self.images = tuple(map(dataset.name, range(len(dataset))))
         self.matrix = ConfusionMatrix(task.table.num_classes, len(dataset))
 
-    def add(self, number: int, sample: Sample, found: Any) -> Shown:
+    def add(self, number: int, sample: Sample, found: Any) -> Example:
         """Count the SemanticMap of the image with this number in the set."""
         miou = self.matrix.update(found.labels, sample.target, number)
         if self.boundary:
             self.boundary.update(found.labels, sample.target)
-        return Shown(name=sample.name, image=sample.image, found=found.labels, truth=sample.target, score=miou)
+        return Example(name=sample.name, image=sample.image, prediction=found.labels, target=sample.target, score=miou)
 
     def scores(self, ranks: Ranks, device: torch.device) -> SemanticScores:
         """The scores of what all ranks have counted."""
@@ -60,7 +59,7 @@ class PanopticScorer:
         self.branch_names = task.semantic_names
         self.branch = ConfusionMatrix(len(self.branch_names))
 
-    def add(self, number: int, sample: Sample, found: Any) -> Shown:
+    def add(self, number: int, sample: Sample, found: Any) -> Example:
         """Count the PanopticMap of the image with this number in the set; ValueError for a sample without segments."""
         if sample.segments is None:
             raise ValueError(f"{sample.name}: has no segments; open its data set with panoptic=True")
@@ -70,7 +69,7 @@ class PanopticScorer:
         self.branch.update(self._channels(found.semantic, 0), self._channels(sample.target, IGNORE))
         if self.records:
             self.records.update(number, found.detections, sample.segments, self.table)
-        return Shown(name=sample.name, image=sample.image, found=segments, truth=sample.segments, score=pq)
+        return Example(name=sample.name, image=sample.image, prediction=segments, target=sample.segments, score=pq)
 
     def _channels(self, labels: npt.NDArray[np.integer], ignored: int) -> npt.NDArray[np.int16]:
         """Train ids as the semantic branch numbers them, and what IGNORE is."""

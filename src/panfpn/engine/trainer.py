@@ -28,9 +28,9 @@ from panfpn.files import write_json
 from panfpn.metrics import Scores
 from panfpn.models.backbone import freeze
 from panfpn.models.recompute import recompute_stages
-from panfpn.report.page import Shown, write_report
+from panfpn.report.page import write_report
 from panfpn.tasks import AnyTask
-from panfpn.types import Batch
+from panfpn.types import Batch, Example
 from panfpn.weights.files import tensors_digest
 from panfpn.weights.release import write_release
 
@@ -264,10 +264,10 @@ class Trainer:
             source=source,
         )  # fmt: skip
 
-    def _write_report(self, scores: Scores, shown: list[Shown]) -> None:
+    def _write_report(self, scores: Scores, shown: list[Example]) -> None:
         write_report(
             self.folder / "report.html", title=self.folder.name, config=self.config.to_yaml(), scores=scores,
-            history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table, shown=shown,
+            history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table, examples=shown,
         )  # fmt: skip
 
 

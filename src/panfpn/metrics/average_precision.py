@@ -30,6 +30,10 @@ class AveragePrecision:
     large: float
     classes: dict[str, float]  # AP of each thing class
 
+    def figures(self) -> dict[str, float]:
+        """The means by their names."""
+        return {"AP": self.ap, "AP50": self.ap50, "AP75": self.ap75} | {size: getattr(self, size) for size in _SIZES}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         data = asdict(self)
@@ -52,18 +56,18 @@ def _number(value: float | None) -> float:
 
 
 class InstanceRecords:
-    """Detections and true instances of a set, masks as run lengths; `images`, `found`, `true` are plain lists.
+    """Detections and true instances of a set, masks as run lengths; `images`, `predictions`, `targets` are plain lists.
 
-    Lists of several ranks are joined with `extend`. ValueError if faster-coco-eval is not installed.
+    Lists of several ranks are joined with `extend`. ImportError if faster-coco-eval is not installed.
     """
 
     def __init__(self) -> None:
         _evaluator()  # now rather than after an hour of predicting
         self.images: list[dict[str, Any]] = []
-        self.found: list[dict[str, Any]] = []
-        self.true: list[dict[str, Any]] = []
+        self.predictions: list[dict[str, Any]] = []
+        self.targets: list[dict[str, Any]] = []
 
-    def update(self, image_number: int, detections: Detections, truth: Segments, table: LabelTable) -> None:
+    def update(self, image_number: int, detections: Detections, target: Segments, table: LabelTable) -> None:
         """Add one image, whose number no other image has.
 
         ValueError for detections without masks: those that are too weak for the map count here.
@@ -74,7 +78,7 @@ class InstanceRecords:
                 f"image {image_number}: {count - len(detections.masks)} of {count} detections have no mask, which mask "
                 "AP needs; predict with the masks of all detections"
             )
-        height, width = truth.shape
+        height, width = target.shape
         self.images.append({"id": image_number, "height": height, "width": width})
         for box, score, train_id, (top, left, mask) in zip(
             detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist(), detections.masks,
@@ -82,28 +86,30 @@ class InstanceRecords:
         ):  # fmt: skip
             entry = {"image_id": image_number, "category_id": train_id, "score": score}
             corners = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-            self.found.append(entry | {"bbox": corners, "segmentation": run_lengths(mask, top, left, truth.shape)})
-        self.true += _true_instances(truth, table, image_number)
+            self.predictions.append(
+                entry | {"bbox": corners, "segmentation": run_lengths(mask, top, left, target.shape)}
+            )
+        self.targets += _true_instances(target, table, image_number)
 
     def extend(self, others: Sequence["InstanceRecords"]) -> None:
-        """Add what other ranks have seen."""
+        """Add the records of other ranks."""
         for other in others:
             self.images += other.images
-            self.found += other.found
-            self.true += other.true
+            self.predictions += other.predictions
+            self.targets += other.targets
 
     def scores(self, table: LabelTable) -> tuple[AveragePrecision, AveragePrecision]:
         """Box AP and mask AP of what was added."""
         names = {k: c.name for k, c in enumerate(table.classes) if c.thing}
         # Number 0 would be taken for "no match".
-        annotations = [entry | {"id": i + 1} for i, entry in enumerate(self.true)]
+        annotations = [entry | {"id": i + 1} for i, entry in enumerate(self.targets)]
         truth = {
             "images": self.images, "annotations": annotations,
             "categories": [{"id": k, "name": name} for k, name in names.items()],
         }  # fmt: skip
-        # Without the other kind: the evaluator would measure a mask's size by its box.
-        boxes = [{k: v for k, v in entry.items() if k != "segmentation"} for entry in self.found]
-        masks = [{k: v for k, v in entry.items() if k != "bbox"} for entry in self.found]
+        # Without the other of the two: the evaluator would measure a mask's size by its box.
+        boxes = [{k: v for k, v in entry.items() if k != "segmentation"} for entry in self.predictions]
+        masks = [{k: v for k, v in entry.items() if k != "bbox"} for entry in self.predictions]
         return _evaluate(truth, boxes, "bbox", names), _evaluate(truth, masks, "segm", names)
 
 
@@ -122,28 +128,30 @@ def run_lengths(mask: npt.NDArray[np.bool_], top: int, left: int, shape: tuple[i
     return packed  # type: ignore[no-any-return]
 
 
-def _true_instances(truth: Segments, table: LabelTable, image_number: int) -> list[dict[str, Any]]:
+def _true_instances(target: Segments, table: LabelTable, image_number: int) -> list[dict[str, Any]]:
     """The thing segments with their box and area."""
     entries = []
-    for k, train_id in enumerate(truth.classes.tolist()):
-        whole = truth.index == k  # [H, W]
+    for k, train_id in enumerate(target.classes.tolist()):
+        whole = target.index == k  # [H, W]
         if not table.classes[train_id].thing or not whole.any():
             continue
         rows, columns = (np.flatnonzero(whole.any(axis)) for axis in (1, 0))
         top, left = int(rows[0]), int(columns[0])
         mask = whole[top : rows[-1] + 1, left : columns[-1] + 1]
         entries.append({
-            "image_id": image_number, "category_id": train_id, "iscrowd": int(truth.crowd[k]),
+            "image_id": image_number, "category_id": train_id, "iscrowd": int(target.crowd[k]),
             "area": int(np.count_nonzero(mask)), "bbox": [left, top, mask.shape[1], mask.shape[0]],
-            "segmentation": run_lengths(mask, top, left, truth.shape),
+            "segmentation": run_lengths(mask, top, left, target.shape),
         })  # fmt: skip
     return entries
 
 
-def _evaluate(truth: dict[str, Any], found: list[dict[str, Any]], kind: str, names: dict[int, str]) -> AveragePrecision:
+def _evaluate(
+    truth: dict[str, Any], predictions: list[dict[str, Any]], region: str, names: dict[int, str]
+) -> AveragePrecision:
     module = _evaluator()
     everything = module.COCO(truth, use_deepcopy=True)  # it writes into what it is given
-    evaluator = module.COCOeval_faster(everything, everything.loadRes(found), kind)
+    evaluator = module.COCOeval_faster(everything, everything.loadRes(predictions), region)
     evaluator.evaluate()
     evaluator.accumulate()
     precision = evaluator.eval["precision"][..., -1]  # [IoU, recall, class, size] of at most 100 detections an image
@@ -160,5 +168,7 @@ def _evaluator() -> Any:
     try:
         import faster_coco_eval  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise ValueError("box and mask AP need faster-coco-eval; install it with pip install 'panfpn[coco]'") from error
+        raise ImportError(
+            "box and mask AP need faster-coco-eval; install it with pip install 'panfpn[coco]'"
+        ) from error
     return faster_coco_eval

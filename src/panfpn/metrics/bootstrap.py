@@ -1,16 +1,19 @@
-"""How far mIoU would move on other images of the same kind. In: counts of each image. Out: intervals.
+"""How far mIoU would move on other images like these. In: counts of each image. Out: intervals.
 
 The bootstrap resamples images with replacement and takes mIoU of their summed counts (Efron & Tibshirani 1993, ch. 13).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from panfpn.metrics.confusion import SemanticScores
 from panfpn.metrics.counts import Floats, iou, mean, means
 from panfpn.metrics.images import ImageRows
+
+if TYPE_CHECKING:
+    from panfpn.metrics.semantic_scores import SemanticScores
 
 _CELLS = 1 << 22  # float64 numbers held at a time
 
@@ -42,8 +45,8 @@ def miou_interval(images: ImageRows, *, resamples: int = 1000, seed: int = 0) ->
 
 
 def compare(
-    a: SemanticScores,
-    b: SemanticScores,
+    a: "SemanticScores",
+    b: "SemanticScores",
     *,
     sources: tuple[object, object] = ("A", "B"),
     resamples: int = 1000,
@@ -58,19 +61,19 @@ def compare(
     values, drawn = _resampled([first, second], resamples, seed)
     difference = drawn[:, 1] - drawn[:, 0]
     known = difference[~np.isnan(difference)]
-    own, other = first.miou, second.miou
-    change = np.nan_to_num(np.abs(other - own), nan=-1.0)
+    mious_a, mious_b = first.miou, second.miou
+    change = np.nan_to_num(np.abs(mious_b - mious_a), nan=-1.0)
     order = [i for i in np.argsort(-change, kind="stable") if change[i] > 0]
     return Comparison(
         a=_interval(float(values[0]), drawn[:, 0]),
         b=_interval(float(values[1]), drawn[:, 1]),
         difference=_interval(float(values[1] - values[0]), difference),
         b_better=mean((known > 0).astype(np.float64)),
-        moved=tuple((first.names[i], float(own[i]), float(other[i])) for i in order),
+        moved=tuple((first.names[i], float(mious_a[i]), float(mious_b[i])) for i in order),
     )
 
 
-def _paired(a: SemanticScores, b: SemanticScores, sources: tuple[object, object]) -> tuple[ImageRows, ImageRows]:
+def _paired(a: "SemanticScores", b: "SemanticScores", sources: tuple[object, object]) -> tuple[ImageRows, ImageRows]:
     """The images of both in one order."""
     for scores, source in zip((a, b), sources, strict=True):
         if scores.images is None:
@@ -83,12 +86,12 @@ def _paired(a: SemanticScores, b: SemanticScores, sources: tuple[object, object]
         raise ValueError(f"{sources[0]} and {sources[1]}: the classes differ ({what})")
     first, second = a.images, b.images
     assert first is not None and second is not None
-    place = {name: i for i, name in enumerate(second.names)}
-    lonely = sorted(set(first.names) ^ place.keys())
-    if lonely or len(first.names) != len(second.names) or len(place) != len(second.names):
-        what = f"{lonely[0]!r} is only in one" if lonely else "a name stands twice"
+    index = {name: i for i, name in enumerate(second.names)}
+    unpaired = sorted(set(first.names) ^ index.keys())
+    if unpaired or len(first.names) != len(second.names) or len(index) != len(second.names):
+        what = f"{unpaired[0]!r} is only in one" if unpaired else "a name stands twice"
         raise ValueError(f"{sources[0]} and {sources[1]}: the images differ ({what}); score both on the same split")
-    second = ImageRows(first.names, second.rows[[place[name] for name in first.names]])
+    second = ImageRows(first.names, second.rows[[index[name] for name in first.names]])
     same = (first.areas[2] == second.areas[2]).all(1) & (first.pixels == second.pixels)
     if not same.all():
         name = first.names[int(np.argmin(same))]

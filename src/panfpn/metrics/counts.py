@@ -41,9 +41,9 @@ def share(part: Any, whole: Any) -> Floats:
         return np.asarray(np.where(np.asarray(whole) > 0, np.true_divide(part, whole), np.nan), np.float64)
 
 
-def iou(hits: Any, found: Any, true: Any) -> Floats:
+def iou(hits: Any, predicted: Any, true: Any) -> Floats:
     """Intersection over union of hits, predicted and true pixels."""
-    return share(hits, found + true - hits)
+    return share(hits, predicted + true - hits)
 
 
 def means(values: Floats) -> Floats:

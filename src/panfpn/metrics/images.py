@@ -26,12 +26,12 @@ class ImageRows:
     @property
     def areas(self) -> tuple[Counts, Counts, Counts]:
         """Hits, predicted and true pixels, each [N, K]."""
-        hits, found, true = np.split(self.rows[:, :-1], 3, axis=1)
-        return hits, found, true
+        hits, predicted, true = np.split(self.rows[:, :-1], 3, axis=1)
+        return hits, predicted, true
 
     @property
     def miou(self) -> Floats:
-        """Each image's own mean IoU [N]; nan where nothing is labelled or predicted."""
+        """The mean IoU of each image [N]; nan where nothing is labelled or predicted."""
         return means(iou(*self.areas))
 
     def to_list(self) -> list[dict[str, Any]]:
@@ -54,12 +54,14 @@ class ImageRows:
             try:
                 names.append(str(entry["name"]))
                 rows[i, -1] = entry["pixels"]
-                for k, hits, found, true in entry["classes"]:
+                for k, hits, predicted, true in entry["classes"]:
                     if not 0 <= k < num_classes:
                         raise ValueError(f"class {k} of {num_classes}")
-                    if not all(type(n) is int for n in (hits, found, true)) or not 0 <= hits <= min(found, true):
-                        raise ValueError(f"class {k}: hits {hits}, predicted {found}, true {true}")
-                    rows[i, [k, num_classes + k, 2 * num_classes + k]] = hits, found, true
+                    if not all(type(n) is int for n in (hits, predicted, true)) or not 0 <= hits <= min(
+                        predicted, true
+                    ):
+                        raise ValueError(f"class {k}: hits {hits}, predicted {predicted}, true {true}")
+                    rows[i, [k, num_classes + k, 2 * num_classes + k]] = hits, predicted, true
             except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise ValueError(f"{source}: images[{i}] is not an image's counts ({error})") from error
         return ImageRows(tuple(names), rows)

@@ -51,7 +51,7 @@ def run_eval(arguments: list[str]) -> int:
     from panfpn.build import load_task, set_inference
     from panfpn.engine import evaluate
     from panfpn.files import write_json
-    from panfpn.report.tables import print_scores, scores_to_json
+    from panfpn.report.tables import print_scores
 
     task, header = load_task(from_start[0], device=options.device, precision=options.precision, engine=options.engine)
     print_notes(header.get("notes", ()))
@@ -66,7 +66,7 @@ def run_eval(arguments: list[str]) -> int:
     )
     print_scores(scores, options.protocol)
     if options.json:
-        write_json(options.json, scores_to_json(scores, options.protocol))
+        write_json(options.json, scores.to_json(options.protocol))
     return 0
 
 
