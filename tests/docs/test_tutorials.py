@@ -1,4 +1,4 @@
-"""Every tutorial, run as it stands: its ```python blocks in one namespace, its ```bash lines through the command line."""
+"""Every tutorial as it stands: its ```python blocks in one namespace, its ```bash lines through the command line."""
 
 import importlib.util
 import re
@@ -30,7 +30,7 @@ def test_runs_as_it_stands(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
         language, source = block.groups()
         above = text.count("\n", 0, block.start(2))
         if language == "python":
-            exec(compile("\n" * above + source, str(page), "exec"), namespace)  # noqa: S102 - our own page
+            exec(compile("\n" * above + source, str(page), "exec"), namespace)
             continue
         for line in source.splitlines():
             program, *arguments = shlex.split(line, comments=True)

@@ -1,0 +1,49 @@
+"""The files and notebooks of examples/, each run by a fresh interpreter in a folder of its own, as a reader would."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(name: str, folder: Path, *arguments: object) -> str:
+    """What examples/NAME prints; the test fails with its traceback if it does not end well."""
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    ended = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.slow
+def test_predict_image(folder_data: Path, tmp_path: Path) -> None:
+    assert "road" in run("predict_image.py", tmp_path, folder_data / "images/val/photo_0.png")
+    assert {path.name for path in (tmp_path / "labelled").iterdir()} == {"photo_0.png", "photo_0_overlay.jpg"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell runs, and some show a picture. The committed notebook holds no outputs."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, ENVIRONMENT[name])
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code), "strip the outputs"
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+
+
+def test_every_example_is_named_in_the_readme_of_examples() -> None:
+    listed = set(re.findall(r"^- `(\S+)`", (EXAMPLES / "README.md").read_text("utf-8"), re.MULTILINE))
+    assert listed == {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
