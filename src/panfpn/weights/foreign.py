@@ -24,7 +24,7 @@ from panfpn.weights.pickles import NUMPY, Inert, RefusedError, read_plain
 _LET_IN: list[Any] = [
     *((stand_in, name) for name, stand_in in NUMPY.items()),
     (Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
-    *((Inert, f"{place}.getattr") for place in ("builtins", "__builtin__")),  # the buffer's methods; nothing is got
+    *((Inert, f"{module}.getattr") for module in ("builtins", "__builtin__")),  # the buffer's methods; nothing is got
 ]
 _TORCH = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # what torch's files before 1.6 begin with
 
@@ -65,9 +65,9 @@ def _wanted(path: Path, error: pickle.UnpicklingError) -> str | None:
     """What a refused pickle wanted to run: as torch says, or as the first such opcode does."""
     if isinstance(error, RefusedError):
         return error.name
-    said = re.search(r"GLOBAL (\S+)|function '?([\w.]+)|got <class '([\w.]+)'", str(error))
-    if said:
-        return str(next(filter(None, said.groups())))
+    named = re.search(r"GLOBAL (\S+)|function '?([\w.]+)|got <class '([\w.]+)'", str(error))
+    if named:
+        return str(next(filter(None, named.groups())))
     texts: list[str] = []
     with path.open("rb") as file, contextlib.suppress(ValueError):  # reads opcodes, runs none
         for opcode, argument, _ in pickletools.genops(file):

@@ -164,7 +164,7 @@ def read_plain(path: Path) -> Any:
 class _Entry:
     """An entry of the stack: the opcode that made it, and the bytes and entries that it holds or was made of."""
 
-    kind: str
+    opcode: str
     size: int = 1
 
 
@@ -180,17 +180,17 @@ def _check_opcodes(file: Any) -> None:
     memo: dict[int, _Entry] = {}
     left = most = _COPIES * len(file)  # bytes and entries that calls may yet be given
     for opcode, argument, _ in pickletools.genops(file):
-        kind, taken = opcode.name, len(opcode.stack_before)
-        if kind not in _OPCODES:
-            _refuse(f"the opcode {kind}")
-        if kind in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+        name, taken = opcode.name, len(opcode.stack_before)
+        if name not in _OPCODES:
+            _refuse(f"the opcode {name}")
+        if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             number = argument if isinstance(argument, int) else len(memo)
             if number > 1000 + 2 * len(memo):
                 raise ValueError(f"entry {number} in a memo of {len(memo)}")
             memo[number] = stack[-1]
-        elif kind in ("GET", "BINGET", "LONG_BINGET"):
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[argument])  # type: ignore[index]
-        elif kind == "MARK":
+        elif name == "MARK":
             marks.append(len(stack))
         else:
             beneath = taken
@@ -200,17 +200,17 @@ def _check_opcodes(file: Any) -> None:
                 del stack[mark:]
             else:
                 items = stack[len(stack) - taken :]
-            keys = items[1:2] if kind == "SETITEM" else items[::2] if kind in ("SETITEMS", "DICT") else []
-            if any(key.kind.startswith("TUPLE") for key in keys):
+            keys = items[1:2] if name == "SETITEM" else items[::2] if name in ("SETITEMS", "DICT") else []
+            if any(key.opcode.startswith("TUPLE") for key in keys):
                 raise ValueError("a dictionary with other keys than names")
             size = 1 + sum(item.size for item in items)
             size += len(argument) if isinstance(argument, str | bytes | bytearray) else 0
-            if kind in ("REDUCE", "BUILD"):
+            if name in ("REDUCE", "BUILD"):
                 left -= size
                 if left < 0:
                     raise ValueError(f"what it repeats would fill more than {most} bytes")
-            made = _Entry(kind, min(size, most + 1))
-            if kind in _GROWING:  # the same one, also where it is named again
+            made = _Entry(name, min(size, most + 1))
+            if name in _GROWING:  # the same one, also where it is named again
                 made = stack[-beneath]
                 made.size = min(made.size + size, most + 1)
             del stack[len(stack) - beneath :]

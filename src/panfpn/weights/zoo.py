@@ -1,6 +1,6 @@
 """From a model's name to its file. In: a path, a known name, a repository on the Hugging Face Hub. Out: a local file.
 
-The address of the published models is reported gone, so every other place is asked first: folders (PANFPN_WEIGHTS),
+The address of the published models is reported gone, so it comes last, after folders (PANFPN_WEIGHTS),
 earlier downloads (PANFPN_CACHE), mirrors (PANFPN_MIRRORS). A published file is used only if its hash begins as its name
 says (detectron2: 6 digits of MD5, which tell a damaged file and no more); our own files carry theirs inside.
 """
@@ -48,7 +48,7 @@ class Published:
     @property
     def digest(self) -> str:
         """The beginning of its hash, which stands in its name."""
-        return _said(self.file)[1]
+        return _hash_in(self.file)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class PublishedPanoptic:
     @property
     def digest(self) -> str:
         """The beginning of its hash, which stands in its name."""
-        return _said(self.file)[1]
+        return _hash_in(self.file)[1]
 
 
 PUBLISHED = {  # docs/facts.md, B1
@@ -157,22 +157,22 @@ def find_model(name: str | Path) -> Path:
         ValueError: nothing of that name (it says where it looked), or a file whose hash is not the one in its name.
     """
     path, text = Path(name).expanduser(), str(name)
-    looked: list[str] = []
-    local = _local(path, text, looked)
+    searched: list[str] = []
+    local = _local(path, text, searched)
     if local is not None:
         return local
     if published := published_model(text):
-        return _fetched(published, looked)
+        return _fetched(published, searched)
     if path.is_absolute() or path.suffix in (*_PICKLES, ".pt", ".safetensors"):
-        raise ValueError(f"{path}: no such file (nor in a folder of {looked[1]})")
+        raise ValueError(f"{path}: no such file (nor in a folder of {searched[1]})")
     if re.fullmatch(r"(hf:)?\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", text):
         if _is_folder(path.parent):  # a typing error in a path must not fetch a stranger's model
             raise ValueError(f"{path}: no such file or folder (the repository of that name on the Hub: hf:{text})")
-        return _from_hub(text.removeprefix("hf:"), looked)
+        return _from_hub(text.removeprefix("hf:"), searched)
     known = [*PUBLISHED, *PUBLISHED_PANOPTIC]
     near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
-    raise ValueError(f"no model {text!r}; looked in {'; '.join(looked)}; {hint}")
+    raise ValueError(f"no model {text!r}; looked in {'; '.join(searched)}; {hint}")
 
 
 def _is_folder(path: Path) -> bool:
@@ -181,8 +181,8 @@ def _is_folder(path: Path) -> bool:
     return False
 
 
-def _local(path: Path, text: str, looked: list[str]) -> Path | None:
-    """The file at a path, or of a name in a folder of PANFPN_WEIGHTS; `looked` gets where it was looked for."""
+def _local(path: Path, text: str, searched: list[str]) -> Path | None:
+    """The file at a path, or of a name in a folder of PANFPN_WEIGHTS; `searched` gets where it was looked for."""
     with contextlib.suppress(OSError):  # a name too long for the file system is no path
         if path.exists():
             return _vouched(path)
@@ -193,7 +193,7 @@ def _local(path: Path, text: str, looked: list[str]) -> Path | None:
     climbs = path.is_absolute() or ".." in path.parts  # a name is looked up in folders, a path is not
     named = "" if climbs else os.environ.get("PANFPN_WEIGHTS", "")
     folders = [Path(f).expanduser() for f in named.split(os.pathsep) if f]
-    looked += [f"the path {path}", f"PANFPN_WEIGHTS ({', '.join(map(str, folders)) or 'not set'})"]
+    searched += [f"the path {path}", f"PANFPN_WEIGHTS ({', '.join(map(str, folders)) or 'not set'})"]
     for folder in folders:
         for file in wanted:
             if (folder / file).is_file():
@@ -201,50 +201,50 @@ def _local(path: Path, text: str, looked: list[str]) -> Path | None:
     return None
 
 
-def _said(name: str) -> tuple[str, str]:
-    """What a published name says of its file: the kind of hash, and how it begins."""
-    found = re.search(r"-([0-9a-f]{8})\.pth$|_([0-9a-f]{6})\.pkl$", name)
-    assert found is not None
-    return ("sha256", found[1]) if found[1] else ("md5", found[2])
+def _hash_in(name: str) -> tuple[str, str]:
+    """What a published name says of its file: which hash, and how it begins."""
+    match = re.search(r"-([0-9a-f]{8})\.pth$|_([0-9a-f]{6})\.pkl$", name)
+    assert match is not None
+    return ("sha256", match[1]) if match[1] else ("md5", match[2])
 
 
-def _hash(file: Path, kind: str) -> str:
+def _hash(file: Path, algorithm: str) -> str:
     with file.open("rb") as content:
-        return hashlib.file_digest(content, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def _vouched(file: Path, published: str | None = None) -> Path:
     """The file, if its hash begins as its name says, or the name under which it was published; ours carry theirs."""
     if published is None and re.search(r"_\d{8}_\d{6}-[0-9a-f]{8}\.pth$|^model_final_[0-9a-f]{6}\.pkl$", file.name):
         published = file.name
-    kind, digest = _said(published) if published else ("", "")
-    if digest and file.is_file() and not (found := _hash(file, kind)).startswith(digest):
+    algorithm, digest = _hash_in(published) if published else ("", "")
+    if digest and file.is_file() and not (actual := _hash(file, algorithm)).startswith(digest):
         raise ValueError(
-            f"{file}: its {_SPELT[kind]} begins with {found[: len(digest)]}, not with {digest} as its name says; it is "
-            "damaged or was changed: get it again, or give it another name"
+            f"{file}: its {_SPELT[algorithm]} begins with {actual[: len(digest)]}, not with {digest} as its name says; "
+            "it is damaged or was changed: get it again, or give it another name"
         )
     return file
 
 
-def _fetched(published: Published | PublishedPanoptic, looked: list[str]) -> Path:
+def _fetched(published: Published | PublishedPanoptic, searched: list[str]) -> Path:
     """The published file out of the cache, or downloaded into it."""
     cache = Path(os.environ.get("PANFPN_CACHE") or Path.home() / ".cache" / "panfpn").expanduser()
     target = cache / published.file
     try:
         if target.is_file():
             return _vouched(target, published.file)
-        looked.append(f"{cache}")
+        searched.append(f"{cache}")
     except ValueError as error:  # a damaged download is fetched again
-        looked.append(str(error))
+        searched.append(str(error))
     mirrors = os.environ.get("PANFPN_MIRRORS", "").split()
     for url in [*(f"{mirror.rstrip('/')}/{published.file}" for mirror in mirrors), published.url]:
         try:
             _download(url, target, published)
             return target
         except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors
-            looked.append(f"{url} ({_first_line(error)})")
+            searched.append(f"{url} ({_first_line(error)})")
     raise ValueError(
-        f"the published file {published.file} could not be had; looked in {'; '.join(looked)}; put it into a folder "
+        f"the published file {published.file} could not be had; looked in {'; '.join(searched)}; put it into a folder "
         "that PANFPN_WEIGHTS names, or name a mirror in PANFPN_MIRRORS"
     )
 
@@ -260,13 +260,13 @@ def _download(url: str, target: Path, published: Published | PublishedPanoptic) 
                     raise ValueError(f"larger than {_LARGEST >> 30} GiB")
                 file.write(block)
                 advance(done >> 20)
-        kind, digest = _said(published.file)
-        found = _hash(temporary, kind)
-        if not found.startswith(digest):
-            raise ValueError(f"{_SPELT[kind]} {found[: len(digest)]}… instead of {digest}…")
+        algorithm, digest = _hash_in(published.file)
+        actual = _hash(temporary, algorithm)
+        if not actual.startswith(digest):
+            raise ValueError(f"{_SPELT[algorithm]} {actual[: len(digest)]}… instead of {digest}…")
 
 
-def _from_hub(name: str, looked: list[str]) -> Path:
+def _from_hub(name: str, searched: list[str]) -> Path:
     """`model.safetensors` of a repository on the Hugging Face Hub (cached by huggingface_hub)."""
     import huggingface_hub  # noqa: PLC0415 - only who asks for a repository pays for it
 
@@ -274,8 +274,8 @@ def _from_hub(name: str, looked: list[str]) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision or None))
     except Exception as error:  # no network, no such repository, no such file: the hub's own classes
-        looked.append(f"the Hugging Face Hub, repository {repository} ({_first_line(error)})")
-    raise ValueError(f"no model {name!r}; looked in {'; '.join(looked)}")
+        searched.append(f"the Hugging Face Hub, repository {repository} ({_first_line(error)})")
+    raise ValueError(f"no model {name!r}; looked in {'; '.join(searched)}")
 
 
 def _first_line(error: Exception) -> str:

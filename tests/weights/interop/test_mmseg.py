@@ -315,8 +315,8 @@ def test_both_copies_of_mmcvs_ema_hook(small_mmseg: State, write: Callable[..., 
     copies = {"ema_" + n.replace(".", "_"): small_mmseg[n] + 1 for n in parameters}
     file = write(container_0x({f"module.{n}": t for n, t in (small_mmseg | copies).items()}, classes(3)))
     first, second = (read_foreign_model(file, ema=ema) for ema in (False, True))
-    assert any("two copies" in n and "the first (--ema True takes the second)" in n for n in first.notes)
-    assert any("two copies" in n and "the second (--ema True)" in n for n in second.notes)
+    assert any("two copies" in n and "the first (--ema takes the second)" in n for n in first.notes)
+    assert any("two copies" in n and "the second (--ema)" in n for n in second.notes)
     for name, t in first.weights.items():
         theirs = mmseg_name(name, Model(backbone="resnet18"))
         assert torch.equal(t, small_mmseg[theirs])

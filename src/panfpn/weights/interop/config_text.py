@@ -19,11 +19,11 @@ def assignments(text: str) -> dict[str, Any] | None:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the parser has all of these
         return None
-    found = {}
+    values = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = _value(node.value)
-    return _read(found)
+            values[node.targets[0].id] = _value(node.value)
+    return _read(values)
 
 
 def part(config: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
@@ -47,7 +47,7 @@ def tested_datasets(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
 
 def pipeline_steps(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Every step of the test pipeline, nested ones too (`MultiScaleFlipAug`)."""
-    pipelines = (*(place.get("pipeline") for place in tested_datasets(config)), config.get("test_pipeline"))
+    pipelines = (*(dataset.get("pipeline") for dataset in tested_datasets(config)), config.get("test_pipeline"))
     waiting = list(next((p for p in pipelines if isinstance(p, list | tuple)), ()))
     while waiting:
         step = waiting.pop(0)
@@ -58,14 +58,14 @@ def pipeline_steps(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def differences(model: Mapping[str, Any], wanted: Mapping[str, Mapping[str, tuple[Any, ...]]]) -> Iterator[str]:
-    """Where the described network is not as it is `wanted`: by place and key, the possible values, ours first."""
-    for place, settings in wanted.items():
-        described = part(model, *place.split("."))
+    """Where the described network is not as it is `wanted`: by section and key, the possible values, ours first."""
+    for section, settings in wanted.items():
+        described = part(model, *section.split("."))
         for key, possible in settings.items():
             value = described.get(key, possible[0])
             value = tuple(value) if isinstance(value, list) else value
             if value not in possible:
-                yield f"{place}.{key} is {value!r} there and {possible[0]!r} here"
+                yield f"{section}.{key} is {value!r} there and {possible[0]!r} here"
 
 
 def _read(values: dict[Any, Any]) -> dict[Any, Any]:

@@ -81,7 +81,7 @@ def read_detectron2(
 
 
 def _settings(data: Mapping[str, Any], path: Path, notes: list[str]) -> Detectron2Settings:
-    """What the configuration says that lies in the file or beside it, or what detectron2's own models have."""
+    """What the configuration says that lies in the file or beside it, or what detectron2's models have."""
     text, beside = data.get("config"), path.with_suffix(".yaml")
     try:
         if isinstance(text, str):
@@ -93,7 +93,7 @@ def _settings(data: Mapping[str, Any], path: Path, notes: list[str]) -> Detectro
         raise ValueError(f"{beside if text is None else path}: {error}") from error
     notes.append(
         "the file does not say it, so the network was taken for one on MSRA's ResNet (STRIDE_IN_1X1 True, BGR, "
-        f"PIXEL_STD 1), as detectron2's own are; for another, put its configuration beside it as {beside.name}"
+        f"PIXEL_STD 1), as detectron2's models are; for another, put its configuration beside it as {beside.name}"
     )
     return Detectron2Settings()
 
@@ -124,17 +124,17 @@ def detectron2_name(name: str) -> str:
     part, _, rest = name.partition(".")
     if part == "backbone":
         rest = re.sub(r"^(conv1|bn1)\.", r"stem.\1.", rest.removeprefix("body."))
-        rest = re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", rest)
+        rest = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", rest)
         rest = rest.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
         return "backbone.bottom_up." + re.sub(r"\bbn(\d)", r"conv\1.norm", rest)
     if part == "fpn":
-        kind, level, leaf = rest.split(".")
-        return f"backbone.fpn_{kind}{int(level) + 2}.{leaf}"
-    if found := re.fullmatch(r"head\.levels\.(\d)\.(\d)\.(?:conv|(norm))\.(\w+)", name):
-        level, unit, norm, leaf = found.groups()  # each of the peer's units is followed by its upsampling
+        side, level, leaf = rest.split(".")
+        return f"backbone.fpn_{side}{int(level) + 2}.{leaf}"
+    if match := re.fullmatch(r"head\.levels\.(\d)\.(\d)\.(?:conv|(norm))\.(\w+)", name):
+        level, unit, norm, leaf = match.groups()  # each of the peer's units is followed by its upsampling
         return f"sem_seg_head.p{int(level) + 2}.{2 * int(unit)}.{'norm.' if norm else ''}{leaf}"
-    if found := re.fullmatch(r"mask_head\.convs\.(\d)\.(\w+)", name):
-        return f"roi_heads.mask_head.mask_fcn{int(found[1]) + 1}.{found[2]}"
+    if match := re.fullmatch(r"mask_head\.convs\.(\d)\.(\w+)", name):
+        return f"roi_heads.mask_head.mask_fcn{int(match[1]) + 1}.{match[2]}"
     module, _, leaf = name.rpartition(".")
     return f"{_MODULES[module]}.{leaf}"
 

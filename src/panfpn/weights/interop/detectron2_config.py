@@ -72,14 +72,14 @@ def read_settings(text: str) -> Detectron2Settings:
     if differences:
         raise ValueError(f"its network differs from panfpn's: {'; '.join(differences)}")
     bgr = _at(config, "INPUT.FORMAT", "BGR") != "RGB"
-    own = Detectron2Settings()
-    asked = {name: value for name, key in _INFERENCE.items() if (value := _at(config, key, None)) is not None}
+    defaults = Detectron2Settings()
+    inference = {name: value for name, key in _INFERENCE.items() if (value := _at(config, key, None)) is not None}
     return Detectron2Settings(
         stride_in_1x1=bool(_at(config, "MODEL.RESNETS.STRIDE_IN_1X1", True)), bgr=bgr,
-        mean=_three(config, "MODEL.PIXEL_MEAN", own.mean), std=_three(config, "MODEL.PIXEL_STD", own.std),
+        mean=_three(config, "MODEL.PIXEL_MEAN", defaults.mean), std=_three(config, "MODEL.PIXEL_STD", defaults.std),
         scale=(_side(config, "INPUT.MAX_SIZE_TEST", 1333), _side(config, "INPUT.MIN_SIZE_TEST", 800)),
         anchor_scale=anchor_scale,
-        inference=parse(Inference, asked, "inference."),
+        inference=parse(Inference, inference, "inference."),
     )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def write_settings(config: TrainConfig, num_things: int, num_channels: int, *, d
     """What detectron2 must be told beside the weights, as YAML that it and `read_settings` read."""
     import yaml  # noqa: PLC0415 - only where text leaves
 
-    model, asked = config.model, config.inference
+    model, inference = config.model, config.inference
     assert model.mean
     sections: dict[str, Any] = {
         "VERSION": 2,
@@ -104,20 +104,20 @@ def write_settings(config: TrainConfig, num_things: int, num_channels: int, *, d
             "RPN": {"IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"], "PRE_NMS_TOPK_TEST": 1000,
                     "POST_NMS_TOPK_TEST": 1000},
             "ROI_HEADS": {"NAME": "StandardROIHeads", "IN_FEATURES": ["p2", "p3", "p4", "p5"],
-                          "NUM_CLASSES": num_things, "SCORE_THRESH_TEST": asked.box_score,
-                          "NMS_THRESH_TEST": asked.nms},
+                          "NUM_CLASSES": num_things, "SCORE_THRESH_TEST": inference.box_score,
+                          "NMS_THRESH_TEST": inference.nms},
             "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 2, "FC_DIM": model.box_channels,
                              "POOLER_RESOLUTION": 7},
             "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 4, "CONV_DIM": model.mask_channels,
                               "POOLER_RESOLUTION": 14},
             "SEM_SEG_HEAD": {"NUM_CLASSES": num_channels, "CONVS_DIM": model.head_channels,
                              "NORM": "GN" if model.norm == "group" else "BN"},
-            "PANOPTIC_FPN": {"COMBINE": {"ENABLED": True, "OVERLAP_THRESH": asked.overlap,
-                                         "STUFF_AREA_LIMIT": asked.stuff_area,
-                                         "INSTANCES_CONFIDENCE_THRESH": asked.confidence}},
+            "PANOPTIC_FPN": {"COMBINE": {"ENABLED": True, "OVERLAP_THRESH": inference.overlap,
+                                         "STUFF_AREA_LIMIT": inference.stuff_area,
+                                         "INSTANCES_CONFIDENCE_THRESH": inference.confidence}},
         },
         "INPUT": {"FORMAT": "BGR"},
-        "TEST": {"DETECTIONS_PER_IMAGE": asked.detections},
+        "TEST": {"DETECTIONS_PER_IMAGE": inference.detections},
     }  # fmt: skip
     if config.data.scale:
         longer, shorter = config.data.scale
@@ -129,7 +129,7 @@ def _at(config: Any, key: str, default: Any) -> Any:
     """The value at a dotted key, or `default`; ValueError for a section that is none."""
     for part in key.split("."):
         if not isinstance(config, Mapping):
-            raise ValueError(f"{key} is asked for, but its section is {config!r}")
+            raise ValueError(f"{key} cannot be read: its section is {config!r}")
         if part not in config:
             return default
         config = config[part]

@@ -51,7 +51,7 @@ _WANTED: dict[str, dict[str, tuple[Any, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """What a checkpoint's configuration says; without one, that of mmdetection's own models."""
+    """What a checkpoint's configuration says; without one, that of mmdetection's models."""
 
     caffe: bool = False  # the stride in the first 1×1 convolution
     bgr: bool = False
@@ -112,48 +112,49 @@ def mmdet_name(name: str) -> str:
     """The peer's name of one of our tensors."""
     if name.startswith("backbone."):
         return "backbone." + name.removeprefix("backbone.body.")
-    if found := re.fullmatch(r"fpn\.(lateral|output)\.(\d)\.(\w+)", name):
-        return f"neck.{'lateral' if found[1] == 'lateral' else 'fpn'}_convs.{found[2]}.conv.{found[3]}"
-    if found := re.fullmatch(r"head\.levels\.(\d)\.(\d)\.(conv|norm)\.(\w+)", name):
-        kind = "conv" if found[3] == "conv" else "gn"
-        return f"semantic_head.conv_upsample_layers.{found[1]}.conv.{found[2]}.{kind}.{found[4]}"
-    if found := re.fullmatch(r"mask_head\.convs\.(\d)\.(\w+)", name):
-        return f"roi_head.mask_head.convs.{found[1]}.conv.{found[2]}"
+    if match := re.fullmatch(r"fpn\.(lateral|output)\.(\d)\.(\w+)", name):
+        return f"neck.{'lateral' if match[1] == 'lateral' else 'fpn'}_convs.{match[2]}.conv.{match[3]}"
+    if match := re.fullmatch(r"head\.levels\.(\d)\.(\d)\.(conv|norm)\.(\w+)", name):
+        module = "conv" if match[3] == "conv" else "gn"
+        return f"semantic_head.conv_upsample_layers.{match[1]}.conv.{match[2]}.{module}.{match[4]}"
+    if match := re.fullmatch(r"mask_head\.convs\.(\d)\.(\w+)", name):
+        return f"roi_head.mask_head.convs.{match[1]}.conv.{match[2]}"
     module, _, leaf = name.rpartition(".")
     return f"{_MODULES[module]}.{leaf}"
 
 
 def _read_settings(text: str, notes: list[str]) -> _Settings:
     """The settings in a configuration text; ValueError names what the network has that panfpn's has not."""
-    config, own = assignments(text), _Settings()
+    config, defaults = assignments(text), _Settings()
     if config is None:
         notes.append("its configuration text is not Python, so nothing in it was looked at")
-        return own
+        return defaults
     model = part(config, "model")
-    found = list(differences(model, _WANTED))
-    anchors = part(model, "rpn_head", "anchor_generator").get("scales", [own.anchor_scale])
+    mismatches = list(differences(model, _WANTED))
+    anchors = part(model, "rpn_head", "anchor_generator").get("scales", [defaults.anchor_scale])
     if not (is_numbers(anchors) and len(anchors) == 1):
-        found.append(f"rpn_head.anchor_generator.scales is {anchors!r} there and one number here")
-    if found:
-        raise ValueError(f"its network differs from panfpn's: {'; '.join(found)}")
+        mismatches.append(f"rpn_head.anchor_generator.scales is {anchors!r} there and one number here")
+    if mismatches:
+        raise ValueError(f"its network differs from panfpn's: {'; '.join(mismatches)}")
     preprocessor, steps = part(model, "data_preprocessor"), list(pipeline_steps(config))
     colors = next((s for s in (*steps, preprocessor) if is_numbers(s.get("mean")) and is_numbers(s.get("std"))), {})
     scales = [s.get("img_scale", s.get("scale")) for s in steps]
     scales = [s for s in scales if is_numbers(s) and len(s) == 2 and all(isinstance(v, int) for v in s)]
-    asked, fusion = part(model, "test_cfg", "rcnn"), part(model, "test_cfg", "panoptic")
-    nms = part(asked, "nms")
-    said = {
-        "confidence": asked.get("score_thr", own.inference.confidence), "nms": nms.get("iou_threshold"),
-        "nms_over_classes": nms.get("class_agnostic", own.inference.nms_over_classes),
-        "detections": asked.get("max_per_img"), "overlap": fusion.get("mask_overlap"),
+    rcnn, fusion = part(model, "test_cfg", "rcnn"), part(model, "test_cfg", "panoptic")
+    nms = part(rcnn, "nms")
+    inference = {
+        "confidence": rcnn.get("score_thr", defaults.inference.confidence), "nms": nms.get("iou_threshold"),
+        "nms_over_classes": nms.get("class_agnostic", defaults.inference.nms_over_classes),
+        "detections": rcnn.get("max_per_img"), "overlap": fusion.get("mask_overlap"),
         "stuff_area": fusion.get("stuff_area_limit"),
     }  # fmt: skip
     return _Settings(
         caffe=part(model, "backbone").get("style") == "caffe",
         # Without a word, 2.x's Normalize turns BGR into RGB, and 3.x's preprocessor leaves it.
         bgr=bool(colors) and not colors.get("to_rgb", colors.get("bgr_to_rgb", colors is not preprocessor)),
-        mean=tuple(map(float, colors.get("mean", own.mean))), std=tuple(map(float, colors.get("std", own.std))),
-        scale=(max(scales[0]), min(scales[0])) if scales else own.scale,
+        mean=tuple(map(float, colors.get("mean", defaults.mean))),
+        std=tuple(map(float, colors.get("std", defaults.std))),
+        scale=(max(scales[0]), min(scales[0])) if scales else defaults.scale,
         anchor_scale=float(anchors[0]),
-        inference=parse(Inference, {name: value for name, value in said.items() if value is not None}, "inference."),
+        inference=parse(Inference, {n: value for n, value in inference.items() if value is not None}, "inference."),
     )  # fmt: skip

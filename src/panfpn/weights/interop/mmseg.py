@@ -98,7 +98,7 @@ def _chosen_copy(tensors: Tensors, data: Mapping[str, Any], ema: bool, path: Pat
     if ema and not second:
         raise ValueError(f"{path}: holds one copy of the weights only (no ema_ tensors, no ema_state_dict)")
     if second:
-        taken = "the second (--ema True)" if ema else "the first (--ema True takes the second)"
+        taken = "the second (--ema)" if ema else "the first (--ema takes the second)"
         which = "mmengine saves the averaged ones first" if isinstance(held, dict) else "an EMA hook left the second"
         notes.append(f"the file holds two copies of the weights ({which}); {taken} was taken")
     # mmcv's hook averages parameters only: what it has no copy of (norm statistics) is the same for both
@@ -179,14 +179,14 @@ def mmseg_name(name: str, model: Model) -> str:
         return f"backbone.{rest}"
     first, level, *tail = rest.split(".")
     if part == "fpn":
-        kind = {"lateral": "lateral_convs", "output": "fpn_convs"}[first]
-        return f"neck.{kind}.{level}.conv.{tail[0]}"
+        convs = {"lateral": "lateral_convs", "output": "fpn_convs"}[first]
+        return f"neck.{convs}.{level}.conv.{tail[0]}"
     if first == "classifier":
         return f"decode_head.conv_seg.{level}"
-    unit, kind, leaf = tail
+    unit, layer, leaf = tail
     norm = {"batch": "bn", "group": "gn"}[model.norm]
-    place = 2 * int(unit)  # each of the peer's units is followed by its upsampling
-    return f"decode_head.scale_heads.{level}.{place}.{norm if kind == 'norm' else 'conv'}.{leaf}"
+    index = 2 * int(unit)  # each of the peer's units is followed by its upsampling
+    return f"decode_head.scale_heads.{level}.{index}.{norm if layer == 'norm' else 'conv'}.{leaf}"
 
 
 def write_mmseg(

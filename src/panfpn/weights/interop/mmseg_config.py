@@ -37,8 +37,8 @@ def read_settings(text: str) -> MMSegSettings:
         return MMSegSettings(notes=("its configuration text is not Python, so nothing in it was looked at",))
     model = part(config, "model")
     preprocessor = part(model, "data_preprocessor")
-    if found := list(_differences(model)):
-        raise ValueError(f"its network differs from panfpn's: {'; '.join(found)}")
+    if mismatches := list(_differences(model)):
+        raise ValueError(f"its network differs from panfpn's: {'; '.join(mismatches)}")
     steps = list(pipeline_steps(config))
     colors = [s for s in (*steps, preprocessor) if is_numbers(s.get("mean")) and is_numbers(s.get("std"))]
     # Without a word, 0.x's Normalize turns BGR into RGB, and 1.x's preprocessor leaves it.
@@ -68,20 +68,20 @@ def read_settings(text: str) -> MMSegSettings:
 
 def write_settings(config: TrainConfig) -> str:
     """What mmsegmentation 1.x must be told beside the weights, as a configuration text that `read_settings` reads."""
-    model, data, asked = config.model, config.data, config.inference
+    model, data, inference = config.model, config.data, config.inference
     assert model.mean and model.std
     colors = {"type": "SegDataPreProcessor", "mean": list(model.mean), "std": list(model.std), "bgr_to_rgb": True}
     steps: list[dict[str, Any]] = []
     if data.scale:
         steps.append({"type": "Resize", "scale": data.scale, "keep_ratio": True})
-    if asked.stretch:
+    if inference.stretch:
         steps.append({"type": "ResizeToMultiple", "size_divisor": data.size_divisor})
     elif data.size_divisor > 1:
         colors["test_cfg"] = {"size_divisor": data.size_divisor}
-    slide = {"crop_size": asked.window, "stride": asked.stride} if asked.mode == "slide" else {}
+    slide = {"crop_size": inference.window, "stride": inference.stride} if inference.mode == "slide" else {}
     network = {
         "data_preprocessor": colors, "decode_head": {"dropout_ratio": model.dropout},
-        "test_cfg": {"mode": asked.mode, **slide},
+        "test_cfg": {"mode": inference.mode, **slide},
     }  # fmt: skip
     return f"model = {network!r}\ntest_pipeline = {steps!r}\n"
 
