@@ -57,6 +57,17 @@ def on_device(device: torch.device) -> Iterator[None]:
         yield
 
 
+def survive_fork(device: torch.device) -> None:
+    """What a process must do, forked from one that has computed, before it computes: torch's threads are gone there.
+
+    ValueError for CUDA, which no forked process can use.
+    """
+    if device.type == "cuda":
+        raise ValueError(f"{device}: a forked process cannot use CUDA; start workers with the spawn method "
+                         "(multiprocessing.get_context('spawn'))")  # fmt: skip
+    torch.set_num_threads(1)
+
+
 @contextmanager
 def kept_generators(device: torch.device) -> Iterator[None]:
     """Torch's generators (the CPU's and that of `device`) are after the block as they were before it."""

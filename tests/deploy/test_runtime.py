@@ -1,4 +1,10 @@
+import copy
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -8,35 +14,15 @@ import torch
 from torch import nn
 
 from panfpn import build
+from panfpn.choices import ENGINES
 from panfpn.config import Inference, Model, TrainConfig
 from panfpn.data.layouts.scenes import scenes_table
 from panfpn.deploy.predictor import Predictor, predict_to_folder
-from panfpn.deploy.runtime import ENGINES, TorchRuntime, make_runtime
-from panfpn.models import Backbone, SemanticFPN
-from panfpn.models.depthwise import speed_up_depthwise
-from panfpn.models.pixels import PixelNetwork
+from panfpn.deploy.runtime import make_runtime
 from panfpn.tasks import SemanticTask
+from pixel_networks import network, pixels
 
 SIZES = [(1, 64, 96), (1, 71, 45), (2, 33, 80), (1, 128, 32)]
-MEAN, STD = torch.tensor([120.0, 115.0, 100.0]).view(-1, 1, 1), torch.tensor([58.0, 57.0, 56.0]).view(-1, 1, 1)
-
-
-def network(backbone: str = "resnet18", divisor: int = 1) -> PixelNetwork:
-    """A small network whose batch norms have learnt something."""
-    torch.manual_seed(0)
-    model = SemanticFPN(speed_up_depthwise(Backbone(backbone)), 5, fpn_channels=32, head_channels=32).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.normal_(0, 0.1)
-    nn.init.normal_(model.head.classifier.weight)
-    return PixelNetwork(model, MEAN, STD, divisor).eval()
-
-
-def pixels(shape: Sequence[int]) -> torch.Tensor:
-    return torch.randint(256, (*shape, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 def assert_equal_logits(
@@ -76,7 +62,7 @@ def test_openvino_has_a_graph_for_the_first_size_and_one_for_all_others_of_a_kin
     runtime = make_runtime("openvino", plain, torch.float32)
     for shape in [(1, 64, 96), (1, 71, 45), (1, 64, 96), (1, 33, 80), (2, 64, 96), (1, 32, 32)]:
         assert_equal_logits(runtime, plain, shape)
-    assert list(runtime.requests) == [torch.Size((1, 64, 96, 3)), False, True]
+    assert list(runtime.programs) == [torch.Size((1, 64, 96, 3)), False, True]
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
@@ -90,35 +76,6 @@ def test_bfloat16_is_near(engine: str) -> None:
     assert difference < 0.05
 
 
-def test_batch_norm_is_folded_away() -> None:
-    plain = network("tf_efficientnet_lite0")
-    folded = TorchRuntime(plain, torch.float32).network
-    assert any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-
-
-class _Shared(nn.Module):
-    """A convolution whose result is used beside its norm too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
-        self.norm.weight.data.fill_(3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.conv(x)
-        return self.norm(y) + y  # type: ignore[no-any-return]
-
-
-def test_a_norm_that_cannot_be_folded_stays() -> None:
-    plain = PixelNetwork(_Shared(), MEAN, STD, 1).eval()
-    with torch.no_grad():
-        expected = plain(pixels((1, 20, 20)))
-    runtime = TorchRuntime(plain, torch.float32)
-    assert isinstance(runtime.network.network.norm, nn.BatchNorm2d)
-    torch.testing.assert_close(runtime(pixels((1, 20, 20))), expected)
-
-
 @pytest.mark.parametrize(
     ("engine", "precision", "why"),
     [
@@ -130,6 +87,85 @@ def test_a_norm_that_cannot_be_folded_stays() -> None:
 def test_what_an_engine_cannot_do(engine: str, precision: torch.dtype, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         make_runtime(engine, network(), precision)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_called_from_many_threads_gives_what_it_gives_alone(engine: str) -> None:
+    """Its first calls too: each graph is made once, and no two calls share what they compute in."""
+    pytest.importorskip(engine)
+    plain = network()
+    batches = [pixels(SIZES[k % 3]) * (k + 1) for k in range(12)]  # uint8 wraps: all are different
+    alone = make_runtime(engine, plain, torch.float32)
+    expected = [alone(batch) for batch in batches]
+    runtime = make_runtime(engine, plain, torch.float32)
+    for _ in range(3):
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(runtime, batches))
+        for result, wanted in zip(results, expected, strict=True):
+            torch.testing.assert_close(result, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("used", [False, True])
+def test_an_engine_can_be_pickled_and_copied(engine: str, used: bool) -> None:
+    pytest.importorskip(engine)
+    runtime = make_runtime(engine, network(), torch.float32)
+    expected = make_runtime(engine, network(), torch.float32)(pixels(SIZES[0]))
+    if used:
+        runtime(pixels(SIZES[0]))
+    for twin in (pickle.loads(pickle.dumps(runtime)), copy.deepcopy(runtime)):  # noqa: S301 - our own
+        assert type(twin) is type(runtime) and twin.precision == torch.float32
+        assert torch.equal(twin(pixels(SIZES[0])), expected)
+
+
+_PROCESSES = """
+import multiprocessing, sys
+import torch
+from pixel_networks import network, pixels
+from panfpn.deploy.runtime import make_runtime
+
+SHAPE = (1, 256, 256)  # large enough for torch to compute in several threads
+RUNTIMES = []
+
+def work(runtime, results):
+    results.put((runtime or RUNTIMES[0])(pixels(SHAPE)).numpy())
+
+def main(engine, method):
+    torch.set_num_threads(2)
+    runtime = make_runtime(engine, network(), torch.float32)
+    expected = runtime(pixels(SHAPE))
+    RUNTIMES.append(runtime)
+    context = multiprocessing.get_context(method)
+    results = context.Queue()
+    child = context.Process(target=work, args=(runtime if method == "spawn" else None, results))
+    child.start()
+    result = torch.from_numpy(results.get(timeout=90))
+    child.join()
+    torch.testing.assert_close(result, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+    print("equal")
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_an_engine_computes_in_other_processes(engine: str, method: str, tmp_path: Path) -> None:
+    """A forked one has none of its parent's threads: who waited for them would wait for ever."""
+    pytest.importorskip(engine)
+    script = tmp_path / "script.py"
+    script.write_text(_PROCESSES)
+    path = ":".join([str(Path(__file__).parents[1]), *sys.path])
+    result = subprocess.run(
+        [sys.executable, script, engine, method], capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert result.stdout == "equal\n", result.stderr
+    told = f"engine {engine} does not survive a fork" in result.stderr
+    assert told == (method == "fork" and engine != "torch")
 
 
 def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,23 @@
 import math
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from panfpn.choices import OPTIMIZERS, SCHEDULES
 from panfpn.config import Optim
-from panfpn.engine.optim import WeightAverage, build_optimizer, load_optimizer, lr_at, optimizer_tensors, set_lr
+from panfpn.engine.optim import (
+    WeightAverage,
+    build_optimizer,
+    load_optimizer,
+    lr_at,
+    num_moments,
+    optimizer_tensors,
+    set_lr,
+)
 
 
 @pytest.mark.parametrize("steps", [80_000, 160_000])
@@ -86,6 +98,27 @@ def test_state_survives_by_name(name: str) -> None:
     step(second, two, 2)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_num_moments() -> None:
+    assert [num_moments(Optim(name=name)) for name in ("sgd", "adamw")] == [1, 2]
+    assert num_moments(Optim(momentum=0.0)) == 0
+
+
+def mine(groups: Any, optim: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adagrad(groups, lr=optim.lr)
+
+
+def halves(step: int, share: float, optim: Any) -> float:
+    return float(optim.lr / 2**step)
+
+
+def test_an_optimiser_and_a_schedule_are_a_function_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPTIMIZERS, "mine", f"{__name__}:mine")
+    monkeypatch.setitem(SCHEDULES, "halves", f"{__name__}:halves")
+    optim: Any = SimpleNamespace(**{**asdict(Optim(lr=1.0)), "name": "mine", "schedule": "halves"})
+    assert isinstance(build_optimizer(Toy(), optim), torch.optim.Adagrad) and num_moments(optim) == 1
+    assert [lr_at(step, 4, optim) for step in range(3)] == [1.0, 0.5, 0.25]
 
 
 def test_weight_average() -> None:

@@ -17,8 +17,9 @@ from panfpn.benchmark.machine import measure_ceiling
 from panfpn.benchmark.memory import PeakMemory
 from panfpn.benchmark.settings import is_yaml, starting_config, table_for, test_size, without_weights
 from panfpn.build import build_task, resolve, use_engine
+from panfpn.choices import ENGINES, no_choice
 from panfpn.deploy.predictor import Predictor
-from panfpn.deploy.runtime import ENGINES, engine_precisions
+from panfpn.deploy.runtime import engine_precisions
 from panfpn.device import resolve_device, resolve_precision
 from panfpn.tasks import AnyTask, view_sizes, window_starts
 
@@ -51,7 +52,7 @@ class InferenceJob:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.engine not in ENGINES:
-            raise ValueError(f"engine {self.engine!r}; choose from {', '.join(ENGINES)}")
+            raise ValueError(no_choice("engine", self.engine, ENGINES))
 
     @property
     def place(self) -> torch.device:

@@ -1,232 +1,235 @@
 """What runs a trained network: torch, OpenVINO, ONNX Runtime. In: pixels uint8 [B, H, W, 3]. Out: logits [B, K, h, w].
 
-All three run one graph: normalisation, padding, network. Which is fastest where: docs/benchmarks.md.
+All run one graph: normalisation, padding, network. Which is fastest where: docs/benchmarks.md. An engine may be called
+from any thread, pickled, copied and sent to a spawned process, which makes it again; see `Engine` for forks.
 """
 
-import copy
 import importlib
 import io
+import os
+import threading
 import warnings
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from panfpn.device import PRECISIONS
-from panfpn.models.depthwise import DepthwiseConv2d
+from panfpn.choices import ENGINES, lookup
+from panfpn.deploy.fold import folded
+from panfpn.device import DTYPES, on_device, survive_fork
 from panfpn.models.pixels import PixelNetwork
-
-ENGINES = ("torch", "openvino", "onnxruntime")
+from panfpn.types import moved
 
 _EXAMPLES = {True: (64, 96), False: (67, 99)}  # sizes to trace with: aligned to every stride, and to none
 _CPU_ONLY = "run it with device cpu, or take engine torch"
+_EXPORT = threading.Lock()  # torch's exporter keeps its state in globals
 
 
-def make_runtime(
-    engine: str, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False
-) -> "TorchRuntime | OpenVINORuntime | ONNXRuntime":
+def make_runtime(engine: str, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> "Engine":
     """A network behind an engine; its weights must not change from here on (they are shared, or read later).
 
-    `compile` is torch.compile's (the others compile anyway): a minute at the first image of each size, kept on disk in
-    TORCHINDUCTOR_CACHE_DIR.
+    `compile` is torch.compile's (the others compile anyway): a minute at the first image and another at the first of
+    another size, kept on disk in TORCHINDUCTOR_CACHE_DIR.
 
     Raises:
-        ValueError: an unknown engine, one that is not installed, or one that cannot do what is asked.
+        ValueError: an unknown engine, one that is not installed, or one that cannot compute so or there.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine {engine!r}; choose from {', '.join(ENGINES)}")
-    if engine == "torch":
-        return TorchRuntime(network, precision, compile=compile)
-    device = network.get_buffer("mean").device
-    if device.type != "cpu":
-        raise ValueError(f"engine {engine} is for CPUs, not for {device}; {_CPU_ONLY}")
-    if engine == "openvino":
-        return OpenVINORuntime(network, precision)
-    return ONNXRuntime(network, precision)
+    made: Engine = lookup(ENGINES, engine, "engine")(network, precision, compile=compile)
+    return made
 
 
 def engine_precisions(engine: str) -> tuple[str, ...]:
-    """What the engine computes in; ValueError for an unknown one."""
-    classes: dict[str, Any] = {"torch": TorchRuntime, "openvino": OpenVINORuntime, "onnxruntime": ONNXRuntime}
-    if engine not in classes:
-        raise ValueError(f"engine {engine!r}; choose from {', '.join(ENGINES)}")
-    precisions: tuple[str, ...] = classes[engine].precisions
+    """What an engine computes in; ValueError for an unknown one."""
+    precisions: tuple[str, ...] = lookup(ENGINES, engine, "engine").precisions
     return precisions
 
 
-class TorchRuntime:
-    """torch with what training cannot have: batch norm folded into convolutions, weights in the precision at hand."""
+class Engine(ABC):
+    """A network made ready to predict; call it with pixels.
 
-    engine, precisions = "torch", PRECISIONS
+    A forked process has none of its parent's threads, so there torch computes in one, and the other engines (which
+    would wait for theirs for ever) leave the work to torch and warn.
+    """
+
+    engine: ClassVar[str]  # its name
+    precisions: ClassVar[tuple[str, ...]]  # what it computes in
+    cpu_only: ClassVar[bool] = True
 
     def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
-        self.network, self.precision = _folded(network, precision), precision
+        if precision not in [DTYPES[name] for name in self.precisions]:
+            raise ValueError(f"engine {self.engine} computes in {' or '.join(self.precisions)} here, not in "
+                             f"{str(precision).removeprefix('torch.')}")  # fmt: skip
         self.device = network.get_buffer("mean").device
-        self.compiled = compile
-        self.run: Any = torch.compile(self.network, dynamic=False) if compile else self.network
+        if self.cpu_only and self.device.type != "cpu":
+            raise ValueError(f"engine {self.engine} is for CPUs, not for {self.device}; {_CPU_ONLY}")
+        self.source, self.precision, self.compiled = network.eval(), precision, compile
+        self.lock = threading.Lock()  # held while a graph is made, so that it is made once
+        self.process = os.getpid()
+        self.heir: TorchRuntime | None = None  # what computes in a forked process
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+        """Pickled and copied as what it is made of: graphs, requests and threads belong to one process."""
+        return _remade, (type(self), self.source, self.precision, self.compiled)
+
+    def __call__(self, pixels: torch.Tensor) -> Any:
+        """What the network gives for pixels [B, H, W, C], from any thread."""
+        if os.getpid() != self.process:
+            return self._after_fork()(pixels)
+        return self.infer(pixels)
+
+    @abstractmethod
+    def infer(self, pixels: torch.Tensor) -> Any:
+        """The same, in the process that the engine was made in."""
+
+    def _after_fork(self) -> "Engine":
+        """What computes in a forked process; it must not wait for a lock, which another thread may hold for ever."""
+        survive_fork(self.device)
+        if self.heir is None:
+            self.heir = TorchRuntime(self.source, self.precision)
+            warnings.warn(f"engine {self.engine} does not survive a fork: this process computes with engine torch in "
+                          "one thread; start workers with the spawn method, or make the predictor in them",
+                          stacklevel=3)  # fmt: skip
+        return self.heir
+
+
+def _remade(kind: type[Engine], network: PixelNetwork, precision: torch.dtype, compiled: bool) -> Engine:
+    return kind(network, precision, compile=compiled)
+
+
+class TorchRuntime(Engine):
+    """torch with what training cannot have: batch norm folded into convolutions, weights in the precision at hand."""
+
+    engine, precisions, cpu_only = "torch", tuple(DTYPES), False
+
+    def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
+        super().__init__(network, precision, compile=compile)
+        self.network = folded(network, precision)
+        # The first size gets its own graph, the second one that serves all others: `dynamic=False` would make one a
+        # size, up to torch's limit of 8, and then none.
+        self.run: Any = torch.compile(self.network) if compile else self.network
+
+    def infer(self, pixels: torch.Tensor) -> Any:
+        """What the folded network gives."""
+        with torch.inference_mode(), on_device(self.device), self._autocast():
+            return self.run(moved(pixels, self.device))
+
+    def _after_fork(self) -> Engine:
+        survive_fork(self.device)
+        self.run = self.network  # a compiled program starts as many threads as it was compiled for
+        self.process = os.getpid()
+        return self
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
-    def __call__(self, pixels: torch.Tensor) -> Any:
-        """What the network gives for pixels [B, H, W, C]."""
-        with torch.inference_mode(), self._autocast():
-            return self.run(pixels.to(self.device, non_blocking=True))
 
-
-@torch.no_grad()
-def _folded(network: PixelNetwork, precision: torch.dtype) -> PixelNetwork:
-    """A copy whose batch norms are multiplied into the convolutions before them, and whose large weights are cast.
-
-    What does not change is shared with the original.
-    """
-    shared = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
-    folded = copy.deepcopy(network, shared).eval()
-    folded.dtype = precision
-    for conv_name, norm_name in _foldable(network):
-        conv: Any = folded.get_submodule(conv_name)
-        norm: Any = folded.get_submodule(norm_name)
-        conv.weight, conv.bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-        _cast(conv, precision)
-        folded.set_submodule(norm_name, getattr(norm, "act", nn.Identity()))  # timm's norms carry their activation
-    for module in folded.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear, DepthwiseConv2d)):
-            _cast(module, precision)
-    return folded
-
-
-def _cast(module: nn.Module, precision: torch.dtype) -> None:
-    for name, parameter in list(module.named_parameters(recurse=False)):
-        if parameter.dtype != precision:
-            setattr(module, name, nn.Parameter(parameter.to(precision), requires_grad=False))
-
-
-class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operators that read each tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count: Counter[int] = Counter()
-        self.kept: list[Any] = []  # so that no two tensors have the same identity
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
-        result = func(*args, **(kwargs or {}))
-        self.kept.append(result)
-        return result
-
-
-def _foldable(network: PixelNetwork) -> list[tuple[str, str]]:
-    """Names of (convolution, norm) where nothing but the norm reads what the convolution gives, seen in a small run."""
-    calls: Counter[nn.Module] = Counter()
-    source: dict[int, nn.Module] = {}  # a result's identity -> its convolution
-    pairs: list[tuple[nn.Module, nn.Module, int]] = []
-
-    def seen(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        calls[module] += 1
-        if not isinstance(module, nn.BatchNorm2d):
-            source[id(output)] = module
-        elif id(inputs[0]) in source and module.track_running_stats:
-            pairs.append((source[id(inputs[0])], module, id(inputs[0])))
-
-    wanted = (nn.Conv2d, DepthwiseConv2d, nn.BatchNorm2d)
-    hooks = [module.register_forward_hook(seen) for module in network.modules() if isinstance(module, wanted)]
-    buffer = network.get_buffer("mean")
-    try:
-        with _Uses() as uses:
-            network(torch.zeros(1, *_EXAMPLES[True], buffer.shape[0], dtype=torch.uint8, device=buffer.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    names = {module: name for name, module in network.named_modules()}
-    return [(names[c], names[n]) for c, n, made in pairs if calls[c] == calls[n] == uses.count[made] == 1]
-
-
-class OpenVINORuntime:
+class OpenVINORuntime(Engine):
     """Intel's and others' CPUs at their best.
 
     A graph compiled for one size is 5 % faster and takes half the memory of one for any: the first size gets its own,
     which serves a folder of equal images; others share one.
     """
 
-    engine, compiled, precisions = "openvino", True, ("float32", "bfloat16")
+    engine, precisions = "openvino", ("float32", "bfloat16")
 
-    def __init__(self, network: PixelNetwork, precision: torch.dtype) -> None:
-        kinds = {torch.float32: "f32", torch.bfloat16: "bf16"}
-        if precision not in kinds:
-            raise ValueError(f"engine openvino computes in float32 or bfloat16, not in {str(precision)[6:]}")
+    def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
+        super().__init__(network, precision, compile=compile)
         self.core = _installed("openvino").Core()
         self.graphs = _Graphs(network)
-        self.settings = {"INFERENCE_PRECISION_HINT": kinds[precision], "PERFORMANCE_HINT": "LATENCY",
+        hint = "f32" if precision == torch.float32 else "bf16"
+        self.settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY",
                          "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
-        self.requests: dict[torch.Size | bool, Any] = {}  # by size, or by kind of sizes
+        self.programs: dict[torch.Size | bool, _Requests] = {}  # by size, or by whether sizes are aligned
 
-    def __call__(self, pixels: torch.Tensor) -> Any:
-        """What the network gives for pixels [B, H, W, C]."""
-        aligned = self.graphs.aligned(pixels)
-        if not self.requests:
-            self.requests[pixels.shape] = self._compiled(aligned, list(pixels.shape))
-        elif pixels.shape not in self.requests and aligned not in self.requests:
-            self.requests[aligned] = self._compiled(aligned)
-        request = self.requests.get(pixels.shape) or self.requests[aligned]
-        found = request.infer([pixels.contiguous().numpy()], share_inputs=True)
-        return self.graphs.joined([found[i] for i in range(len(found))])
+    def infer(self, pixels: torch.Tensor) -> Any:
+        """What the compiled graph gives."""
+        with self._program(pixels).request() as request:
+            # Copied out: the request's memory is another call's as soon as it is given back.
+            maps = request.infer([pixels.contiguous().numpy()], share_inputs=True, share_outputs=False)
+            return self.graphs.joined([maps[i] for i in range(len(maps))])
 
-    def _compiled(self, aligned: bool, shape: list[int] | None = None) -> Any:
+    def _program(self, pixels: torch.Tensor) -> "_Requests":
+        size, aligned = pixels.shape, self.graphs.aligned(pixels)
+        program = self.programs.get(size) or self.programs.get(aligned)
+        if program is None:
+            with self.lock:
+                key = aligned if self.programs and size not in self.programs else size
+                if key not in self.programs:
+                    self.programs[key] = self._compiled(aligned, list(size) if key == size else None)
+                program = self.programs[key]
+        return program
+
+    def _compiled(self, aligned: bool, shape: list[int] | None) -> "_Requests":
         graph = self.core.read_model(self.graphs.onnx(aligned))
         if shape:
             graph.reshape(shape)
-        return self.core.compile_model(graph, "CPU", self.settings).create_infer_request()
+        return _Requests(self.core.compile_model(graph, "CPU", self.settings))
 
 
-class ONNXRuntime:
+class _Requests:
+    """A compiled graph's requests: each computes in memory of its own, so it serves one call at a time."""
+
+    def __init__(self, program: Any) -> None:
+        self.program = program
+        self.idle: list[Any] = []
+
+    @contextmanager
+    def request(self) -> Iterator[Any]:
+        """One that no other call has; there are as many as there ever were calls at once."""
+        try:
+            request = self.idle.pop()
+        except IndexError:
+            request = self.program.create_infer_request()
+        yield request
+        self.idle.append(request)  # not after an error: it may still be at work
+
+
+class ONNXRuntime(Engine):
     """ONNX Runtime on the CPU, in float32."""
 
-    engine, compiled, precisions = "onnxruntime", True, ("float32",)
+    engine, precisions = "onnxruntime", ("float32",)
 
-    def __init__(self, network: PixelNetwork, precision: torch.dtype) -> None:
-        if precision != torch.float32:
-            raise ValueError(f"engine onnxruntime computes in float32 here, not in {str(precision)[6:]}")
-        self.onnxruntime = _installed("onnxruntime")
+    def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
+        super().__init__(network, precision, compile=compile)
+        _installed("onnxruntime")
         self.graphs = _Graphs(network)
         self.sessions: dict[bool, Any] = {}
 
-    def __call__(self, pixels: torch.Tensor) -> Any:
-        """What the network gives for pixels [B, H, W, C]."""
+    def infer(self, pixels: torch.Tensor) -> Any:
+        """What a session gives; it may run in several threads at once."""
         aligned = self.graphs.aligned(pixels)
         if aligned not in self.sessions:
-            options = self.onnxruntime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
-            self.sessions[aligned] = self.onnxruntime.InferenceSession(
-                self.graphs.onnx(aligned), options, providers=["CPUExecutionProvider"]
-            )
+            with self.lock:
+                if aligned not in self.sessions:
+                    self.sessions[aligned] = self._session(aligned)
         return self.graphs.joined(self.sessions[aligned].run(None, {"pixels": pixels.contiguous().numpy()}))
+
+    def _session(self, aligned: bool) -> Any:
+        onnxruntime = _installed("onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        return onnxruntime.InferenceSession(self.graphs.onnx(aligned), options, providers=["CPUExecutionProvider"])
 
 
 class _Graphs:
-    """ONNX graphs of a network, each for images of any size of its kind.
+    """ONNX graphs of a network, one for sizes that are aligned and one for all others.
 
     Where every map of the pyramid is half the size of the one before ("aligned") the graph is simpler and faster.
     """
 
     def __init__(self, network: PixelNetwork) -> None:
-        _installed("onnx")  # torch's exporter asks for it
+        _installed("onnx")  # which torch's exporter imports
         self.network = network.eval()
         self.form: TreeSpec | None = None
 
     def aligned(self, pixels: torch.Tensor) -> bool:
-        """The kind of images of this size."""
+        """Whether images of this size are."""
         return all((side + -side % self.network.divisor) % 32 == 0 for side in pixels.shape[1:3])
 
     def joined(self, maps: Sequence[npt.NDArray[np.float32]]) -> Any:
@@ -238,7 +241,7 @@ class _Graphs:
         """The serialised graph: pixels [batch, height, width, C] uint8 -> the network's maps."""
         file, channels = io.BytesIO(), self.network.get_buffer("mean").shape[0]
         example = torch.zeros(1, *_EXAMPLES[aligned], channels, dtype=torch.uint8)
-        with torch.no_grad(), warnings.catch_warnings():
+        with _EXPORT, torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tracing: that sizes are followed is what the tests look at
             maps, self.form = tree_flatten(self.network(example))
             names = [f"maps_{i}" for i in range(len(maps))]

@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from panfpn.device import resolve_device
 
 T = TypeVar("T")
 
@@ -31,8 +33,8 @@ class Ranks:
         return tensor
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether `flag` holds on any rank."""
-        return flag if self.world == 1 else bool(self.total(torch.tensor(int(flag), device=device)).item())
+        """Whether `flag` holds on any rank; the host waits for the device, as in `least`."""
+        return flag if self.world == 1 else -self.least(-int(flag), device) > 0
 
     def agreed(self, value: T) -> T:
         """The first rank's `value`, on all."""
@@ -45,7 +47,7 @@ class Ranks:
         """The smallest `number` of all ranks."""
         if self.world == 1:
             return number
-        box = torch.tensor(number, device=device)
+        box = torch.tensor(number, device=device if dist.get_backend() == "nccl" else None)  # gloo's lie on the CPU
         dist.all_reduce(box, dist.ReduceOp.MIN)
         return int(box.item())
 
@@ -54,6 +56,14 @@ class Ranks:
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
+
+    def gathered(self, value: T) -> list[T]:
+        """Every rank's `value`."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Until every rank is here."""
@@ -70,10 +80,17 @@ def joined_ranks(device: str) -> Iterator[tuple[Ranks, str]]:
         return
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo")
+        card = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(card)  # for good: this process has no other
+        dist.init_process_group("nccl", device_id=card)
+        device = str(card)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield Ranks(dist.get_rank(), world), device
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        # The other ranks may be dead or stuck: leaving in order would wait for them. torchrun ends them.
+        if cuda:
+            dist.distributed_c10d._abort_process_group()
+        raise
+    dist.destroy_process_group()

@@ -2,45 +2,93 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from panfpn.choices import OPTIMIZERS, SCHEDULES, lookup
 from panfpn.config import Optim
+
+Groups = Sequence[dict[str, Any]]  # of parameters, as torch's optimisers take them
 
 
 def lr_at(step: int, steps: int, optim: Optim) -> float:
-    """Learning rate of `step` (0 … steps − 1): poly, cosine, step or constant, times a linear warm-up at the start.
+    """Learning rate of `step` (0 … steps − 1): the schedule's, times a linear warm-up at the start.
 
-    Poly is mmsegmentation 1.x's closed form (lr − min)(1 − t/(T − 1))^power + min, or with `mmcv_0x` that of mmcv 0.x:
-    t/T in its place. Step is detectron2's: a milestone is the first step at the lower rate.
+    Schedules are functions here, listed in `panfpn.choices.SCHEDULES`: of the step and of how much of the run is done
+    (0 … 1: mmsegmentation 1.x's t/(T − 1), or with `mmcv_0x` t/T as mmcv 0.x has it).
     """
     share = step / (steps if optim.mmcv_0x else max(1, steps - 1))
-    floor = min(optim.min_lr, optim.lr)
-    if optim.schedule == "poly":
-        lr = (optim.lr - floor) * math.pow(1 - share, optim.power) + floor
-    elif optim.schedule == "cosine":
-        lr = (optim.lr - floor) * (1 + math.cos(math.pi * share)) / 2 + floor
-    else:
-        lr = optim.lr * optim.gamma ** bisect_right(optim.milestones, step)  # constant: there are none
+    lr: float = lookup(SCHEDULES, optim.schedule, "optim.schedule")(step, share, optim)
     if step < optim.warmup_steps:
         lr *= optim.warmup_factor + (1 - optim.warmup_factor) * step / optim.warmup_steps
     return lr
 
 
+def poly(step: int, share: float, optim: Optim) -> float:
+    """Mmsegmentation's closed form (lr − min)(1 − share)^power + min."""
+    floor = min(optim.min_lr, optim.lr)
+    return (optim.lr - floor) * math.pow(1 - share, optim.power) + floor
+
+
+def cosine(step: int, share: float, optim: Optim) -> float:
+    """Half a cosine from lr to min."""
+    floor = min(optim.min_lr, optim.lr)
+    return (optim.lr - floor) * (1 + math.cos(math.pi * share)) / 2 + floor
+
+
+def step(step: int, share: float, optim: Optim) -> float:
+    """detectron2's: times gamma at each milestone, which is the first step at the lower rate."""
+    return optim.lr * optim.gamma ** bisect_right(optim.milestones, step)
+
+
+def constant(step: int, share: float, optim: Optim) -> float:
+    """The same at every step."""
+    return optim.lr
+
+
 def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """SGD or AdamW; groups carry `lr_factor` (backbone) and their own weight decay (norm and bias, as an option)."""
+    """One of `panfpn.choices.OPTIMIZERS`; groups carry `lr_factor` (backbone) and their weight decay.
+
+    Norms and biases have none, as an option.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             factor = optim.backbone_lr_factor if name.startswith("backbone.") else 1.0
             decay = optim.weight_decay if parameter.ndim > 1 or optim.decay_norm_bias else 0.0
             groups.setdefault((factor, decay), []).append(parameter)
-    parameters = [{"params": p, "lr_factor": f, "weight_decay": d} for (f, d), p in groups.items()]
-    if optim.name == "sgd":
-        return torch.optim.SGD(parameters, lr=optim.lr, momentum=optim.momentum, fused=True)
-    return torch.optim.AdamW(parameters, lr=optim.lr, betas=optim.betas, fused=True)
+    made: torch.optim.Optimizer = lookup(OPTIMIZERS, optim.name, "optim.name")(
+        [{"params": p, "lr_factor": f, "weight_decay": d} for (f, d), p in groups.items()], optim
+    )
+    return made
+
+
+def sgd(groups: Groups, optim: Optim) -> torch.optim.Optimizer:
+    """SGD with momentum."""
+    return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, fused=_fused(groups))
+
+
+def adamw(groups: Groups, optim: Optim) -> torch.optim.Optimizer:
+    """AdamW."""
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=_fused(groups))
+
+
+def _fused(groups: Groups) -> bool | None:
+    """Whether all is done in one kernel; None leaves it to torch, where it may not have one."""
+    return all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"]) or None
+
+
+def num_moments(optim: Optim) -> int:
+    """How many numbers the optimiser keeps of each weight."""
+    parameter = nn.Parameter(torch.zeros(2))
+    optimizer: torch.optim.Optimizer = lookup(OPTIMIZERS, optim.name, "optim.name")([{"params": [parameter]}], optim)
+    parameter.grad = torch.zeros(2)
+    optimizer.step()
+    state = optimizer.state[parameter].values()
+    return sum(isinstance(value, torch.Tensor) and value.shape == parameter.shape for value in state)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -67,8 +115,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: 
         name, _, state = key.rpartition("/")
         parameter = parameters[name]
         # Moments lie in memory as their parameter does; the step count is one number, on the same device.
-        own = torch.empty_like(value if state == "step" else parameter, device=parameter.device)
-        optimizer.state[parameter][state] = own.copy_(value)
+        tensor = torch.empty_like(value if state == "step" else parameter, device=parameter.device)
+        optimizer.state[parameter][state] = tensor.copy_(value)
 
 
 class WeightAverage:
@@ -82,11 +130,9 @@ class WeightAverage:
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after `step` (0 is the first)."""
         keep = min(self.decay, (1 + step) / (10 + step))
-        own, new = [], []
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                own.append(self.tensors[name])
-                new.append(value.detach())
-            else:
-                self.tensors[name].copy_(value)
-        torch._foreach_lerp_(own, new, 1 - keep)
+        pairs = [(self.tensors[name], value.detach()) for name, value in model.state_dict().items()]
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - keep)
+        if counts:
+            torch._foreach_copy_([a for a, _ in counts], [b for _, b in counts])
