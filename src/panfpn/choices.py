@@ -56,10 +56,10 @@ LOGGERS = {
     "mlflow": "panfpn.engine.loggers.mlflow:MLflowLogger",
 }
 SUBMISSIONS = {
-    "cityscapes": "panfpn.deploy.submission.semantic:Submission",
-    "ade20k": "panfpn.deploy.submission.semantic:Submission",
-    "coco-panoptic": "panfpn.deploy.submission.panoptic:PanopticSubmission",
-    "cityscapes-panoptic": "panfpn.deploy.submission.panoptic:PanopticSubmission",
+    "cityscapes": "panfpn.deploy.submission.label_files:LabelFiles",
+    "ade20k": "panfpn.deploy.submission.label_files:LabelFiles",
+    "coco-panoptic": "panfpn.deploy.submission.segment_files:SegmentFiles",
+    "cityscapes-panoptic": "panfpn.deploy.submission.segment_files:SegmentFiles",
 }
 WRITERS = {
     "SemanticFPN": "panfpn.weights.interop.mmseg:write_mmseg",

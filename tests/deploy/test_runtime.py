@@ -79,8 +79,8 @@ def test_bfloat16_is_near(engine: str) -> None:
 @pytest.mark.parametrize(
     ("engine", "precision", "why"),
     [
-        ("tensorrt", torch.float32, "choose from torch, openvino, onnxruntime"),
-        ("openvino", torch.float16, "float32 or bfloat16, not in float16"),
+        ("tensorrt", torch.float32, "engine is 'tensorrt'; .*torch, openvino, onnxruntime"),
+        ("openvino", torch.float16, "float32 or bfloat16 here, not in float16"),
         ("onnxruntime", torch.bfloat16, "float32 here, not in bfloat16"),
     ],
 )
@@ -139,7 +139,7 @@ def main(engine, method):
     results = context.Queue()
     child = context.Process(target=work, args=(runtime if method == "spawn" else None, results))
     child.start()
-    result = torch.from_numpy(results.get(timeout=90))
+    result = torch.from_numpy(results.get(timeout=240))
     child.join()
     torch.testing.assert_close(result, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
     print("equal")
@@ -160,7 +160,7 @@ def test_an_engine_computes_in_other_processes(engine: str, method: str, tmp_pat
     script.write_text(_PROCESSES)
     path = ":".join([str(Path(__file__).parents[1]), *sys.path])
     result = subprocess.run(
-        [sys.executable, script, engine, method], capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, script, engine, method], capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert result.stdout == "equal\n", result.stderr

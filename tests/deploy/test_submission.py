@@ -16,7 +16,9 @@ from panfpn.cli import main
 from panfpn.config import Model, TrainConfig
 from panfpn.data.images import decode_ids, read_image, read_mask
 from panfpn.deploy.predictor import Predictor, predict_to_folder
-from panfpn.deploy.submission import FORMATS, PanopticSubmission, Submission, submission_for
+from panfpn.deploy.submission import submission_for
+from panfpn.deploy.submission.label_files import LabelFiles
+from panfpn.deploy.submission.segment_files import SegmentFiles
 from panfpn.files import read_bytes, read_json, write_json
 from panfpn.labels import LabelTable
 from panfpn.types import PanopticMap
@@ -28,7 +30,7 @@ CITIES = ("bonn_000001_000019", "berlin_000000_000020")
 @pytest.fixture(scope="module")
 def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     files = {}
-    for name in FORMATS:
+    for name in ("cityscapes", "ade20k"):
         torch.manual_seed(0)
         table = LabelTable.named(name)
         config = build.resolve(
@@ -132,17 +134,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match="no submission format 'voc'; there are cityscapes, ade20k, coco-panoptic, city"
-    ):
+    with pytest.raises(ValueError, match="format is 'voc'; choose from cityscapes, ade20k, coco-panoptic, city"):
         submission_for("voc", LabelTable.named("cityscapes"))
     with pytest.raises(ValueError, match=r"label table 'camvid' \(11 classes\) is not that of cityscapes"):
         submission_for("cityscapes", LabelTable.named("camvid"))
-    submission = Submission(format="cityscapes", table=LabelTable.named("cityscapes"))
+    submission = LabelFiles(format="cityscapes", table=LabelTable.named("cityscapes"))
     with pytest.raises(ValueError, match=r"photo\.jpg: its name is not CITY_SEQ_FRAME_leftImg8bit"):
         submission.names([Path("photo.jpg")])
     with pytest.raises(ValueError, match=r"would be written as a\.png, and a submission is one flat folder"):
-        Submission(format="ade20k", table=LabelTable.named("ade20k")).names([Path("x/a.jpg"), Path("y/a.jpg")])
+        LabelFiles(format="ade20k", table=LabelTable.named("ade20k")).names([Path("x/a.jpg"), Path("y/a.jpg")])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ COCO = LabelTable.named("coco_panoptic")
 
 def predicted(
     fake: Any, images: list[Path], out: Path, format: str, table: LabelTable = COCO, **options: Any
-) -> PanopticSubmission:
+) -> SegmentFiles:
     """Write a submission of random maps of the images."""
     submission = submission_for(format, table, maps=PanopticMap, **options)
     predictor, what = Predictor(fake(table)), ("panoptic",)

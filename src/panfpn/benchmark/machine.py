@@ -26,7 +26,8 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
                 "device": str(device), "gpu": None}  # fmt: skip
     if device.type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(device)
-        hardware["tf32"] = torch.backends.cudnn.allow_tf32  # then "float32" convolutions compute in TF32
+        # Whether "float32" convolutions compute in TF32; `allow_tf32` raises where the newer setting was used.
+        hardware["tf32"] = torch.backends.cudnn.conv.fp32_precision == "tf32"
     versions = {"panfpn": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -116,7 +117,7 @@ def _best_time(function: Callable[[], torch.Tensor], device: torch.device, secon
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was asked; a CPU has."""
+    """Wait until the device is done; a CPU is."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

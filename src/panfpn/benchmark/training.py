@@ -17,7 +17,7 @@ from panfpn.build import resolve
 from panfpn.config import TrainConfig
 from panfpn.data.layouts.scenes import SceneDataset
 from panfpn.data.targets import instances_of
-from panfpn.device import resolve_device
+from panfpn.device import on_device, resolve_device, tuned_backend
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.train import check_batch
 from panfpn.engine.trainer import Trainer
@@ -65,19 +65,20 @@ def measure_training(
     if min(repeats, warmup) < 1:
         raise ValueError(f"{repeats} steps after {warmup} to warm up; both must be at least 1")
     device = resolve_device(config.run.device)
-    meter = PeakMemory(device)
     config = config.changed(train__steps=max(config.train.steps, warmup + repeats))
-    trainer, batches = prepare_training(config, num_classes)
-    for _ in range(warmup):
-        trainer.step(batches)
-    synchronize(device)
-    marks = [_mark(device)]
-    for _ in range(repeats):
-        trainer.step(batches)
-        marks.append(_mark(device))
-    synchronize(device)
-    seconds = tuple(_between(a, b) for a, b in itertools.pairwise(marks))
-    return TrainingFigures(config=trainer.config, seconds=seconds, memory=meter.peak())
+    with on_device(device), tuned_backend(device, fixed_sizes=config.data.crop is not None):
+        meter = PeakMemory(device)
+        trainer, batches = prepare_training(config, num_classes)
+        for _ in range(warmup):
+            trainer.step(batches)
+        synchronize(device)
+        marks = [_mark(device)]
+        for _ in range(repeats):
+            trainer.step(batches)
+            marks.append(_mark(device))
+        synchronize(device)
+        seconds = tuple(_between(a, b) for a, b in itertools.pairwise(marks))
+        return TrainingFigures(config=trainer.config, seconds=seconds, memory=meter.peak())
 
 
 def prepare_training(config: TrainConfig, num_classes: int | None = None) -> tuple[Trainer, Iterator[Batch]]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from panfpn.build import describe_runtime, load_task
 from panfpn.deploy.inputs import WRITTEN_SUFFIXES, Inputs, Source, as_image, written_stems
-from panfpn.deploy.submission import PanopticSubmission, Submission
+from panfpn.deploy.submission import Submission
 from panfpn.labels import LabelTable
 from panfpn.models import PanopticFPN, SemanticFPN
 from panfpn.progress import progress_bar
@@ -187,7 +187,7 @@ def _guarded(work: Callable[[str, Any], T], name: str, item: Any) -> "T | Failur
 
 def predict_to_folder(
     arguments: Sequence[str | Path], folder: Path, *, predictor: "Predictor", what: tuple[str, ...] | None = None,
-    submission: Submission | PanopticSubmission | None = None, batch_size: int = 1, progress: bool = True,
+    submission: Submission | None = None, batch_size: int = 1, progress: bool = True,
 ) -> tuple[list[Failure], int]:  # fmt: skip
     """Label everything behind `arguments` and save it in `folder`; returns what failed, and how many did not.
 
@@ -232,9 +232,7 @@ def _save(folder: Path, what: tuple[str, ...], found: Map) -> None:
     found.save(folder, what=what)
 
 
-def _list_inputs(
-    arguments: Sequence[str | Path], folder: Path, submission: Submission | PanopticSubmission | None
-) -> Inputs:
+def _list_inputs(arguments: Sequence[str | Path], folder: Path, submission: Submission | None) -> Inputs:
     """The inputs under the names that their results get; ValueError if a result would lie on an input."""
     inputs = Inputs(arguments, out=folder)
     if not inputs.files:

@@ -12,6 +12,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
@@ -71,31 +72,30 @@ class Engine(ABC):
         self.source, self.precision, self.compiled = network.eval(), precision, compile
         self.lock = threading.Lock()  # held while a graph is made, so that it is made once
         self.process = os.getpid()
-        self.heir: TorchRuntime | None = None  # what computes in a forked process
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
         """Pickled and copied as what it is made of: graphs, requests and threads belong to one process."""
         return _remade, (type(self), self.source, self.precision, self.compiled)
 
+    @abstractmethod
     def __call__(self, pixels: torch.Tensor) -> Any:
         """What the network gives for pixels [B, H, W, C], from any thread."""
-        if os.getpid() != self.process:
-            return self._after_fork()(pixels)
-        return self.infer(pixels)
 
-    @abstractmethod
-    def infer(self, pixels: torch.Tensor) -> Any:
-        """The same, in the process that the engine was made in."""
+    @property
+    def forked(self) -> bool:
+        """Whether this is another process than that which made the engine."""
+        return os.getpid() != self.process
 
-    def _after_fork(self) -> "Engine":
-        """What computes in a forked process; it must not wait for a lock, which another thread may hold for ever."""
+    @cached_property
+    def heir(self) -> "TorchRuntime":
+        """What computes in a forked process."""
         survive_fork(self.device)
-        if self.heir is None:
-            self.heir = TorchRuntime(self.source, self.precision)
-            warnings.warn(f"engine {self.engine} does not survive a fork: this process computes with engine torch in "
-                          "one thread; start workers with the spawn method, or make the predictor in them",
-                          stacklevel=3)  # fmt: skip
-        return self.heir
+        warnings.warn(
+            f"engine {self.engine} does not survive a fork: this process computes with engine torch in one thread; "
+            "start workers with the spawn method, or make the predictor in them",
+            stacklevel=3,
+        )
+        return TorchRuntime(self.source, self.precision)
 
 
 def _remade(kind: type[Engine], network: PixelNetwork, precision: torch.dtype, compiled: bool) -> Engine:
@@ -114,16 +114,14 @@ class TorchRuntime(Engine):
         # size, up to torch's limit of 8, and then none.
         self.run: Any = torch.compile(self.network) if compile else self.network
 
-    def infer(self, pixels: torch.Tensor) -> Any:
+    def __call__(self, pixels: torch.Tensor) -> Any:
         """What the folded network gives."""
+        if self.forked:
+            survive_fork(self.device)
+            self.run = self.network  # a compiled program starts as many threads as it was compiled for
+            self.process = os.getpid()
         with torch.inference_mode(), on_device(self.device), self._autocast():
             return self.run(moved(pixels, self.device))
-
-    def _after_fork(self) -> Engine:
-        survive_fork(self.device)
-        self.run = self.network  # a compiled program starts as many threads as it was compiled for
-        self.process = os.getpid()
-        return self
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
@@ -147,8 +145,10 @@ class OpenVINORuntime(Engine):
                          "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
         self.programs: dict[torch.Size | bool, _Requests] = {}  # by size, or by whether sizes are aligned
 
-    def infer(self, pixels: torch.Tensor) -> Any:
+    def __call__(self, pixels: torch.Tensor) -> Any:
         """What the compiled graph gives."""
+        if self.forked:
+            return self.heir(pixels)
         with self._program(pixels).request() as request:
             # Copied out: the request's memory is another call's as soon as it is given back.
             maps = request.infer([pixels.contiguous().numpy()], share_inputs=True, share_outputs=False)
@@ -201,8 +201,10 @@ class ONNXRuntime(Engine):
         self.graphs = _Graphs(network)
         self.sessions: dict[bool, Any] = {}
 
-    def infer(self, pixels: torch.Tensor) -> Any:
+    def __call__(self, pixels: torch.Tensor) -> Any:
         """What a session gives; it may run in several threads at once."""
+        if self.forked:
+            return self.heir(pixels)
         aligned = self.graphs.aligned(pixels)
         if aligned not in self.sessions:
             with self.lock:

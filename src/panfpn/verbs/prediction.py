@@ -12,7 +12,7 @@ from panfpn.verbs.options import EngineName, Out, SubmissionName, parse_options,
 
 if TYPE_CHECKING:
     from panfpn.deploy.predictor import Predictor
-    from panfpn.deploy.submission import PanopticSubmission, Submission
+    from panfpn.deploy.submission import Submission
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,6 @@ def run_predict(arguments: list[str]) -> int:
     from panfpn.build import set_inference
     from panfpn.deploy.inputs import Inputs
     from panfpn.deploy.predictor import Predictor, predict_to_folder
-    from panfpn.metrics import PanopticScores
     from panfpn.report.tables import print_scores
 
     predictor = Predictor.from_file(
@@ -97,29 +96,26 @@ def run_predict(arguments: list[str]) -> int:
         sys.stdout.write(f"{files} file{' is' if files == 1 else 's are'} as {submission.format} wants them\n")
         if scores is None:
             sys.stdout.write("no ground truth beside the images, so they were not scored\n")
-        elif isinstance(scores, PanopticScores):
-            sys.stdout.write(f"{scores.summary()}\n")
         else:
-            print_scores(scores, "cityscapes" if submission.format == "cityscapes" else "mmseg")
+            print_scores(scores, submission.protocol)
     return 0
 
 
-def _what_to_write(
-    options: _Predict, predictor: "Predictor"
-) -> "tuple[tuple[str, ...], Submission | PanopticSubmission | None]":
+def _what_to_write(options: _Predict, predictor: "Predictor") -> "tuple[tuple[str, ...], Submission | None]":
     """Kinds of files, and the format they are written in; ValueError for options that do not go together."""
-    from panfpn.deploy.submission import PANOPTIC_FORMATS, submission_for
+    from panfpn.deploy.submission import submission_for
 
     if not options.format:
         if options.check or options.annotations:
             raise ValueError(f"--{'check' if options.check else 'annotations'} goes with --format")
         asked = options.save.split(",") if options.save is not None else predictor.maps.kinds[:2]
         return tuple(part.strip() for part in asked), None
-    only = "panoptic" if options.format in PANOPTIC_FORMATS else "labels"
-    if options.save not in (None, only):
-        raise ValueError(f"--format {options.format} writes {only} only; leave --save out")
-    table, maps = predictor.table, predictor.maps
-    return (only,), submission_for(options.format, table, maps=maps, annotations=options.annotations)
+    submission = submission_for(
+        options.format, predictor.table, maps=predictor.maps, annotations=options.annotations
+    )  # fmt: skip
+    if options.save not in (None, submission.what):
+        raise ValueError(f"--format {options.format} writes {submission.what} only; leave --save out")
+    return (submission.what,), submission
 
 
 @dataclass(frozen=True)

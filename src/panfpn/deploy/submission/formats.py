@@ -1,40 +1,69 @@
 """Which format a model can write. In: a format's name, a label table. Out: what writes and checks it."""
 
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
-from panfpn.deploy.submission.panoptic import PanopticSubmission, read_image_ids
-from panfpn.deploy.submission.semantic import Submission
+from panfpn.choices import SUBMISSIONS, lookup
 from panfpn.labels import LabelTable
+from panfpn.metrics import Scores
 from panfpn.types import PanopticMap, SemanticMap
 
-FORMATS = ("cityscapes", "ade20k")
-PANOPTIC_FORMATS = ("coco-panoptic", "cityscapes-panoptic")
+
+class Submission(Protocol):
+    """Files as a benchmark's server wants them; `panfpn.choices.SUBMISSIONS` lists the classes."""
+
+    format: str
+    map_type: ClassVar[type[SemanticMap] | type[PanopticMap]]  # of the models that can write it
+    what: ClassVar[str]  # what of a map is written
+    last: ClassVar[str | None]  # the file that is written when all images are done
+
+    @property
+    def protocol(self) -> str:
+        """By whose names and units the scores are printed."""
+
+    def names(self, images: Iterable[Path]) -> list[str]:
+        """Stems of the files to write, in the order of `images`; ValueError for an image the server would not know."""
+
+    def into(self, folder: Path, images: Sequence[Path]) -> AbstractContextManager[Callable[[Any], object]]:
+        """What writes a map of one of the images, under the name that `names` gives it."""
+
+    def ground_truth(self, image: Path) -> Path | None:
+        """The image's ground truth in the benchmark's own folders; None where there is none."""
+
+    def check(self, images: Iterable[Path], folder: Path) -> tuple[int, Scores | None]:
+        """Read what was written for `images`; returns how many files, and their scores where there is ground truth."""
 
 
 def submission_for(
     format: str, table: LabelTable, *, maps: type[SemanticMap | PanopticMap] = SemanticMap,
     annotations: Path | None = None,
-) -> Submission | PanopticSubmission:  # fmt: skip
+) -> Submission:  # fmt: skip
     """The format, for a model with label table `table` that makes `maps`; `annotations` gives COCO's image ids.
 
     ValueError for an unknown format, or a model of other classes or maps.
     """
-    known = (*FORMATS, *PANOPTIC_FORMATS)
-    if format not in known:
-        raise ValueError(f"no submission format {format!r}; there are {', '.join(known)}")
-    kinds, right = ("panoptic", PANOPTIC_FORMATS) if maps is PanopticMap else ("semantic", FORMATS)
-    if format not in right:
-        raise ValueError(f"--format {format} is not for the {kinds} maps of this model; use {' or '.join(right)}")
-    if annotations and format != "coco-panoptic":
+    chosen = lookup(SUBMISSIONS, format, "format")
+    if chosen.map_type is not maps:
+        right = [name for name in SUBMISSIONS if lookup(SUBMISSIONS, name, "format").map_type is maps]
+        what = maps.__name__.removesuffix("Map").lower()
+        raise ValueError(f"--format {format} is not for the {what} maps of this model; use {' or '.join(right)}")
+    made: Submission = chosen.of(format, table, annotations)
+    return made
+
+
+def official_table(name: str, table: LabelTable) -> LabelTable:
+    """The benchmark's table, with the values that its server scores; ValueError where the model has other classes."""
+    official = LabelTable.named(name)
+    if official.names != table.names:
+        raise ValueError(
+            f"the model's label table {table.name!r} ({table.num_classes} classes) is not that of {official.name}"
+        )
+    return official
+
+
+def no_annotations(format: str, annotations: Path | None) -> None:
+    """ValueError for a file of image ids where the names of the images are the ids."""
+    if annotations:
         raise ValueError(f"--annotations gives COCO's image ids; --format {format} takes them from the file names")
-    if format != "coco-panoptic":
-        official = LabelTable.named(format.removesuffix("-panoptic"))
-        if official.names != table.names:
-            raise ValueError(
-                f"the model's label table {table.name!r} ({table.num_classes} classes) is not that of {official.name}"
-            )
-        table = official
-    if maps is SemanticMap:
-        return Submission(format=format, table=table)
-    image_ids = read_image_ids(annotations) if annotations else None
-    return PanopticSubmission(format=format, table=table, annotations=annotations, image_ids=image_ids)

@@ -9,10 +9,10 @@ _CITYSCAPES = re.compile(r"([^_]+_\d{6}_\d{6})(_leftImg8bit)?")
 
 def cityscapes_frame(image: Path) -> str:
     """CITY_SEQ_FRAME of an image's name; ValueError for another name."""
-    found = _CITYSCAPES.fullmatch(image.stem)
-    if not found:
+    match = _CITYSCAPES.fullmatch(image.stem)
+    if not match:
         raise ValueError(f"{image}: its name is not CITY_SEQ_FRAME_leftImg8bit, by which the server knows it")
-    return found[1]
+    return match[1]
 
 
 def unique(stems: list[str]) -> list[str]:

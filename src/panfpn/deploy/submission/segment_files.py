@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from panfpn.data.images import decode_ids, read_image
 from panfpn.data.layouts.cityscapes import CityscapesSegments
 from panfpn.data.layouts.coco_json import classes_by_category, record_problems, unlisted
 from panfpn.data.segments import indices_of
+from panfpn.deploy.submission.formats import no_annotations, official_table
 from panfpn.deploy.submission.names import beside, cityscapes_frame, unique
 from panfpn.files import ids_to_rgb, read_bytes, read_json, write_image, write_json
 from panfpn.labels import LabelTable
@@ -27,7 +28,7 @@ from panfpn.types import PanopticMap, Segments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PanopticSubmission:
+class SegmentFiles:
     """A benchmark's format for panoptic maps: panoptic/….png and, written last, panoptic.json beside the folder.
 
     Made for a model by `submission_for`. A category's id is the first raw value of its class.
@@ -37,8 +38,19 @@ class PanopticSubmission:
     table: LabelTable
     annotations: Path | None = None  # a JSON of the data set, and
     image_ids: Mapping[str, int | str] | None = None  # the ids in it, by file name
+    map_type: ClassVar[type[PanopticMap]] = PanopticMap
     what: ClassVar[str] = "panoptic"
     last: ClassVar[str] = "panoptic.json"
+    protocol: ClassVar[str] = "mmseg"  # of the scores that are printed: panoptic ones have no other
+
+    @classmethod
+    def of(cls, format: str, table: LabelTable, annotations: Path | None) -> Self:
+        """The format for a model with these classes; ValueError for Cityscapes' of others, or with annotations."""
+        if format != "coco-panoptic":
+            no_annotations(format, annotations)
+            return cls(format=format, table=official_table(format.removesuffix("-panoptic"), table))
+        image_ids = read_image_ids(annotations) if annotations else None
+        return cls(format=format, table=table, annotations=annotations, image_ids=image_ids)
 
     def names(self, images: Iterable[Path]) -> list[str]:
         """Stems of the PNGs to write, in the order of `images`; ValueError for an image the server would not know."""
@@ -73,15 +85,15 @@ class PanopticSubmission:
         entries: list[dict[str, Any]] = []
         records: list[dict[str, Any]] = []
 
-        def write(found: PanopticMap) -> None:
-            ids = np.array([0, *self._ids(found)])
-            write_image(folder / f"{found.name}.png", ids_to_rgb(ids[found.segments]))
-            image, (height, width) = source[found.name], found.segments.shape
+        def write(result: PanopticMap) -> None:
+            ids = np.array([0, *self._ids(result)])
+            write_image(folder / f"{result.name}.png", ids_to_rgb(ids[result.segments]))
+            image, (height, width) = source[result.name], result.segments.shape
             number = self.image_id(image)
             entries.append({"id": number, "file_name": image.name, "height": height, "width": width})
-            categories = [self.table.classes[s.train_id].values[0] for s in found.info]
+            categories = [self.table.classes[s.train_id].values[0] for s in result.info]
             segments = [{"id": int(i), "category_id": c} for i, c in zip(ids[1:], categories, strict=True)]
-            name = f"{Path(found.name).name}.png"
+            name = f"{Path(result.name).name}.png"
             records.append({"image_id": number, "file_name": name, "segments_info": segments})
 
         yield write
@@ -114,12 +126,12 @@ class PanopticSubmission:
         stems = dict(zip(images, self.names(images), strict=True))
         if not file.is_file():
             raise ValueError(f"{file}: missing; it is written when all images are done")
-        found, truths = _read_listing(file, folder / "panoptic", self.table), self._truths(images)
+        listed, truths = _read_listing(file, folder / "panoptic", self.table), self._truths(images)
         quality, scored = PanopticQuality(self.table.num_classes), 0
         for image in images:
-            if image.name not in found:
+            if image.name not in listed:
                 raise ValueError(f"{file}: lists no {image.name!r}; it is missing the prediction of {image}")
-            segments, size = found[image.name](), read_image(image).shape[:2]
+            segments, size = listed[image.name](), read_image(image).shape[:2]
             png = folder / f"{stems[image]}.png"
             if segments.shape != size:
                 raise ValueError(f"{png}: has shape {segments.shape}, but the image {image} has {size}")
@@ -141,17 +153,17 @@ class PanopticSubmission:
         truths: dict[Path, Callable[[], Segments]] = {}
         for file, folder in {(self._truth_json(image), truth.parent) for image, truth in files.items()}:
             listed = _read_listing(file, folder, self.table)
-            own = (image for image, truth in files.items() if truth.parent == folder and image.name in listed)
-            truths |= {image: listed[image.name] for image in own}
+            images_here = (image for image, truth in files.items() if truth.parent == folder and image.name in listed)
+            truths |= {image: listed[image.name] for image in images_here}
         return truths
 
-    def _ids(self, found: PanopticMap) -> list[int]:
+    def _ids(self, result: PanopticMap) -> list[int]:
         """Of each segment: its number; for Cityscapes the class's id, and of things 1000 times that plus a number."""
         if self.format == "coco-panoptic":
-            return [segment.id for segment in found.info]
+            return [segment.id for segment in result.info]
         counts: Counter[int] = Counter()
         ids = []
-        for segment in found.info:
+        for segment in result.info:
             value = self.table.classes[segment.train_id].values[0]
             ids.append(1000 * value + counts[value] if segment.thing else value)
             counts[value] += 1
@@ -195,10 +207,10 @@ def _read_listing(file: Path, folder: Path, table: LabelTable) -> dict[str, Call
     return read
 
 
-def _read_segments(file: Path, png: Path, *, ids: npt.NDArray[np.int64], **known: Any) -> Segments:
+def _read_segments(file: Path, png: Path, *, ids: npt.NDArray[np.int64], **rest: Any) -> Segments:
     """The segments of a PNG; ValueError for an id in it that is not in `ids`, which are those of the JSON `file`."""
     pixels = decode_ids(read_bytes(png), png, rgb=True)
     index = indices_of(pixels, ids, png)
     for problem in unlisted(png, file, pixels, index):
         raise ValueError(problem)
-    return Segments(index=index, ids=ids, **known)
+    return Segments(index=index, ids=ids, **rest)

@@ -8,24 +8,38 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from panfpn.data.images import read_image, read_mask
+from panfpn.deploy.submission.formats import no_annotations, official_table
 from panfpn.deploy.submission.names import beside, cityscapes_frame, unique
 from panfpn.labels import LabelTable
 from panfpn.metrics import ConfusionMatrix, SemanticScores
+from panfpn.types import SemanticMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
+class LabelFiles:
     """A benchmark's format for semantic maps; made for a model by `submission_for`."""
 
     format: str
     table: LabelTable  # writes and reads the server's values
+    map_type: ClassVar[type[SemanticMap]] = SemanticMap
     what: ClassVar[str] = "labels"
     last: ClassVar[str | None] = None
+
+    @classmethod
+    def of(cls, format: str, table: LabelTable, annotations: Path | None) -> Self:
+        """The format for a model with these classes; ValueError for other classes, or for annotations."""
+        no_annotations(format, annotations)
+        return cls(format=format, table=official_table(format, table))
+
+    @property
+    def protocol(self) -> str:
+        """By whose names and units the scores are printed."""
+        return "cityscapes" if self.format == "cityscapes" else "mmseg"
 
     def names(self, images: Iterable[Path]) -> list[str]:
         """Stems of the files to write, in the order of `images`; ValueError for an image the server would not know."""
@@ -36,7 +50,7 @@ class Submission:
     @contextmanager
     def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[Any], object]]:
         """What writes a map of one of the images, under the name that `names` gives it."""
-        yield lambda found: replace(found, table=self.table).save(folder, what=(self.what,))
+        yield lambda result: replace(result, table=self.table).save(folder, what=(self.what,))
 
     def ground_truth(self, image: Path) -> Path | None:
         """The image's ground truth in the benchmark's own folders; None where there is none."""
