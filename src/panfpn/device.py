@@ -115,7 +115,7 @@ def resolve_precision(name: str, device: torch.device, precisions: Collection[st
 
 def _cuda_has_bfloat16(device: torch.device) -> bool:
     with on_device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def cpu_has_bfloat16() -> bool:

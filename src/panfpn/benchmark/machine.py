@@ -27,7 +27,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(device)
         # Whether "float32" convolutions compute in TF32; `allow_tf32` raises where the newer setting was used.
-        hardware["tf32"] = torch.backends.cudnn.conv.fp32_precision == "tf32"
+        hardware["tf32"] = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
     versions = {"panfpn": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -10,11 +10,11 @@ import os
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from types import ModuleType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +58,7 @@ class Engine(ABC):
     would wait for theirs for ever) leave the work to torch and warn.
     """
 
-    engine: ClassVar[str]  # its name
+    engine: str  # its name
     precisions: ClassVar[tuple[str, ...]]  # what it computes in
     cpu_only: ClassVar[bool] = True
 
@@ -73,7 +73,7 @@ class Engine(ABC):
         self.lock = threading.Lock()  # held while a graph is made, so that it is made once
         self.process = os.getpid()
 
-    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as what it is made of: graphs, requests and threads belong to one process."""
         return _remade, (type(self), self.source, self.precision, self.compiled)
 

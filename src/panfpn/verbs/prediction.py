@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from panfpn.choices import SUBMISSIONS, lookup
 from panfpn.config import Inference
 from panfpn.verbs.options import EngineName, Out, SubmissionName, parse_options, print_notes
 
@@ -110,12 +111,11 @@ def _what_to_write(options: _Predict, predictor: "Predictor") -> "tuple[tuple[st
             raise ValueError(f"--{'check' if options.check else 'annotations'} goes with --format")
         asked = options.save.split(",") if options.save is not None else predictor.maps.kinds[:2]
         return tuple(part.strip() for part in asked), None
-    submission = submission_for(
-        options.format, predictor.table, maps=predictor.maps, annotations=options.annotations
-    )  # fmt: skip
-    if options.save not in (None, submission.what):
-        raise ValueError(f"--format {options.format} writes {submission.what} only; leave --save out")
-    return (submission.what,), submission
+    only = lookup(SUBMISSIONS, options.format, "format").what
+    if options.save not in (None, only):
+        raise ValueError(f"--format {options.format} writes {only} only; leave --save out")
+    table, maps = predictor.table, predictor.maps
+    return (only,), submission_for(options.format, table, maps=maps, annotations=options.annotations)
 
 
 @dataclass(frozen=True)
