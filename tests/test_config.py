@@ -240,7 +240,7 @@ def test_every_rule_refuses_and_allows(key: str, bad: object, good: object) -> N
 
 
 def ruled(key: str) -> TrainConfig:
-    """The defaults, of Panoptic FPN where the setting is its own."""
+    """The defaults, of Panoptic FPN where only it has the setting."""
     instances = key in ("train.rois", "inference.detections")
     return TrainConfig().changed(**{"model.architecture": "PanopticFPN" if instances else "SemanticFPN"})
 

@@ -83,9 +83,9 @@ def test_description_is_docstring_and_settings(tmp_path: Path, name: str) -> Non
     ],
 )
 def test_unknown_recipe_names_the_nearest(name: str, hint: str) -> None:
-    for ask in (recipes.find, recipes.summary, recipes.describe):
+    for function in (recipes.find, recipes.summary, recipes.describe):
         with pytest.raises(ValueError) as error:
-            ask(name)
+            function(name)
         assert hint in str(error.value)
         assert f"no recipe {name!r}" in str(error.value)
 

@@ -133,7 +133,7 @@ class Model:
     drop_path: BelowOne = 0.0
     """Stochastic depth of the backbone, where it has it."""
     semantic_things: Annotated[Literal["other", "all"], _PANOPTIC] = "other"
-    """Panoptic FPN: the semantic branch calls all things 'other', or (the paper on Cityscapes) learns each class."""
+    """Panoptic FPN: the semantic branch calls all things 'other', or (the paper on Cityscapes) has a class for each."""
     anchor_scale: Annotated[float, Bounds(above=0, at_most=64), _PANOPTIC] = 8.0
     """Side of a square anchor in steps of its level: 8 gives 32 to 512 pixels on p2 to p6."""
     box_channels: Annotated[Count, _PANOPTIC] = 1024

@@ -34,7 +34,7 @@ def panoptic_folder(**changes: Any) -> TrainConfig:
 
     Command: panfpn train panoptic_folder --data.root DIR
     Hardware: one CPU core (AVX512-BF16), 22 minutes; 2.0 GB.
-    Score: PQ of nuclei 72.4 on 50 held-out images of DSB2018 (150 to learn from; benchmarks/panoptic_trainings.py).
+    Score: PQ of nuclei 72.4 on 50 held-out images of DSB2018 (150 for training; benchmarks/panoptic_trainings.py).
     Images are fitted into 512×512 pixels (`--data.scale`), also small ones: things of 10 pixels want to be enlarged.
     """
     config = _small(
@@ -90,7 +90,7 @@ def panoptic_r50_cityscapes(**changes: Any) -> TrainConfig:
     On 8 GPUs: torchrun --nproc-per-node 8 -m panfpn train panoptic_r50_cityscapes --data.root DIR
     Hardware: 8 GPUs of 4 crops; memory and hours not published.
     Score: published PQ 57.7 (things 51.6, stuff 62.2), mIoU 75.0, AP 32.0 (Table 3); median of 5 runs. Nobody has
-    released weights. The semantic branch learns every class (§3.1). λi 0.5 and λs 1 follow from equal rows of Tables 2
+    released weights. The semantic branch has every class (§3.1). λi 0.5 and λs 1 follow from equal rows of Tables 2
     and 3; the paper gives neither momentum nor weight decay: 0.9 and 1e-4 are chosen here, none on norms and biases.
     """
     return _cityscapes("panoptic_r50_cityscapes", "resnet50.tv_in1k").changed(**changes)

@@ -17,7 +17,7 @@ def probe_ade20k(**changes: Any) -> TrainConfig:
     Hardware: memory and hours not published.
     Score: published mIoU of PVT-Small 39.8, ResNet-50 36.7 (arXiv 2102.12122, Table 5); for pvt_v2_b2 see its paper.
     That is the paper's setting. PVT's repository runs 8 GPUs with twice the rate, half the steps and twice the crops
-    (PVT-Small 41.9): `--optim.lr 2e-4 --train.steps 40000 --train.batch-size 32`; its ResNets learn by SGD (rate 0.02,
+    (PVT-Small 41.9): `--optim.lr 2e-4 --train.steps 40000 --train.batch-size 32`; its ResNets train by SGD (rate 0.02,
     weight decay 5e-4). Stochastic depth 0.1 is that of its networks' definitions.
     """
     return _probe("probe_ade20k", "pvt_v2_b2", lr=1e-4, steps=80_000, batch_size=16, drop_path=0.1).changed(**changes)

@@ -52,12 +52,12 @@ def parse_options(options: type[T], verb: str, arguments: list[str], description
 def _flags(options: Any, prefix: str = "") -> Iterator[str]:
     """Names of the options that are true or false, in the sections too: `check`, `inference.flip`."""
     for name, hint in get_type_hints(options, include_extras=True).items():
-        kind, *metadata = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+        option, *metadata = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
         nameless = any(getattr(entry, "name", None) == "" for entry in metadata)  # tyro.conf.arg(name="")
-        if kind is bool:
+        if option is bool:
             yield f"{prefix}{name}"
-        elif is_dataclass(kind):
-            yield from _flags(kind, prefix if nameless else f"{prefix}{name}.")
+        elif is_dataclass(option):
+            yield from _flags(option, prefix if nameless else f"{prefix}{name}.")
 
 
 def _with_values(arguments: Sequence[str], flags: set[str]) -> list[str]:
@@ -92,7 +92,7 @@ def _sentence(framed: str) -> str:
 
 
 def check_json(path: Path | None, what: str) -> None:
-    """ValueError unless `what` can go into the file `path`; asked before hours of work."""
+    """ValueError unless `what` can go into the file `path`; checked before hours of work."""
     if path and (path.is_dir() or path.suffix != ".json"):
         raise ValueError(f"{path}: the {what} go into a file whose name ends in .json")
 
