@@ -13,6 +13,7 @@ import torch
 import panfpn
 from panfpn import Predictor
 from panfpn.build import build_task, resolve
+from panfpn.choices import WRITERS
 from panfpn.cli import main
 from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.data.layouts.scenes import scenes_table
@@ -233,6 +234,16 @@ def test_a_run_folder_becomes_a_checkpoint(
 def test_only_resnets_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x\.pth: mmsegmentation has no backbone 'tf_efficientnet_lite0'.*ResNets"):
         convert_model(shipped_model(), tmp_path / "x.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_writer_is_the_one_that_choices_name(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WRITERS, "SemanticFPN", WRITERS["PanopticFPN"])
+    with pytest.raises(ValueError, match=r"x\.pth: detectron2 has no SemanticFPN on 'resnet18d'"):
+        convert_model(own, tmp_path / "x.pth")
+    monkeypatch.delitem(WRITERS, "SemanticFPN")
+    with pytest.raises(ValueError, match=r"model\.architecture is 'SemanticFPN'; "):
+        convert_model(own, tmp_path / "x.pth")
     assert not list(tmp_path.iterdir())
 
 
