@@ -1,4 +1,4 @@
-"""What a run says while it works: a bar or log lines, metrics.jsonl, TensorBoard.
+"""What a run says while it works: a bar or log lines, metrics.jsonl, and whatever its loggers make.
 
 In: numbers at log steps. Out: files in the run folder, text on stderr. Only the first rank speaks.
 """
@@ -6,16 +6,17 @@ In: numbers at log steps. Out: files in the run folder, text on stderr. Only the
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from panfpn.draw import side_by_side
+from panfpn.engine.loggers import Logger
+from panfpn.engine.loggers.group import LoggerGroup
 from panfpn.files import replacing
 from panfpn.labels import LabelTable
 from panfpn.metrics import Scores
@@ -49,9 +50,15 @@ def read_history(path: Path, *, before: int | None = None) -> list[dict[str, Any
 
 
 class RunLog:
-    """The log of one run, from step `start` on; rows of a killed run beyond that step are dropped."""
+    """The log of one run, from step `start` on; rows of a killed run beyond that step are dropped.
 
-    def __init__(self, folder: Path, *, steps: int, start: int, images_per_step: int, device: torch.device) -> None:
+    `config` (plain data) is for the `loggers`.
+    """
+
+    def __init__(
+        self, folder: Path, *, steps: int, start: int, images_per_step: int, device: torch.device,
+        config: dict[str, Any] | None = None, loggers: Sequence[Logger] = (),
+    ) -> None:  # fmt: skip
         self._device, self._images_per_step = device, images_per_step
         self._path = folder / "metrics.jsonl"
         rows = read_history(self._path, before=start)
@@ -59,7 +66,6 @@ class RunLog:
         with replacing(self._path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(folder / "tensorboard", purge_step=start)
         self._console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
@@ -71,6 +77,8 @@ class RunLog:
         self._bar.start()
         self._start = self._logged = time.monotonic()
         self._logged_step, self._steps, self._first_step = start, steps, start
+        self._loggers = LoggerGroup(loggers, folder, self.say)
+        self._loggers.start(config or {}, start)
 
     def train(self, step: int, losses: Mapping[str, float], lr: float) -> None:
         """Log the mean losses since the last call; `step` counts the steps done."""
@@ -90,13 +98,14 @@ class RunLog:
             )
         self._logged, self._logged_step = now, step
 
-    def validation(self, step: int, scores: Scores, shown: list[Example], table: LabelTable) -> None:
-        """Log one validation, with a few images for TensorBoard."""
+    def validation(self, step: int, scores: Scores, examples: list[Example], table: LabelTable) -> None:
+        """Log one validation, with the two worst and the two best images."""
         self._write({"kind": "val", "step": step, **scores.row()})
-        for entry in shown[:2] + shown[-2:]:
-            layers = scores.layers(entry, table)
-            pair = side_by_side(layers.target.over(entry.image), layers.prediction.over(entry.image))
-            self._board.add_image(f"validation/{entry.name}", pair, step, dataformats="HWC")
+        drawn = {example.name: example for example in examples[:2] + examples[-2:]}
+        for name, example in drawn.items():
+            layers = scores.layers(example, table)
+            pair = side_by_side(layers.target.over(example.image), layers.prediction.over(example.image))
+            self._loggers.image(step, f"validation/{name}", pair)
         self._logged = time.monotonic()  # validation does not count as slow training
 
     def say(self, text: str) -> None:
@@ -104,9 +113,9 @@ class RunLog:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Flush and close the files."""
+        """Flush and close the files, and end the loggers."""
         self._bar.stop()
-        self._board.close()
+        self._loggers.end()
         self._file.close()
 
     @property
@@ -118,9 +127,8 @@ class RunLog:
         row["minutes"] = round(self.minutes, 3)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        for key, value in row.items():
-            if isinstance(value, float):
-                self._board.add_scalar(f"{row['kind']}/{key}", value, row["step"])
+        numbers = {f"{row['kind']}/{key}": value for key, value in row.items() if isinstance(value, float)}
+        self._loggers.scalars(row["step"], numbers)
 
 
 class SilentLog:
@@ -131,7 +139,7 @@ class SilentLog:
     def train(self, step: int, losses: Mapping[str, float], lr: float) -> None:
         """Nothing."""
 
-    def validation(self, step: int, scores: Scores, shown: list[Example], table: LabelTable) -> None:
+    def validation(self, step: int, scores: Scores, examples: list[Example], table: LabelTable) -> None:
         """Nothing."""
 
     def say(self, text: str) -> None:

@@ -20,6 +20,7 @@ from panfpn.data import Dataset, train_loader
 from panfpn.data.loader import DrawSampler
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
+from panfpn.engine.loggers import make_loggers
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, set_lr
 from panfpn.engine.run_folder import RunState, save_run
 from panfpn.engine.run_log import RunLog, SilentLog, read_history
@@ -91,7 +92,8 @@ class Trainer:
         steps = self.config.train.steps
         if self.ranks.first:
             self.log = RunLog(self.folder, steps=steps, start=self.state.step,
-                              images_per_step=self.config.train.batch_size, device=self.device)  # fmt: skip
+                              images_per_step=self.config.train.batch_size, device=self.device,
+                              config=self.config.to_dict(), loggers=make_loggers(self.config.run.loggers))  # fmt: skip
         if announce:
             counts = f"{len(self.train_data)} training and {len(self.val_data)} validation images"
             self.log.say(f"{self.config.to_yaml()}\n{counts}; run folder {self.folder}")
