@@ -4,7 +4,7 @@ import sys
 
 from panfpn import Predictor
 
-found = Predictor.from_file()(sys.argv[1])
-for name, share in found.shares().items():
+prediction = Predictor.from_file()(sys.argv[1])
+for name, share in prediction.shares().items():
     print(f"{name:<12} {share:6.1%}")
-print(*found.save("labelled", what=("labels", "overlay")), sep="\n")
+print(*prediction.save("labelled", what=("labels", "overlay")), sep="\n")

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from panfpn import recipes
+from panfpn.engine import train
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -24,6 +27,35 @@ def run(name: str, folder: Path, *arguments: object) -> str:
 def test_predict_image(folder_data: Path, tmp_path: Path) -> None:
     assert "road" in run("predict_image.py", tmp_path, folder_data / "images/val/photo_0.png")
     assert {path.name for path in (tmp_path / "labelled").iterdir()} == {"photo_0.png", "photo_0_overlay.jpg"}
+
+
+@pytest.mark.slow
+def test_finetune_folder(folder_data: Path, tmp_path: Path) -> None:
+    said = run("finetune_folder.py", tmp_path, folder_data, folder_data / "images/val/photo_0.png", 1)
+    assert "'ground':" in said
+    assert (tmp_path / "runs/finetuned/report.html").is_file() and (tmp_path / "labelled/photo_0.png").is_file()
+
+
+@pytest.mark.slow
+def test_panoptic_image(folder_data: Path, tmp_path: Path) -> None:
+    config = recipes.panoptic_scenes(
+        model__backbone="resnet18", model__pretrained=False, model__fpn_channels=16, model__head_channels=16,
+        model__box_channels=16, model__mask_channels=16, data__scenes=(2, 1), data__num_workers=0, train__steps=1,
+        train__batch_size=1, optim__warmup_steps=0, inference__confidence=0.0, run__dir=tmp_path / "run",
+    )  # fmt: skip
+    run("panoptic_image.py", tmp_path, train(config).dir, folder_data / "images/val/photo_0.png")
+    assert {path.name for path in (tmp_path / "labelled").iterdir()} == {
+        "photo_0.png", "photo_0.json", "photo_0_overlay.jpg",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_own_everything(tmp_path: Path) -> None:
+    """Trains, is stopped and resumed, evaluates, predicts; in at most 60 lines."""
+    said = run("own_everything.py", tmp_path, "run")
+    assert "stopped after step 21" in said and "step 60/60" in said
+    assert float(said.split("mIoU of 20 others ")[1].split()[0]) > 0.7
+    assert len((EXAMPLES / "own_everything.py").read_text("utf-8").splitlines()) <= 60
 
 
 @pytest.mark.slow
