@@ -38,7 +38,7 @@ class LabelClass:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTable:
-    """Raw value <-> train id <-> name, colour, thing/stuff. A class's train id is its place in `classes`."""
+    """Raw value <-> train id <-> name, colour, thing/stuff. A class's train id is its index in `classes`."""
 
     name: str
     classes: tuple[LabelClass, ...]
@@ -55,13 +55,13 @@ class LabelTable:
         if len(set(self.names)) != len(self.names):
             twice = next(n for n in self.names if self.names.count(n) > 1)
             raise ValueError(f"label table {self.name!r} names two classes {twice!r}")
-        seen: dict[int, int] = {}
+        train_ids: dict[int, int] = {}
         for k, values in [*enumerate(c.values for c in self.classes), (IGNORE, self.ignore)]:
             for value in values:
                 if not 0 <= value <= MAX_VALUE:
                     raise ValueError(f"label table {self.name!r}: value {value} is not from 0 to {MAX_VALUE}")
-                if seen.setdefault(value, k) != k:
-                    first, second = (self.classes[i].name if i >= 0 else "ignore" for i in (seen[value], k))
+                if train_ids.setdefault(value, k) != k:
+                    first, second = (self.classes[i].name if i >= 0 else "ignore" for i in (train_ids[value], k))
                     raise ValueError(f"label table {self.name!r}: value {value} means both {first!r} and {second!r}")
 
     @property
@@ -112,8 +112,8 @@ class LabelTable:
             ids = self._dense[raw]
         else:
             values, known = self._lookup
-            place = np.searchsorted(values, raw).clip(max=len(values) - 1)
-            ids = np.where(values[place] == raw, known[place], np.int16(_UNKNOWN))
+            index = np.searchsorted(values, raw).clip(max=len(values) - 1)
+            ids = np.where(values[index] == raw, known[index], np.int16(_UNKNOWN))
         if ids.min(initial=0) == _UNKNOWN:
             raise ValueError(f"{source}: {self._describe_unknown(raw, ids == _UNKNOWN)}")
         return ids

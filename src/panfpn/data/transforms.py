@@ -168,11 +168,13 @@ def cut_map(target: Target | RawMask, geometry: Geometry) -> Target:
 
 def _shown(segments: Segments, index: Target) -> Segments:
     """The segments that `index` still has, numbered anew."""
-    seen = np.bincount((index + 1).ravel(), minlength=len(segments.ids) + 1)[1:] > 0  # IGNORE = -1 is left out
-    if not seen.all():
-        number = np.append(np.cumsum(seen) - 1, IGNORE).astype(np.int16)  # IGNORE is -1: the last entry
+    visible = np.bincount((index + 1).ravel(), minlength=len(segments.ids) + 1)[1:] > 0  # IGNORE = -1 is left out
+    if not visible.all():
+        number = np.append(np.cumsum(visible) - 1, IGNORE).astype(np.int16)  # IGNORE is -1: the last entry
         index = number[index]
-    return Segments(index=index, classes=segments.classes[seen], crowd=segments.crowd[seen], ids=segments.ids[seen])
+    return Segments(
+        index=index, classes=segments.classes[visible], crowd=segments.crowd[visible], ids=segments.ids[visible]
+    )
 
 
 def padded(image: Image, target: Target, size: tuple[int, int]) -> tuple[Image, Target]:

@@ -188,31 +188,3 @@ def test_missing_parts(missing: str, coco: Path) -> None:
     with pytest.raises(ValueError, match=f"{missing}: no such file or folder"):
         open_dataset("coco_panoptic", coco, "val")
     assert len(list(check_dataset("coco_panoptic", coco, "val", progress=False))) == 1
-
-
-@pytest.mark.parametrize("train_ids", [False, True])
-def test_cityscapes_in_the_form_of_coco(train_ids: bool, tmp_path: Path) -> None:
-    table = LabelTable.named("cityscapes")
-    numbers = range(19) if train_ids else [c.values[0] for c in table.classes]
-    categories = [
-        {"id": n, "name": c.name, "isthing": int(c.thing)} for n, c in zip(numbers, table.classes, strict=True)
-    ]
-    ids = np.full((4, 8), 7)
-    ids[2:, :3], ids[3, 7] = 26001, 0
-    name = "ulm_000000_000019"
-    car, road = (13, 0) if train_ids else (26, 7)
-    records = [{"id": 7, "category_id": road, "area": 25}, {"id": 26001, "category_id": car, "area": 6, "iscrowd": 0}]
-    data = {
-        "images": [{"id": name, "file_name": f"{name}_gtFine_leftImg8bit.png", "height": 4, "width": 8}],
-        "annotations": [{"image_id": name, "file_name": f"{name}_gtFine_panoptic.png", "segments_info": records}],
-        "categories": categories,
-    }
-    write(tmp_path / f"gtFine/cityscapes_panoptic_val/{name}_gtFine_panoptic.png", ids_png(ids))
-    write(tmp_path / f"leftImg8bit/val/ulm/{name}_leftImg8bit.png", np.zeros((4, 8, 3), np.uint8))
-    (tmp_path / "gtFine/cityscapes_panoptic_val.json").write_text(json.dumps(data))
-    opened = open_dataset("cityscapes", tmp_path, "val", panoptic=True)
-    assert list(check_dataset("cityscapes", tmp_path, "val", progress=False)) == []
-    sample = opened.read(0)
-    assert opened.name(0) == f"ulm/{name}" and sample.segments is not None
-    assert sample.segments.ids.tolist() == [7, 26001] and sample.segments.classes.tolist() == [0, 13]
-    assert sample.target[3].tolist() == [13] * 3 + [0] * 4 + [IGNORE]

@@ -105,9 +105,9 @@ def settle_ground(painter: Painter, items: list[Item]) -> None:
     throw = -painter.sun * (1, 0, 1) / painter.sun[1]  # where the shadow of a point one metre up falls
     for (x0, z0, x1, z1), tall, _ in items:
         foot = np.array([[x0, 0, z0], [x0, 0, z1], [x1, 0, z1], [x1, 0, z0]])
-        seen = painter.see(np.concatenate([foot, foot + throw * tall]))
-        if seen[:, 2].min() >= NEAR:
-            pixels = painter.pixels(seen)
+        view = painter.see(np.concatenate([foot, foot + throw * tall]))
+        if view[:, 2].min() >= NEAR:
+            pixels = painter.pixels(view)
             cv2.fillConvexPoly(shadow, cv2.convexHull(pixels), int(240 * painter.mood.sun + 60), cv2.LINE_8, SHIFT)
             cv2.fillConvexPoly(shadow, pixels[:4], 170, cv2.LINE_8, SHIFT)  # it is dark underneath at any hour
     first = min(height - 1, math.ceil(painter.centre[1]) + 1)

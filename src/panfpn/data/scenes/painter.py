@@ -57,27 +57,27 @@ class Painter:
 
     def see(self, points: Floats) -> Floats:
         """World points [..., 3] -> right, down, depth."""
-        seen: Floats = (points - self.eye) @ self.turn
-        return seen
+        view: Floats = (points - self.eye) @ self.turn
+        return view
 
-    def pixels(self, seen: Floats) -> npt.NDArray[np.int32]:
+    def pixels(self, view: Floats) -> npt.NDArray[np.int32]:
         """Right, down, depth [..., 3] -> fixed-point column and row [..., 2]; what is too near is only kept finite."""
-        pixels = self.centre + self.focal * seen[..., :2] / np.maximum(seen[..., 2:], NEAR)
+        pixels = self.centre + self.focal * view[..., :2] / np.maximum(view[..., 2:], NEAR)
         return np.rint(pixels * (1 << SHIFT)).astype(np.int32)
 
     def fill(self, points: Floats, counts: Sequence[int], colours: Floats, segment: int, *, hazy: bool = True) -> None:
         """Paint n polygons in order: corners [sum of counts, 3], how many each has, colours [n, 3]."""
         stops: npt.NDArray[np.intp] = np.cumsum(counts, dtype=np.intp)
         starts = stops - np.asarray(counts, np.intp)
-        seen = self.see(points)
-        pixels = self.pixels(seen)
-        nearest, farthest = np.minimum.reduceat(seen[:, 2], starts), np.maximum.reduceat(seen[:, 2], starts)
+        view = self.see(points)
+        pixels = self.pixels(view)
+        nearest, farthest = np.minimum.reduceat(view[:, 2], starts), np.maximum.reduceat(view[:, 2], starts)
         cut = np.flatnonzero((nearest < NEAR) & (farthest >= NEAR))
         if hazy:
-            depth = np.maximum(np.add.reduceat(seen[:, 2], starts) / counts, 0)[:, None]
+            depth = np.maximum(np.add.reduceat(view[:, 2], starts) / counts, 0)[:, None]
             colours = colours + depth / (depth + self.mood.sight) * (self.mood.horizon - colours)
         paints = np.clip(colours, 0, 255).tolist()
-        outlines = {n: self.pixels(_clip(seen[starts[n] : stops[n]])) for n in cut.tolist()}
+        outlines = {n: self.pixels(_clip(view[starts[n] : stops[n]])) for n in cut.tolist()}
         for n in np.flatnonzero(farthest >= NEAR).tolist():
             outline = outlines[n] if n in outlines else pixels[starts[n] : stops[n]]
             cv2.fillPoly(self.canvas, [outline], (*paints[n], segment), cv2.LINE_8, SHIFT)

@@ -51,19 +51,19 @@ def populate(painter: Painter, street: Street) -> list[Item]:
         long, wide = float(body.profile[:, 0].max()), body.width / 2
         dx, dz = (long, wide) if ahead[0] else (wide, long)
         if free(box := (x - dx, z - dz, x + dx, z + dz), near, far):
-            place, segment = np.array([x, 0.0, z]), painter.new_segment(category)
+            position, segment = np.array([x, 0.0, z]), painter.new_segment(category)
             tall = float(body.profile[:, 1].max())
-            items.append(Item(box, tall, lambda: draw_vehicle(painter, body, place, ahead, segment)))
+            items.append(Item(box, tall, lambda: draw_vehicle(painter, body, position, ahead, segment)))
 
     def upright(category: int, x: float, zs: tuple[float, float], tall: float, near: float, far: float) -> None:
         z = rng.uniform(-13, 13) if street.across else rng.uniform(*zs)
         if free(box := (x - 0.3, z - 0.3, x + 0.3, z + 0.3), near, far):
-            place = np.array([x, 0.0, z])
+            position = np.array([x, 0.0, z])
             if category == VEGETATION:
-                items.append(Item(box, tall, lambda: draw_tree(painter, place, tall)))
+                items.append(Item(box, tall, lambda: draw_tree(painter, position, tall)))
                 return
             draw, segment = draw_person if category == PERSON else draw_sign, painter.new_segment(category)
-            items.append(Item(box, tall, lambda: draw(painter, place, segment)))
+            items.append(Item(box, tall, lambda: draw(painter, position, segment)))
 
     def beside(low: float, high: float) -> float:
         return float((half + rng.uniform(low, high)) * (2 * rng.integers(2) - 1))
@@ -87,7 +87,7 @@ def populate(painter: Painter, street: Street) -> list[Item]:
 
 
 def _vehicle_spot(rng: np.random.Generator, street: Street, far: float, *, parks: bool) -> tuple[float, float, Floats]:
-    """A place on the road and a heading: in a lane, at the kerb, or on the crossing road."""
+    """A position on the road and a heading: in a lane, at the kerb, or on the crossing road."""
     side = 2.0 * rng.integers(2) - 1
     if street.crossing is not None and not street.across and rng.random() < 0.45:
         return rng.uniform(-14, 14), street.crossing + 1.8 * side, -side * X

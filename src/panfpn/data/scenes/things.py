@@ -1,4 +1,4 @@
-"""What stands in a street, drawn at a given place: vehicles, people, signs and trees."""
+"""What stands in a street, drawn at a given position: vehicles, people, signs and trees."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ CARS = (_SALOON, _HATCHBACK, _VAN)
 # fmt: on
 
 
-def draw_vehicle(painter: Painter, body: Body, place: Floats, ahead: Floats, segment: int) -> None:
+def draw_vehicle(painter: Painter, body: Body, position: Floats, ahead: Floats, segment: int) -> None:
     """Extrude the profile, paint the faces turned to the camera far to near, then dress the side and the end."""
     paint, glass = painter.paint(110), np.array((52, 62, 74)) * painter.rng.uniform(0.6, 1.7)
     left, profile, wide = np.array([-ahead[2], 0.0, ahead[0]]), body.profile, body.width / 2
     taper = 1 - (0.0 if body.is_bus else 0.16) * np.clip((profile[:, 1:] - 1.0) / 0.5, 0, 1)
-    rail = place + profile[:, :1] * ahead + profile[:, 1:] * UP
+    rail = position + profile[:, :1] * ahead + profile[:, 1:] * UP
     rims = [rail + wide * taper * left, rail - wide * taper * left]
     quads = np.stack([rims[0], np.roll(rims[0], -1, 0), np.roll(rims[1], -1, 0), rims[1]], 1)
     step = np.roll(profile, -1, 0) - profile
@@ -63,9 +63,9 @@ def draw_vehicle(painter: Painter, body: Body, place: Floats, ahead: Floats, seg
     order = order[((painter.eye - rail) * normals).sum(1)[order] > 0]
     if len(order):  # none where the camera looks straight at the flank
         painter.fill(quads[order].reshape(-1, 3), [4] * len(order), colours[order], segment)
-    beside, before = float(left @ (painter.eye - place)), float(ahead @ (painter.eye - place))
+    beside, before = float(left @ (painter.eye - position)), float(ahead @ (painter.eye - position))
     if abs(beside) > wide:
-        rim, flank = rims[beside < 0], place + math.copysign(wide, beside) * left
+        rim, flank = rims[beside < 0], position + math.copysign(wide, beside) * left
         with Card(painter, segment, flank, ahead) as card:
             painter.fill(rim, [len(rim)], paint[None] * card.light, segment)
             card(body.windows, glass)
@@ -75,7 +75,7 @@ def draw_vehicle(painter: Painter, body: Body, place: Floats, ahead: Floats, seg
                 card(disc(14, body.radius, x, body.radius), (26, 26, 28))
                 card(disc(10, body.radius * 0.5, x, body.radius), (128, 130, 134))
     if abs(before) > profile[:, 0].max():
-        tip = place + math.copysign(profile[:, 0].max() + 0.02, before) * ahead
+        tip = position + math.copysign(profile[:, 0].max() + 0.02, before) * ahead
         with Card(painter, segment, tip, left) as card:
             _dress_end(card, body, glass, front=before > 0)
 
@@ -94,7 +94,7 @@ def _dress_end(card: Card, body: Body, glass: Floats, *, front: bool) -> None:
         card(rectangles(slots, 2.7, slots + 0.18, 2.88), (244, 160, 40), glow=True)
 
 
-def draw_person(painter: Painter, place: Floats, segment: int) -> None:
+def draw_person(painter: Painter, position: Floats, segment: int) -> None:
     """A walker: legs, shoes, arms, coat or shirt, perhaps a bag, head and hair, on a card turned to the camera."""
     rng, size = painter.rng, painter.rng.uniform(0.92, 1.08)
     stride, swing, hem = rng.uniform(0.05, 0.34), rng.uniform(0.02, 0.25), (0.88, 0.88, 0.55)[rng.integers(3)]
@@ -110,7 +110,7 @@ def draw_person(painter: Painter, place: Floats, segment: int) -> None:
     ]
     if rng.random() < 0.4:
         limbs.append((painter.paint(110), [(0.12, 0.8), (0.12, 1.25), (0.42, 1.25), (0.42, 0.8)]))
-    with Card(painter, segment, place, painter.turn[:, 0]) as card:
+    with Card(painter, segment, position, painter.turn[:, 0]) as card:
         card(size * np.array([limb for _, limb in limbs]), np.array([colour for colour, _ in limbs]))
         card(size * disc(12, 0.155, 0.0, 1.64), np.array((70, 52, 38)) * rng.uniform(0.3, 2.4))
         if rng.random() < 0.65:  # else we see the back of the head
@@ -131,10 +131,10 @@ _PLATES = (  # corners, turned by, rim, face
 _MARKS = ((0.5, 0.12), (0.1, 0.45), (0.3, 0.3))
 
 
-def draw_sign(painter: Painter, place: Floats, segment: int) -> None:
+def draw_sign(painter: Painter, position: Floats, segment: int) -> None:
     """A pole with one or two plates turned to the camera."""
     rng, top, radius = painter.rng, painter.rng.uniform(2.2, 2.7), painter.rng.uniform(0.48, 0.62)
-    with Card(painter, segment, place, painter.turn[:, 0]) as card:
+    with Card(painter, segment, position, painter.turn[:, 0]) as card:
         card(rectangles(-0.1, 0, 0.1, top), np.array((132, 134, 136)) * rng.uniform(0.5, 1.2))
         for y in (top, top - 2.1 * radius)[: 2 if rng.random() < 0.3 else 1]:
             corners, phase, rim, face = _PLATES[rng.integers(len(_PLATES))]
@@ -145,10 +145,10 @@ def draw_sign(painter: Painter, place: Floats, segment: int) -> None:
             card(rectangles(-wide, y - high, wide, y + high), np.full(3, 24 if sum(face) > 450 else 240) * dirt)
 
 
-def draw_tree(painter: Painter, place: Floats, height: float) -> None:
+def draw_tree(painter: Painter, position: Floats, height: float) -> None:
     """A trunk and a crown of leafy lumps lit from above, or a conifer, or (low) a bush."""
     rng, leaf, girth = painter.rng, painter.leaf(), 0.05 * height
-    with Card(painter, VEGETATION, place, painter.turn[:, 0]) as card:
+    with Card(painter, VEGETATION, position, painter.turn[:, 0]) as card:
         trunk = [(-girth, 0), (-girth * 0.6, height * 0.6), (girth * 0.6, height * 0.6), (girth, 0)]
         card(np.array([trunk]), np.array((92, 72, 56)) * rng.uniform(0.5, 1.3))
         if height > 3 and rng.random() < 0.22:

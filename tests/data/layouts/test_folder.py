@@ -1,3 +1,5 @@
+"""A folder of one's own: masks of classes, maps of instance ids, or both."""
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +28,8 @@ def write(path: Path, pixels: np.ndarray) -> None:
     cv2.imwrite(str(path), pixels[..., ::-1] if pixels.ndim == 3 else pixels)
 
 
-def segments_of(root: Path, kind: str = "folder", i: int = 0) -> Segments:
-    segments = open_dataset(kind, root, "val", panoptic=True).read(i).segments
+def segments_of(root: Path) -> Segments:
+    segments = open_dataset("folder", root, "val", panoptic=True).read(0).segments
     assert segments is not None
     return segments
 
@@ -45,44 +47,6 @@ def farm(tmp_path: Path) -> Path:
     write(tmp_path / "instances/val/a/one.png", ids)
     (tmp_path / "labels.yaml").write_text(LABELS)
     return tmp_path
-
-
-def cityscapes(root: Path, ids: np.ndarray) -> Path:
-    write(root / "leftImg8bit/val/ulm/ulm_000000_000019_leftImg8bit.png", np.zeros((*ids.shape, 3), np.uint8))
-    write(root / "gtFine/val/ulm/ulm_000000_000019_gtFine_instanceIds.png", ids.astype(np.uint16))
-    return root
-
-
-def test_cityscapes(tmp_path: Path) -> None:
-    ids = np.array([[7, 7, 26000, 26001], [24, 26, 29000, 3], [7, 24003, 26001, 26001]])
-    root = cityscapes(tmp_path, ids)
-    segments = segments_of(root, "cityscapes")
-    known = ids.copy()
-    known[1, 2:] = -1  # a caravan and what is out of the region are ignored
-    assert np.array_equal(np.append(segments.ids, -1)[segments.index], known)
-    found = dict(
-        zip(segments.ids.tolist(), zip(segments.classes.tolist(), segments.crowd.tolist(), strict=True), strict=True)
-    )
-    assert found == {
-        7: (0, False), 24: (11, True), 26: (13, True), 24003: (11, False), 26000: (13, False), 26001: (13, False),
-    }  # fmt: skip
-    assert list(check_dataset("cityscapes", root, "val", progress=False)) == []
-
-
-@pytest.mark.parametrize(
-    ("value", "sentence"),
-    [
-        (40, "id 40 in row 1, column 2 is of class 40, which label table 'cityscapes' does not know"),
-        (7002, "id 7002 in row 1, column 2 counts an instance of 'road', which is stuff; its pixels are 7"),
-    ],
-)
-def test_cityscapes_refuses(value: int, sentence: str, tmp_path: Path) -> None:
-    ids = np.full((3, 4), 7)
-    ids[1, 2:] = value
-    root = cityscapes(tmp_path, ids)
-    with pytest.raises(ValueError, match=f"instanceIds.png: {sentence}"):
-        segments_of(root, "cityscapes")
-    assert len(list(check_dataset("cityscapes", root, "val", progress=False))) == 1
 
 
 def test_folder_of_masks_and_instances(farm: Path) -> None:
@@ -217,18 +181,6 @@ def test_nothing_to_tell_things_apart(farm: Path) -> None:
     (farm / "labels.yaml").write_text(LABELS.replace(", thing: true", ""))
     with pytest.raises(ValueError, match="label table 'farm' has no things; use Semantic FPN"):
         segments_of(farm)
-    (farm / "train").mkdir()
-    with pytest.raises(ValueError, match="data set 'camvid' has no maps of instances"):
-        open_dataset("camvid", farm, "train", panoptic=True)
-
-
-def test_scenes() -> None:
-    data = open_dataset("scenes", None, "val", panoptic=True, scene_count=2)
-    sample, plain = data.read(1), open_dataset("scenes", None, "val", scene_count=2).read(1)
-    assert sample.segments is not None and plain.segments is None
-    assert np.array_equal(sample.target, plain.target) and np.array_equal(sample.segments.labels, plain.target)
-    stuff = [k for k in sample.segments.classes if not data.table.classes[k].thing]
-    assert len(set(stuff)) == len(stuff) < len(sample.segments.ids)  # one segment of each class of stuff, and things
 
 
 def test_a_data_set_of_instances_alone_is_not_packed(farm: Path, tmp_path: Path) -> None:
@@ -256,3 +208,74 @@ def test_nuclei(shared: Path, tmp_path: Path) -> None:
         assert np.array_equal(np.append(np.where(things, segments.ids, 0), 0)[segments.index], raw)
         total += int(things.sum())
     assert total > 200
+
+
+def test_folder(folder_data: Path) -> None:
+    data = open_dataset("folder", folder_data, "train")
+    assert len(data) == 6 and data.name(2) == "photo_2" and data.table.names == ("sky", "ground", "box")
+    sample = data.read(0)
+    assert sample.image.shape == (48, 64, 3) and sample.target.dtype == np.int16
+    assert set(np.unique(sample.target)) == {IGNORE, 0, 1, 2}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_mask_value_outside_the_table(dtype: type, folder_data: Path) -> None:
+    path = folder_data / "masks/train/photo_1.png"
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(dtype)
+    mask[0, :3] = 77
+    cv2.imwrite(str(path), mask)
+    with pytest.raises(
+        ValueError, match=r"photo_1\.png: value 77 \(3 pixels\) not in label table 'toy' \(it knows 0 sky"
+    ):
+        open_dataset("folder", folder_data, "train").read(1)
+
+
+def test_color_masks(folder_data: Path) -> None:
+    (folder_data / "labels.yaml").write_text(
+        "masks: colors\nignore: ['#000000']\n"
+        "classes:\n- {name: red, color: '#ff0000'}\n- {name: blue, color: '#0000ff'}\n"
+    )
+    for split, count in (("train", 6), ("val", 3)):
+        for i in range(count):
+            path = folder_data / f"masks/{split}/photo_{i}.png"
+            mask = np.zeros((*cv2.imread(str(path)).shape[:2], 3), np.uint8)  # BGR
+            mask[:10, :, 2] = 255
+            mask[20:, :, 0] = 255
+            cv2.imwrite(str(path), mask)
+    target = open_dataset("folder", folder_data, "val").read(0).target
+    assert (target[:10] == 0).all() and (target[20:] == 1).all() and (target[10:20] == IGNORE).all()
+
+
+def test_refusals_name_what_is_wrong(folder_data: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.root is not set"):
+        open_dataset("folder", None, "train")
+    with pytest.raises(ValueError, match=r"nowhere: no such folder"):
+        open_dataset("folder", folder_data / "nowhere", "train")
+    with pytest.raises(ValueError, match=r"images/test: no such folder, so the split is empty"):
+        open_dataset("folder", folder_data, "test")
+    (folder_data / "images/train/extra.png").write_bytes((folder_data / "images/train/photo_0.png").read_bytes())
+    with pytest.raises(ValueError, match=r"1 image of split 'train' has no mask: extra"):
+        open_dataset("folder", folder_data, "train")
+    (folder_data / "images/train/extra.png").unlink()
+    (folder_data / "images/train/photo_4.png").unlink()
+    with pytest.raises(ValueError, match=r"1 mask of split 'train' has no image: photo_4"):
+        open_dataset("folder", folder_data, "train")
+
+
+def test_sizes_that_differ_and_damaged_images(folder_data: Path) -> None:
+    write(folder_data / "masks/train/photo_0.png", np.zeros((48, 60), np.uint8))
+    data = open_dataset("folder", folder_data, "train")
+    with pytest.raises(ValueError, match=r"photo_0\.png is 64×48 pixels but its mask .*photo_0\.png is 60×48 pixels"):
+        data.read(0)
+    (folder_data / "images/train/photo_1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"photo_1\.png: not a readable image"):
+        data.read(1)
+
+
+def test_missing_labels_yaml_and_twin_names(folder_data: Path) -> None:
+    (folder_data / "images/val/photo_0.jpg").write_bytes((folder_data / "images/val/photo_0.png").read_bytes())
+    with pytest.raises(ValueError, match=r"two files of one name"):
+        open_dataset("folder", folder_data, "val")
+    (folder_data / "labels.yaml").unlink()
+    with pytest.raises(ValueError, match=r"labels\.yaml: no such file"):
+        open_dataset("folder", folder_data, "train")
