@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Instances:
-    """Instances of one image, each a mask in its box; they may overlap. Crowds come last, so that the host knows which they are."""
+    """Instances of one image, each a mask in its box; they may overlap; crowds come last."""
 
     boxes: torch.Tensor  # float32 [N, 4] left, top, right, bottom: pixel (x, y) covers x..x + 1, y..y + 1
     classes: torch.Tensor  # int64 [N] train ids
