@@ -116,7 +116,7 @@ def test_a_map_of_nothing(tmp_path: Path) -> None:
     found = by_hand(segments=np.zeros((3, 5), np.int32), info=(), image=image)
     np.testing.assert_array_equal(found.overlay(), image)
     assert found.shares() == {} and len(found.as_segments().classes) == 0
-    assert len(found.save(tmp_path, what=found.kinds)) == 5
+    assert len(found.save(tmp_path, what=found.outputs)) == 5
     assert (found.labels == IGNORE).all()
 
 

@@ -27,10 +27,10 @@ def segment_colors(
     colors = np.asarray(palette[classes])  # [N, 3]
     for k in np.unique(classes):
         if things[k]:
-            own = np.flatnonzero(classes == k)
-            places = (0.5 + np.outer(np.arange(len(own)), _STEPS)) % 1 - 0.5  # [n, 3] -0.5..0.5, the first 0
+            same = np.flatnonzero(classes == k)
+            offsets = (0.5 + np.outer(np.arange(len(same)), _STEPS)) % 1 - 0.5  # [n, 3] -0.5..0.5, the first 0
             middle = palette[k].clip(_SHADES // 2, 255 - _SHADES // 2)  # so that no shade is cut off into another
-            colors[own] = np.rint(middle + _SHADES * places)
+            colors[same] = np.rint(middle + _SHADES * offsets)
     return colors
 
 
@@ -39,7 +39,7 @@ def overlay(
 ) -> npt.NDArray[np.uint8]:
     """The image [H, W, 3] tinted by class, a light line where two classes meet; ignored pixels stay as they are.
 
-    Segments are drawn alike: the place of each pixel's segment, and `segment_colors`.
+    Segments are drawn alike: the index of each pixel's segment, and `segment_colors`.
     """
     tinted = cv2.addWeighted(image, 1 - opacity, colorize(labels, palette), opacity, 0)
     edge = np.zeros(labels.shape, bool)
@@ -64,8 +64,8 @@ def write_words(
         x, y = left + (width - long - 4) // 2, top + (height - high - below - 4) // 2
         if x >= left and y >= top:
             written[y : y + high + below + 4, x : x + long + 4] //= 4
-            place = x + 2, y + 2 + high
-            cv2.putText(written, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
+            start = x + 2, y + 2 + high
+            cv2.putText(written, text, start, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
     return written
 
 

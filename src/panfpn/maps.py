@@ -16,7 +16,7 @@ from panfpn.labels import IGNORE, LabelTable
 class Segments:
     """A panoptic map: the segment of each pixel, and what the N segments are. Segments do not overlap."""
 
-    index: npt.NDArray[np.int16]  # [H, W] 0..N - 1, a place in the lists below; IGNORE where void
+    index: npt.NDArray[np.int16]  # [H, W] 0..N - 1, the entry in the lists below; IGNORE where void
     classes: npt.NDArray[np.int16]  # [N] train ids
     crowd: npt.NDArray[np.bool_]  # [N] a group of things that nobody told apart
     ids: npt.NDArray[np.int64]  # [N] as in the file it comes from
@@ -40,7 +40,7 @@ class Segments:
 class SemanticMap:
     """What a Semantic FPN says about one image."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("labels", "overlay", "confidence")  # that `save` can write
+    outputs: ClassVar[tuple[str, ...]] = ("labels", "overlay", "confidence")  # that `save` can write
     labels: npt.NDArray[np.integer]  # [H, W] train ids at the input's size: uint8 to 256 classes, int16 above
     table: LabelTable
     confidence: npt.NDArray[np.float32] | None = None  # [H, W] softmax probability of the winner, on request
@@ -60,12 +60,12 @@ class SemanticMap:
 
         Confidence is stored in 8 bits: 255 = certain. Returns what was written; ValueError for an unknown `what`.
         """
-        _check_kinds(what, self.kinds)
+        _check_outputs(what, self.outputs)
         written = []
-        for kind in what:
-            if kind == "labels":
+        for output in what:
+            if output == "labels":
                 path, picture = Path(folder) / f"{self.name}.png", self.table.decode(self.labels)
-            elif kind == "overlay":
+            elif output == "overlay":
                 path, picture = Path(folder) / f"{self.name}_overlay.jpg", self.overlay()
             elif self.confidence is not None:
                 path = Path(folder) / f"{self.name}_confidence.png"
@@ -79,13 +79,13 @@ class SemanticMap:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Detections:
-    """Instances that a network found in one image, best first."""
+    """Instances that a network predicts in one image, best first."""
 
     boxes: npt.NDArray[np.float32]  # [N, 4] left, top, right, bottom, in pixels of the image
     scores: npt.NDArray[np.float32]  # [N] 0..1, falling
     classes: npt.NDArray[np.int16]  # [N] train ids
     masks: tuple[tuple[int, int, npt.NDArray[np.bool_]], ...]  # N times top, left and the mask [h, w] there; none
-    # outside. Empty (no tuple) for detections that were too weak for the map that was asked for.
+    # outside. Empty (no tuple) for detections that were too weak for the map.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class Segment:
 class PanopticMap:
     """What a Panoptic FPN says about one image."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("panoptic", "overlay", "labels", "instances")  # that `save` can write
+    outputs: ClassVar[tuple[str, ...]] = ("panoptic", "overlay", "labels", "instances")  # that `save` can write
     segments: npt.NDArray[np.int32]  # [H, W] segment ids at the input's size, 0 where void
     info: tuple[Segment, ...]  # of ids 1, 2, …: things, best first, then stuff in the order of train ids
     table: LabelTable
@@ -136,10 +136,10 @@ class PanopticMap:
         `names` writes class and score (in percent) into the things that are large enough. ValueError if the map was
         made without its image.
         """
-        found = self.as_segments()
+        segments = self.as_segments()
         things = np.array([c.thing for c in self.table.classes], np.bool_)
-        colors = segment_colors(found.classes, self.table.palette, things)
-        drawn = overlay(_drawable(self.image, self.name), found.index, colors, opacity)
+        colors = segment_colors(segments.classes, self.table.palette, things)
+        drawn = overlay(_drawable(self.image, self.name), segments.index, colors, opacity)
         words = ((f"{s.name} {s.score:.0%}" if s.score is not None else s.name, s.box) for s in self.info if s.thing)
         return write_words(drawn, words) if names else drawn
 
@@ -165,24 +165,24 @@ class PanopticMap:
         table's ignored value where void); "instances": `NAME_instances.png` (16 bits: the ids of things, 0 elsewhere).
         Returns what was written; ValueError for an unknown `what`.
         """
-        _check_kinds(what, self.kinds)
+        _check_outputs(what, self.outputs)
         written = []
-        for kind in what:
-            ending = {"panoptic": ".png", "overlay": "_overlay.jpg"}.get(kind, f"_{kind}.png")
+        for output in what:
+            ending = {"panoptic": ".png", "overlay": "_overlay.jpg"}.get(output, f"_{output}.png")
             path = Path(folder) / f"{self.name}{ending}"
-            write_image(path, self._picture(kind))
+            write_image(path, self._picture(output))
             written.append(path)
-            if kind == "panoptic":  # after its PNG: where there is a JSON, there are its segments
+            if output == "panoptic":  # after its PNG: where there is a JSON, there are its segments
                 written.append(path.with_suffix(".json"))
                 write_json(written[-1], self.to_dict())
         return written
 
-    def _picture(self, kind: str) -> npt.NDArray[Any]:
-        if kind == "panoptic":
+    def _picture(self, output: str) -> npt.NDArray[Any]:
+        if output == "panoptic":
             return ids_to_rgb(self.segments)
-        if kind == "overlay":
+        if output == "overlay":
             return self.overlay()
-        if kind == "labels":
+        if output == "labels":
             return self._raw_labels()
         return np.array([0, *(s.id * s.thing for s in self.info)], np.uint16)[self.segments]
 
@@ -207,7 +207,7 @@ def _shares(labels: npt.NDArray[np.integer], table: LabelTable) -> dict[str, flo
     return {table.names[k]: float(counts[k]) for k in order if counts[k]}
 
 
-def _check_kinds(what: tuple[str, ...], kinds: tuple[str, ...]) -> None:
-    for kind in what:
-        if kind not in kinds:
-            raise ValueError(f"cannot save {kind!r}; choose from {', '.join(kinds)}")
+def _check_outputs(what: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    for output in what:
+        if output not in outputs:
+            raise ValueError(f"cannot save {output!r}; choose from {', '.join(outputs)}")

@@ -262,7 +262,7 @@ def test_no_two_results_of_a_panoptic_model_are_one_file(fake_panoptic_task: Any
     paths: list[Path] = []
 
     def save(found: PanopticMap) -> None:
-        paths.extend(found.save(tmp_path / "out", what=found.kinds))
+        paths.extend(found.save(tmp_path / "out", what=found.outputs))
 
     results = list(panoptic_predictor(fake_panoptic_task).stream(Inputs([tmp_path]), then=save))
     assert all(isinstance(result, PanopticMap) for result in results)

@@ -196,7 +196,7 @@ def predict_to_folder(
     cannot be used; KeyboardInterrupt, with what was done in words, after the results under way were written whole.
     """
     check_batch_size(batch_size)
-    kinds = predictor.maps.kinds
+    kinds = predictor.maps.outputs
     what = kinds[:2] if what is None else what
     predictor._check_confidence("confidence" in what)
     unknown = set(what) - set(kinds)

@@ -80,7 +80,7 @@ def _excused(overlaps: Counts, prediction: Segments, target: Segments) -> Masks:
     last = np.full(1 + max(target.classes.max(initial=0), prediction.classes.max(initial=0)), IGNORE)  # by class
     last[target.classes[crowds]] = crowds
     row = last[prediction.classes] + 1  # [P], 0 (void) for a class without a crowd
-    places = np.arange(1, len(prediction.classes) + 1)
-    inside = overlaps[0, 1:] + np.where(row > 0, overlaps[row, places], 0)
+    columns = np.arange(1, len(prediction.classes) + 1)
+    inside = overlaps[0, 1:] + np.where(row > 0, overlaps[row, columns], 0)
     area = overlaps[:, 1:].sum(0)
     return np.asarray((2 * inside > area) | (area == 0))

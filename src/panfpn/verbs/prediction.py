@@ -109,7 +109,7 @@ def _what_to_write(options: _Predict, predictor: "Predictor") -> "tuple[tuple[st
     if not options.format:
         if options.check or options.annotations:
             raise ValueError(f"--{'check' if options.check else 'annotations'} goes with --format")
-        asked = options.save.split(",") if options.save is not None else predictor.maps.kinds[:2]
+        asked = options.save.split(",") if options.save is not None else predictor.maps.outputs[:2]
         return tuple(part.strip() for part in asked), None
     only = lookup(SUBMISSIONS, options.format, "format").what
     if options.save not in (None, only):

@@ -5,6 +5,7 @@ What they remember lies in `loggers.json` in the run folder, so that a resumed r
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class LoggerGroup:
                 folder=self._folder, name=self._folder.name, config=config, first_step=first_step,
                 state=self._states.setdefault(name, {}),
             )  # fmt: skip
-            self._call(name, lambda logger, run=run: logger.start(run))
+            self._call(name, partial(_start, run))
             if name in self._failed:
                 del self._loggers[name]
         self._keep_states()
@@ -78,6 +79,10 @@ class LoggerGroup:
                 self._written = text
         except (OSError, TypeError, ValueError) as error:
             self._say(f"loggers.json is not written, so a resumed run will log as a new one: {error}")
+
+
+def _start(run: LoggedRun, logger: Logger) -> None:
+    logger.start(run)
 
 
 def _read_states(path: Path) -> dict[str, dict[str, Any]]:

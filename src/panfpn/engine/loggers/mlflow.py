@@ -1,6 +1,7 @@
 """MLflow: a run there for each run here (pip install 'panfpn[mlflow]').
 
-The server is MLFLOW_TRACKING_URI, or what MLflow takes without it; the experiment MLFLOW_EXPERIMENT_NAME or "panfpn".
+The server is MLFLOW_TRACKING_URI, the experiment MLFLOW_EXPERIMENT_NAME or "panfpn". The extra holds MLflow's client;
+to log into a data base in the current folder, without a server, install mlflow itself.
 """
 
 import os
