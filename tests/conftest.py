@@ -1,8 +1,9 @@
 """What every test needs: few threads, real data where it is, and small data sets where it is not."""
 
 import importlib.util
+import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,50 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared"  # real data, on machines of the developers: none of it is needed
+
+SLOW = Path(__file__).parent / "slow.txt"  # what `make test-fast` leaves out; `pytest -n 0 --measure-slow` writes it
+SLOW_SECONDS = 1.5
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--measure-slow", action="store_true", help=f"measure every test and write {SLOW.name}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the tests of slow.txt; a line that names no test is an error where the whole file was collected."""
+    listed = set(SLOW.read_text().split()) if SLOW.is_file() else set()
+    for item in items:
+        if _function(item) in listed:
+            item.add_marker("slow")
+    whole = not any("::" in argument for argument in config.args)
+    files = {item.nodeid.partition("::")[0] for item in items} if whole else set()
+    gone = {line for line in listed if line.partition("::")[0] in files} - {_function(item) for item in items}
+    if gone:
+        raise pytest.UsageError(f"{SLOW.name} names tests that do not exist: {', '.join(sorted(gone))}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Seconds of computing, those of its child processes too, so that other programs do not count."""
+    start = os.times()
+    try:
+        return (yield)
+    finally:
+        seconds = sum(after - before for after, before in zip(os.times()[:4], start[:4], strict=True))
+        if seconds > SLOW_SECONDS:
+            item.config.stash.setdefault(_MEASURED, set()).add(_function(item))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.option.measure_slow:
+        SLOW.write_text("".join(f"{name}\n" for name in sorted(session.config.stash.get(_MEASURED, set()))))
+
+
+def _function(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
+_MEASURED = pytest.StashKey[set[str]]()
 
 
 @pytest.fixture(scope="session")
