@@ -17,7 +17,6 @@ from importlib import resources
 from pathlib import Path
 
 from panfpn.files import replacing
-from panfpn.progress import progress_bar
 
 SHIPPED = "camvid_lite0"  # the model in the package
 _LARGEST = 4 << 30  # bytes of a download
@@ -250,6 +249,8 @@ def _fetched(published: Published | PublishedPanoptic, searched: list[str]) -> P
 
 
 def _download(url: str, target: Path, published: Published | PublishedPanoptic) -> None:
+    from panfpn.progress import progress_bar  # noqa: PLC0415 - only a download shows one
+
     with urllib.request.urlopen(url, timeout=30) as answer, replacing(target) as temporary:
         size = int(answer.headers.get("Content-Length") or 0)
         done = 0
