@@ -1,32 +1,47 @@
 """The published models on a GPU: images/s, training memory, and mmsegmentation on the same GPU.
 
 usage: python benchmarks/gpu.py [--mmseg PYTHON] [--device cuda] [--precisions float32 bfloat16] [--models NAME …]
-                                [--rounds 10] [--repeats 50] [--json FILE] [--write] [--quick]
+                                [--rounds 10] [--repeats 50] [--tests] [--json FILE] [--write] [--quick]
 
 Inference: image in memory to labels at the test size, one image a call, beside the published column (one V100).
 Training: the step with the batch that one of the four GPUs had, beside the published memory. With --mmseg both are also
 run in mmsegmentation, alternating. Panoptic FPN (detectron2's recipes on COCO, 800 x 1333, 2 images a step) stands
-beside detectron2's published column (one of eight V100). `--device cpu --quick` shows on any machine that it works.
+beside detectron2's published column (one of eight V100). Host waits: how often a training step, and one prediction,
+makes the host wait for the device (torch.cuda.set_sync_debug_mode), and from where. --tests first runs the suite's
+part that needs a GPU. `--device cpu --quick` shows on any machine that it works.
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
+import warnings
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import torch
 from inference_peers import CASES, MMSEG
 from networks import write_files
 from page import add_options, publish
 from peers.side import Peer, alternate, memory_cells, peak, timing_row
 
 from panfpn import recipes
-from panfpn.benchmark import InferenceJob, in_child, measure_inference, measure_training, published_config
+from panfpn.benchmark import (
+    InferenceJob,
+    in_child,
+    measure_inference,
+    measure_training,
+    prepare_training,
+    published_config,
+)
+from panfpn.benchmark.inference import make_predictor
 from panfpn.benchmark.tables import inference_rows, training_rows
 from panfpn.labels import LabelTable
 from panfpn.weights.zoo import PUBLISHED
 
+TESTS = Path(__file__).parents[1] / "tests"
 CONFIGS = {
     "fpn_r50_cityscapes": "fpn_r50_4xb2-80k_cityscapes-512x1024.py",
     "fpn_r101_cityscapes": "fpn_r101_4xb2-80k_cityscapes-512x1024.py",
@@ -93,6 +108,43 @@ def panoptic(options: argparse.Namespace) -> tuple[list[dict[str, str]], list]:
     return rows, raw
 
 
+def waits(options: argparse.Namespace) -> tuple[list[dict[str, str]], list]:
+    """Rows of every model: host waits of a training step and of a prediction, and the lines that they come from."""
+    rows, raw = [], []
+    for name in (*options.models, *PANOPTIC):
+        print(f"host waits {name}", file=sys.stderr, flush=True)
+        counts = in_child(count_waits, name, options.device, options.quick)
+        rows.append({"model": name, **{work: str(sum(lines.values())) for work, lines in counts.items()}})
+        raw.append({"model": name, **counts})
+    return rows, raw
+
+
+def count_waits(name: str, device: str, quick: bool) -> dict[str, dict[str, int]]:
+    """Waits by source line of one training step and one prediction, once the first of each are done."""
+    config = recipes.find(name)(run__device=device, train__batch_size=2, train__accumulate=1)
+    config = config.changed(data__crop=(64, 64)) if quick else config
+    predictor = make_predictor(InferenceJob(model=name, device=device))
+    image = np.zeros((64, 128, 3) if quick else (512, 1024, 3), np.uint8)
+    trainer, batches = prepare_training(config)
+    work = {"training step": lambda: trainer.step(batches), "prediction": lambda: predictor(image)}
+    counts: dict[str, dict[str, int]] = {}
+    for label, function in work.items():
+        for _ in range(2):
+            function()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if device.startswith("cuda"):
+                torch.cuda.set_sync_debug_mode("warn")
+            try:
+                function()
+            finally:
+                if device.startswith("cuda"):
+                    torch.cuda.set_sync_debug_mode("default")
+        lines = (f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchronizing CUDA" in str(w.message))
+        counts[label] = dict(Counter(lines).most_common())
+    return counts
+
+
 def beside_mmseg(name: str, folder: Path, options: argparse.Namespace, do: str) -> tuple[list[dict[str, str]], dict]:
     """Rows and raw figures of one model: "predict" or "train", alternating with mmsegmentation on the same device."""
     config = published_config(name)
@@ -134,14 +186,18 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--warmup", type=int, default=10)
+    parser.add_argument("--tests", action="store_true")
     add_options(parser)
     options = parser.parse_args()
     if options.quick:
         options.rounds = options.repeats = options.warmup = 1
+    if options.tests and (code := subprocess.call([sys.executable, "-m", "pytest", "-m", "gpu", str(TESTS)])):
+        return code
     tables, raw = {}, {}
     tables["Inference, one image a call"], raw["inference"] = inference(options)
     tables["Training step, the batch of one of four GPUs"], raw["training"] = training(options)
     tables["Panoptic FPN"], raw["panoptic"] = panoptic(options)
+    tables["Host waits"], raw["waits"] = waits(options)
     for do in ("predict", "train") if options.mmseg else ():
         caption = {"predict": "Inference beside mmsegmentation", "train": "Training step beside mmsegmentation"}[do]
         tables[caption], raw[do] = [], {}

@@ -23,7 +23,8 @@ def folded(network: PixelNetwork, precision: torch.dtype) -> PixelNetwork:
     What does not change is shared with the original.
     """
     shared = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
-    twin = copy.deepcopy(network, shared).eval()  # what hooks and casts is its own, so others may predict meanwhile
+    twin = copy.deepcopy(network, shared).eval()  # so that its hooks see nothing of who predicts meanwhile
+    twin.precision = torch.float32
     for conv_name, norm_name in _foldable(twin):
         conv: Any = twin.get_submodule(conv_name)
         norm: Any = twin.get_submodule(norm_name)
@@ -35,7 +36,7 @@ def folded(network: PixelNetwork, precision: torch.dtype) -> PixelNetwork:
     for module in twin.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, DepthwiseConv2d)):
             _cast(module, precision)
-    twin.dtype = precision
+    twin.dtype = twin.precision = precision
     return twin
 
 

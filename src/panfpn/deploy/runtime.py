@@ -4,6 +4,7 @@ All run one graph: normalisation, padding, network. Which is fastest where: docs
 from any thread, pickled, copied and sent to a spawned process, which makes it again; see `Engine` for forks.
 """
 
+import copy
 import importlib
 import io
 import os
@@ -227,7 +228,7 @@ class _Graphs:
 
     def __init__(self, network: PixelNetwork) -> None:
         _installed("onnx")  # which torch's exporter imports
-        self.network = network.eval()
+        self.network = _at_float32(network)
         self.form: TreeSpec | None = None
 
     def aligned(self, pixels: torch.Tensor) -> bool:
@@ -252,6 +253,13 @@ class _Graphs:
                 dynamic_axes={"pixels": {0: "batch", 1: "height", 2: "width"}}, dynamo=False,
             )  # fmt: skip
         return file.getvalue()
+
+
+def _at_float32(network: PixelNetwork) -> PixelNetwork:
+    """The network, weights shared, without autocast, which would become a part of the graph."""
+    twin = copy.copy(network)
+    twin.precision = torch.float32
+    return twin
 
 
 def _installed(name: str) -> ModuleType:
