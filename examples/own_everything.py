@@ -51,10 +51,10 @@ def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:  # [B, K, 
 folder, calls = sys.argv[1], itertools.count()
 layers = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in ((3, 16), (16, 16), (16, 24), (24, 32), (32, 48))]
 network = panfpn.SemanticFPN(Pyramid(*layers), 2, fpn_channels=32, head_channels=32)
-own = {"train_data": Discs(0, 40), "val_data": Discs(100, 8), "model": network, "loss": loss}
+objects = {"train_data": Discs(0, 40), "val_data": Discs(100, 8), "model": network, "loss": loss}
 config = panfpn.recipes.scenes(data__crop=(64, 96), data__num_workers=0, train__steps=60, run__dir=folder)
-assert panfpn.train(config, **own).interrupted
-print("mIoU", panfpn.train(resume=folder, **own).value)
+assert panfpn.train(config, **objects).interrupted
+print("mIoU", panfpn.train(resume=folder, **objects).value)
 predictor = panfpn.Predictor.from_file(folder, model=network)
 print("mIoU of 20 others", panfpn.evaluate(predictor, Discs(200, 20)).miou)
 print(predictor(Discs(300, 1).read(0).image).shares())
