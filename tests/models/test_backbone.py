@@ -16,6 +16,7 @@ from panfpn.models.backbone import freeze, make_backbone
 from panfpn.models.timm_networks import STRIDES
 from panfpn.weights.foreign import read_foreign, state_dict_of
 from panfpn.weights.interop.mmseg import mmseg_name
+from small_backbone import OneConvolutionALevel
 
 LITE0 = Path(__file__).parents[3] / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
 
@@ -383,25 +384,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 # A module of one's own ------------------------------------------------------------------------------------------------
-class OneConvolutionALevel(nn.Module):
-    """The smallest backbone that fits: what SemanticFPN and PanopticFPN take besides timm's networks."""
-
-    def __init__(self, channels: tuple[int, ...] = (4, 6, 8, 10), strides: tuple[int, ...] = (4, 2, 2, 2)) -> None:
-        super().__init__()
-        self.channels, self.mean, self.std = channels, (120.0,) * 3, (60.0,) * 3
-        widths = (3, *channels)
-        self.levels = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(widths[i], widths[i + 1], 3, s, 1), nn.BatchNorm2d(widths[i + 1]), nn.Dropout(0.5))
-            for i, s in enumerate(strides)
-        )
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        maps = [images]
-        for level in self.levels:
-            maps.append(level(maps[-1]))
-        return maps[1:]
-
-
 @pytest.mark.parametrize("size", [(64, 96), (97, 131)])
 def test_a_module_of_ones_own(size: tuple[int, int]) -> None:
     torch.manual_seed(0)

@@ -43,8 +43,9 @@ class FPN(nn.Module):
 def _add_nearest(finer: torch.Tensor, coarser: torch.Tensor) -> torch.Tensor:
     """`finer` [B, C, H, W], in place, plus `coarser` at its size by nearest neighbour."""
     height, width = finer.shape[2:]
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if not tracing and (height, width) == (2 * coarser.shape[2], 2 * coarser.shape[3]):
+    # A graph serves every size, and a sum within a view would become scattered adds in it.
+    any_size: bool = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if not any_size and (height, width) == (2 * coarser.shape[2], 2 * coarser.shape[3]):
         pairs = finer.unfold(2, 2, 2).unfold(3, 2, 2)  # a view [B, C, H/2, W/2, 2, 2]
         pairs += coarser[..., None, None]
         return finer

@@ -32,6 +32,8 @@ def _forget(stage: nn.Module) -> None:
     def again(*args: Any, **kwargs: Any) -> Any:
         if not (stage.training and torch.is_grad_enabled()):
             return forward(*args, **kwargs)
+        if torch.compiler.is_compiling():  # which takes no contexts, and writes the statistics once in any case
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
         contexts = lambda: (nullcontext(), _uncounted(stage))  # noqa: E731 - of the first and of the second pass
         return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 

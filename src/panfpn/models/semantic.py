@@ -1,5 +1,6 @@
 """Semantic FPN. In: images [B, C, H, W], normalised. Out: logits [B, K, H/4, W/4]. Paper §3.1 and Fig. 3."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal, cast
 
@@ -52,23 +53,53 @@ class SemanticHead(nn.Module):
         nn.init.zeros_(self.classifier.bias)  # type: ignore[arg-type]
 
     def forward(self, pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
-        """p2…p5 -> logits [B, K, H/4, W/4]."""
+        """p2…p5 -> logits [B, K, H/4, W/4].
+
+        torch.compile makes one graph for sizes that divide by 32 and one for any other; torch.export makes one for all.
+        """
         size = pyramid[0].shape[2:]
         any_size: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call] # an exported graph's
         total = next(self.levels[0].children())(pyramid[0])  # [B, channels, H/4, W/4]
-        coarse: dict[torch.Size, torch.Tensor] = {}  # before the last doubling, which is linear
+        coarse: list[torch.Tensor] = []  # before the last doubling, which is linear: those of a size can be added
         for units, x in zip(list(self.levels)[1:], pyramid[1:], strict=True):
             first, *others = units.children()
             x = first(x)
             for unit in others:
                 x = unit(_doubled(x))
-            coarse[x.shape] = coarse[x.shape] + x if x.shape in coarse else x
-        for x in coarse.values():
+            coarse.append(x)
+        if not torch.compiler.is_compiling():
+            coarse = _sums_by_size(coarse)
+        elif not torch.compiler.is_exporting() and _are_aligned(pyramid):
+            coarse = [coarse[0] + coarse[1] + coarse[2]]
+        else:
+            any_size = True
+        for x in coarse:
             x = _doubled(x)
             if any_size or x.shape[2:] != size:  # the input's size does not divide by 32
                 x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
             total = total + x
         return self.classifier(self.dropout(total))  # type: ignore[no-any-return]
+
+
+def _sums_by_size(maps: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The maps of one size as their sum, in the order in which sizes begin."""
+    sums: list[torch.Tensor] = []
+    for x in maps:
+        for i, other in enumerate(sums):
+            if other.shape[2:] == x.shape[2:]:
+                sums[i] = other + x
+                break
+        else:
+            sums.append(x)
+    return sums
+
+
+def _are_aligned(pyramid: Sequence[torch.Tensor]) -> bool:
+    """Whether every level has half the size of the one before; one comparison makes one of two graphs, not of many."""
+    misfit = 0
+    for finer, coarser in itertools.pairwise(pyramid):
+        misfit += (2 * coarser.shape[2] - finer.shape[2]) ** 2 + (2 * coarser.shape[3] - finer.shape[3]) ** 2
+    return misfit == 0
 
 
 def _doubled(x: torch.Tensor) -> torch.Tensor:
