@@ -86,8 +86,8 @@ def from_torch(dataset: Any, table: LabelTable) -> PairDataset:
     """The data set of a torch one, whose items are (image, mask); samples are named by their numbers.
 
     An image is a PIL image, a uint8 array [H, W, 3] or a uint8 tensor [3, H, W]; a mask a PIL image, an array, or an
-    integer tensor [H, W] or [1, H, W], with the raw values that `table` knows. What makes floats of images (ToTensor,
-    Normalize) is left out: panfpn augments and normalises itself.
+    integer tensor [H, W] or [1, H, W], with the raw values that `table` knows. What draws at random or makes floats of
+    images (ToTensor, Normalize) is left out of it: panfpn augments and normalises itself.
 
     Raises:
         ValueError: a data set without length or numbers. When a sample is read: what cannot be used, by its name.
