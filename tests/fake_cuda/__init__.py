@@ -7,7 +7,7 @@ the package, everything that would make the host wait for the device, and copies
 
 How: a tensor subclass whose C++ device is meta with CUDA's dispatch keys (tensor.py), a dispatch mode that computes on
 the CPU tensor inside (device.py), and a function mode for what torch decides by the device before it dispatches
-(surface.py). It shows no kernel's own numbers, dtypes or strides, no streams, memory, NCCL, second GPU, torch.compile.
+(surface.py). It shows no kernel's numbers, dtypes or strides, no streams, memory, NCCL, second GPU, torch.compile.
 It leans on private functions of torch, and fails loudly where they are gone.
 """
 

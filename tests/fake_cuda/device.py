@@ -48,7 +48,7 @@ class FakeCuda(TorchDispatchMode):
         self.waits: Counter[Line] = Counter()
         self.launches: Counter[str] = Counter()
         self.pinned: dict[int, torch.UntypedStorage] = {}  # by address; kept, so that no other tensor gets it
-        self.real_meta = 0  # above 0 while torch is asked for the true meta device
+        self.real_meta = 0  # above 0 while torch works on the true meta device
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "FakeCuda":

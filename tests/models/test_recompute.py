@@ -34,13 +34,13 @@ def test_the_same_gradients_and_statistics_from_less_memory(backbone: str) -> No
     gradients, buffers, kept = trained(network(backbone), images)
     model = network(backbone)
     recompute_stages(model.backbone)
-    again, own, less = trained(model, images)
+    again, statistics, less = trained(model, images)
     assert less < 0.6 * kept
     assert gradients.keys() == again.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6)
     for name, buffer in buffers.items():
-        assert torch.equal(own[name], buffer), name
+        assert torch.equal(statistics[name], buffer), name
 
 
 def test_frozen_norms_stay_frozen_and_prediction_is_untouched() -> None:

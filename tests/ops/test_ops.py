@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fake_cuda import CUDA, FakeCuda, on_cpu
 from panfpn import ops
 from panfpn.ops.tiles import TILE
 
@@ -19,9 +20,9 @@ def test_tiles_are_the_interpolated_logits_each_pixel_once(
     logits = torch.randn(2, 5, 23, 31, generator=torch.Generator().manual_seed(0))
     result, visits = torch.zeros(2, 5, *size), torch.zeros(2, *size)
 
-    def keep(found: torch.Tensor, index: ops.TileIndex) -> None:
+    def keep(part: torch.Tensor, index: ops.TileIndex) -> None:
         image, rows, columns = index
-        result[image, :, rows, columns] = found.transpose(0, 1)
+        result[image, :, rows, columns] = part.transpose(0, 1)
         visits[index] += 1
 
     ops.each_tile(logits, size, keep)
@@ -64,11 +65,11 @@ def test_labels_of_one_view_are_the_argmax_of_both_resizes(
     logits = torch.randn(2, classes, height, width, generator=generator)
     logits[:, 0, : height // 2] += 5  # so that there is a part where one class wins everywhere
     padded = (4 * height, 4 * width)
-    seen = (padded[0] - cut, padded[1] - cut)
-    size = seen if same else (max(1, int(seen[0] * tall)), max(1, int(seen[1] * wide)))
-    view = ops.View(windows=((logits,),), tops=(0,), lefts=(0,), window=seen, padded=padded, size=seen)
+    cropped = (padded[0] - cut, padded[1] - cut)
+    size = cropped if same else (max(1, int(cropped[0] * tall)), max(1, int(cropped[1] * wide)))
+    view = ops.View(windows=((logits,),), tops=(0,), lefts=(0,), window=cropped, padded=padded, size=cropped)
     labels, _ = ops.upsample_argmax([view], size)
-    first = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)[:, :, : seen[0], : seen[1]]
+    first = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)[:, :, : cropped[0], : cropped[1]]
     full = F.interpolate(first, size=size, mode="bilinear", align_corners=False)
     best, second = full.topk(2, 1).values.unbind(1) if classes > 1 else (full[:, 0], full[:, 0] - 1)
     clear = best - second > 1e-4
@@ -89,9 +90,9 @@ def test_sum_over_tiles_has_exact_gradients(tile: tuple[int, int], monkeypatch: 
     logits = torch.randn(2, 3, 6, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
     weight = torch.randn(2, 25, 3, 29, generator=torch.Generator().manual_seed(1))
 
-    def function(found: torch.Tensor, index: ops.TileIndex) -> torch.Tensor:
+    def function(part: torch.Tensor, index: ops.TileIndex) -> torch.Tensor:
         image, rows, columns = index
-        return (found.sin() * weight[image, rows, :, columns]).sum()
+        return (part.sin() * weight[image, rows, :, columns]).sum()
 
     total = ops.sum_over_tiles(logits, (25, 29), function)
     (3 * total).backward()
@@ -125,15 +126,15 @@ def test_cross_entropy_is_torch_s_with_its_gradient(
     weights = torch.rand(classes, generator=generator, dtype=torch.float64) if weighted else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TILE, "cpu", tile)
-        found = ops.upsample_cross_entropy(logits, target, weights=weights, label_smoothing=smoothing)
-    (gradient,) = torch.autograd.grad(found, logits)
+        total = ops.upsample_cross_entropy(logits, target, weights=weights, label_smoothing=smoothing)
+    (gradient,) = torch.autograd.grad(total, logits)
     full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
     expected = F.cross_entropy(
         full, target.long(), weights, ignore_index=-1, reduction="sum", label_smoothing=smoothing
     )
     (wanted,) = torch.autograd.grad(expected, logits)
-    # F.interpolate computes its own weights in float64, ours are float32
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    # F.interpolate computes its weights in float64, ours are float32
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -143,3 +144,22 @@ def test_a_second_derivative_is_an_error_not_half_of_it() -> None:
     (gradient,) = torch.autograd.grad(loss.square(), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_on_cuda_labels_wait_for_nothing_but_the_mixed_pixels(views: int, fake_cuda: FakeCuda) -> None:
+    """One view: the host learns how many pixels are mixed. Several views, windows or confidences: it learns nothing."""
+    logits = torch.randn(2, 5, 16, 24, generator=torch.Generator().manual_seed(0))
+
+    def labels(maps: torch.Tensor) -> torch.Tensor:
+        whole = ops.View.whole(maps, (64, 96))
+        windows = ops.View(windows=((maps, maps), (maps, maps)), tops=(0, 8), lefts=(0, 10), window=(62, 95),
+                           padded=(64, 96), size=(70, 105), mirrored=True)  # fmt: skip
+        return ops.upsample_argmax([whole, windows][:views], (53, 71))[0]
+
+    expected, there = labels(logits), logits.to(CUDA)
+    fake_cuda.reset()
+    result = labels(there)
+    assert sum(fake_cuda.waits.values()) == (2 if views == 1 else 0), fake_cuda.report()
+    assert all(what == "aten::nonzero" for _, what in fake_cuda.waits)
+    assert torch.equal(on_cpu(result), expected)

@@ -207,7 +207,7 @@ def lovasz(
 
 
 def _present_classes(logits: torch.Tensor, target: torch.Tensor) -> Sequence[int]:
-    """The classes that may have a part: on the CPU those of the labels; elsewhere all, as the host does not look."""
+    """The classes that may have a part: on the CPU those of the labels; elsewhere all, as the host reads nothing."""
     if target.device.type == "cpu":
         return torch.unique(target[target != IGNORE]).tolist()  # type: ignore[no-any-return]
     return range(logits.shape[1])

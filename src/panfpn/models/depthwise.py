@@ -40,9 +40,9 @@ class _DepthwiseConv2d(torch.autograd.Function):
                 spread[:, :, ::stride, ::stride] = grad
             grad_x = F.conv2d(spread, weight.flip(2, 3), None, 1, k - 1 - padding, 1, channels)
         if ctx.needs_input_grad[1]:
-            kind = torch.float32 if k > 3 else weight.dtype
+            dtype = torch.float32 if k > 3 else weight.dtype
             _, grad_weight, _ = torch.ops.aten.convolution_backward(
-                grad.to(kind), x.to(kind), weight.to(kind), None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
+                grad.to(dtype), x.to(dtype), weight.to(dtype), None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
                 channels, [False, True, False],
             )  # fmt: skip
             grad_weight = grad_weight.to(weight.dtype)
@@ -59,7 +59,7 @@ def depthwise_conv2d(x: torch.Tensor, weight: torch.Tensor, stride: int, padding
 
 
 class DepthwiseConv2d(nn.Module):
-    """A depthwise `nn.Conv2d` (square kernel, no dilation) or timm `Conv2dSame`, with that layer's own parameters."""
+    """A depthwise `nn.Conv2d` (square kernel, no dilation) or timm `Conv2dSame`, with that layer's parameters."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()

@@ -16,7 +16,8 @@ def recompute_stages(network: nn.Module) -> nn.Module:
     """Let every stage of `network` (children with weights; those of containers one by one) forget and compute again.
 
     Gradients and norm statistics are those of a network that remembers: dropout draws the same, and batch norm counts
-    a batch once. Names and weights do not change.
+    a batch once. Names and weights do not change. It goes with torch.compile, but for debugging backends that run the
+    graph as it is ("eager"): they would count a batch twice, and torch refuses.
     """
     for child in network.children():
         if isinstance(child, (nn.Sequential, nn.ModuleList)) or hasattr(child, "feature_info"):

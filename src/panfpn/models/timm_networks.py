@@ -21,7 +21,7 @@ STRIDES = (4, 8, 16, 32)
 _SOME_THAT_FIT = "resnet50c, resnet50, convnext_tiny, tf_efficientnet_lite0, swin_tiny_patch4_window7_224, pvt_v2_b2"
 # How timm's constructors spell "take images of any size" (swin, swinv2, swinv2_cr). Most networks need no option.
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({}, {"strict_img_size": False}, {"dynamic_img_size": True})
-# ResNets that timm has under no name of their own, as (timm's name, its options): mmsegmentation's v1c, and MSRA's (of
+# ResNets that timm has under no name, as (timm's name, its options): mmsegmentation's v1c, and MSRA's (of
 # Caffe2 and detectron2), whose stages begin with the stride in the first 1×1 convolution.
 _MSRA = "_msra"
 _NOT_TIMMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -46,7 +46,7 @@ class Plan:
 def plan_network(name: str) -> Plan:
     """Which maps to take, and how; tried on shapes alone where the network allows it. ValueError if nothing fits."""
     _check_name(name)
-    # Building draws from the global generator; a plan found earlier must not change what a seed gives.
+    # Building draws from the global generator; a plan made earlier must not change what a seed gives.
     with torch.random.fork_rng(devices=[]):
         try:
             return _tried(name, "meta")
