@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -175,17 +176,17 @@ def test_tiny_images(task: SemanticTask, size: tuple[int, int], inference: Infer
 @pytest.mark.parametrize(
     ("scale", "divisor", "inference", "message"),
     [
-        ((0, 0), 1, Inference(), r"data\.scale is \(0, 0\)"),
-        (None, 0, Inference(), r"data\.size_divisor is 0"),
-        (None, 1, Inference(ratios=()), r"inference\.ratios is \(\)"),
-        (None, 1, Inference(ratios=(1.0, float("nan"))), r"inference\.ratios is \(1\.0, nan\)"),
-        (None, 1, Inference(mode="slide", window=(16, 16), stride=(16, 40)), r"inference\.stride is \(16, 40\)"),
+        ((0, 0), 1, {}, r"data\.scale is \(0, 0\)"),
+        (None, 0, {}, r"data\.size_divisor is 0"),
+        (None, 1, {"ratios": ()}, r"inference\.ratios is \(\)"),
+        (None, 1, {"ratios": (1.0, float("nan"))}, r"inference\.ratios is \(1\.0, nan\)"),
+        (None, 1, {"mode": "slide", "window": (16, 16), "stride": (16, 40)}, r"inference\.stride is \(16, 40\)"),
     ],
 )
 def test_impossible_settings_are_refused(
-    task: SemanticTask, scale: tuple[int, int] | None, divisor: int, inference: Inference, message: str
+    task: SemanticTask, scale: tuple[int, int] | None, divisor: int, inference: dict[str, Any], message: str
 ) -> None:
     before = task.preprocess, task.inference
     with pytest.raises(ValueError, match=message):
-        build.set_inference(task, scale=scale, size_divisor=divisor, inference=inference)
+        build.set_inference(task, scale=scale, size_divisor=divisor, inference=Inference(**inference))
     assert (task.preprocess, task.inference) == before
