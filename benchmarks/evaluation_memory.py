@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from panfpn.build import build_task
-from panfpn.config import Model
+from panfpn.config import Data, Model, Train, TrainConfig
 from panfpn.data.layouts.scenes import SceneDataset, scenes_table
 from panfpn.engine.evaluate import score_dataset
 from panfpn.engine.run_log import peak_memory_gb
@@ -43,7 +43,8 @@ def measure(images: int, batch_size: int, shuffled: bool) -> None:
     table = scenes_table()
     grey = (127.5,) * 3
     model = Model(backbone="resnet18", fpn_channels=64, num_classes=table.num_classes, mean=grey, std=grey)
-    task = build_task(model, table)
+    config = TrainConfig(model=model, data=Data(size_divisor=1), train=Train(precision="float32"))
+    task = build_task(config, table)
     data = SceneDataset(table, "val", images, (192, 256))
     scores, _ = score_dataset(task, Shuffled(data) if shuffled else data, batch_size=batch_size)
     print(peak_memory_gb(torch.device("cpu")), hashlib.sha256(scores.counts.tobytes()).hexdigest()[:16])

@@ -25,7 +25,7 @@ import torch
 from networks import make_task, network
 
 from panfpn import recipes
-from panfpn.build import build_transform, set_inference
+from panfpn.build import build_transform
 from panfpn.config import Data, Inference, Optim, TrainConfig
 from panfpn.data import train_loader
 from panfpn.data.images import read_image
@@ -84,7 +84,7 @@ def compare_inference(python: str, old: str | None, folder: Path | None) -> bool
     print(f"{'image':<20} {'size':<10} {'form':<6} {'equal':>9} {'clear':>9}  different where clear")
     for name, image in images.items():
         for form, inference in forms.items():
-            set_inference(task, scale=(2048, 512), size_divisor=1, inference=inference)
+            task.set_inference(scale=(2048, 512), size_divisor=1, inference=inference)
             labels = task.predict([image])[0].labels
             different = labels != peer[f"{name}/{form}/labels"]
             clear = peer[f"{name}/{form}/margin"] > LIMIT

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from panfpn.build import build_task
-from panfpn.config import Data, Loss, Model, TrainConfig
+from panfpn.config import Data, Loss, Model, Train, TrainConfig
 from panfpn.labels import LabelTable
-from panfpn.tasks import SemanticTask
+from panfpn.tasks import Task
 from panfpn.weights.interop.mmseg import IMAGENET_MEAN, IMAGENET_STD, write_mmseg
 from panfpn.weights.release import write_release
 
@@ -16,12 +16,14 @@ def network(num_classes: int, backbone: str = "resnet50c") -> Model:
     return Model(backbone=backbone, num_classes=num_classes, mean=IMAGENET_MEAN, std=IMAGENET_STD, dropout=0.0)
 
 
-def make_task(
-    num_classes: int, table: LabelTable, denominator: str = "labelled", backbone: str = "resnet50c"
-) -> SemanticTask:
+def make_task(num_classes: int, table: LabelTable, denominator: str = "labelled", backbone: str = "resnet50c") -> Task:
     """A network whose norms are in use and whose labels do not hang on rounding; seeded."""
     torch.manual_seed(0)
-    task = build_task(network(num_classes, backbone), table, loss=Loss(denominator=denominator))  # type: ignore[arg-type]
+    config = TrainConfig(
+        model=network(num_classes, backbone), loss=Loss(denominator=denominator), data=Data(size_divisor=1),
+        train=Train(precision="float32"),
+    )  # fmt: skip
+    task = build_task(config, table)
     with torch.no_grad():
         for name, tensor in task.model.named_buffers():
             if name.endswith("running_mean"):

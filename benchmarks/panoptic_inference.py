@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from peers.side import timing_row
 
 from panfpn import build, recipes
 from panfpn.config import Inference, TrainConfig
+from panfpn.deploy.predictor import use_engine
 from panfpn.labels import LabelTable
 
 PEER = "torchvision float32"
@@ -31,11 +33,9 @@ def ours(precision: str, engine: str, full: bool) -> Callable[[np.ndarray], obje
     config = build.resolve(config.changed(train__precision=precision), table)
     torch.manual_seed(0)
     inference = Inference(box_score=0, confidence=0) if full else Inference()
-    task = build.build_task(
-        config.model, table, size_divisor=32, inference=inference, precision=config.train.precision, load=False
-    )
+    task = build.build_task(replace(config, inference=inference), table, load_weights=False)
     task.to(memory_format=torch.channels_last).eval()
-    build.use_engine(task, engine)
+    use_engine(task, engine)
     return lambda image: task.predict([image])[0]
 
 

@@ -19,7 +19,8 @@ from panfpn.engine import train
 from panfpn.engine.trainer import Trainer
 from panfpn.labels import IGNORE, LabelTable
 from panfpn.models import SemanticFPN
-from panfpn.tasks import PanopticTask
+from panfpn.models.pixels import PixelNetwork
+from panfpn.tasks.panoptic import PanopticTask
 from panfpn.types import Detections, PanopticMap, Preprocess, Segment, Segments
 from panfpn.weights.interop.mmseg import mmseg_name
 
@@ -170,8 +171,9 @@ class FakePanopticTask(PanopticTask):
 
     def __init__(self, table: LabelTable, before: Callable[[str], Any] = str) -> None:
         torch.nn.Module.__init__(self)
-        self.table, self.before, self.runtime = table, before, None
+        self.table, self.before, self.engine = table, before, None
         self.preprocess, self.inference = Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3), Inference()
+        self.pixels = PixelNetwork(torch.nn.Identity(), (0.0,) * 3, (1.0,) * 3)
 
     def predict(
         self, images: Sequence[np.ndarray], *, names: Sequence[str] | None = None, **_: Any

@@ -9,7 +9,7 @@ from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.depthwise import speed_up_depthwise
 from panfpn.models.pixels import PixelNetwork
 
-MEAN, STD = torch.tensor([120.0, 115.0, 100.0]).view(-1, 1, 1), torch.tensor([58.0, 57.0, 56.0]).view(-1, 1, 1)
+MEAN, STD = (120.0, 115.0, 100.0), (58.0, 57.0, 56.0)
 
 
 def network(backbone: str = "resnet18", divisor: int = 1) -> PixelNetwork:

@@ -25,12 +25,11 @@ from panfpn.benchmark import (
 )
 from panfpn.benchmark.inference import count_flops, make_predictor
 from panfpn.benchmark.tables import document, inference_rows, loading_rows, markdown, training_rows
-from panfpn.build import set_inference
 from panfpn.cli import main
 from panfpn.config import Data, Inference, TrainConfig
 from panfpn.labels import LabelTable
 from panfpn.models import SemanticFPN
-from panfpn.tasks import SemanticTask
+from panfpn.tasks.semantic import SemanticTask
 from panfpn.types import Preprocess
 from panfpn.weights.release import write_release
 from panfpn.weights.zoo import PUBLISHED
@@ -62,10 +61,10 @@ def test_flops_are_two_per_multiply_add() -> None:
     one = 2 * (4 * 4 * 3) * 2  # of one output pixel
     assert count_flops(task, (64, 96)) == one * 16 * 24
     assert count_flops(task, (33, 96)) == one * 16 * 24  # padded
-    set_inference(task, scale=None, size_divisor=32, inference=Inference(flip=True, ratios=(0.5, 1.0)))
+    task.set_inference(scale=None, size_divisor=32, inference=Inference(flip=True, ratios=(0.5, 1.0)))
     assert count_flops(task, (64, 96)) == 2 * one * (16 * 24 + 8 * 16)  # 32×48 is padded to 32×64
     slide = Inference(mode="slide", window=(32, 64), stride=(32, 32))
-    set_inference(task, scale=None, size_divisor=32, inference=slide)
+    task.set_inference(scale=None, size_divisor=32, inference=slide)
     assert count_flops(task, (64, 96)) == one * 2 * 2 * 8 * 16
     assert task.model.conv.weight.device == CPU  # type: ignore[union-attr]
 

@@ -16,6 +16,7 @@ from panfpn.data.loader import DrawSampler
 from panfpn.engine.optim import lr_at
 from panfpn.labels import LabelTable
 from panfpn.models.timm_networks import has_weights
+from panfpn.tasks.panoptic import PanopticTask
 
 
 def test_every_public_function_that_returns_a_configuration_is_listed() -> None:
@@ -138,7 +139,7 @@ def num_parameters(config: TrainConfig) -> int:
     assert resolved.model.mean == pytest.approx((123.675, 116.28, 103.53))  # as all these repositories normalise
     assert resolved.model.std == pytest.approx((58.395, 57.12, 57.375))
     with torch.device("meta"):
-        network = build.build_task(resolved.model, table, load=False).model
+        network = build.build_task(resolved, table, load_weights=False).model
     assert network.head.classifier.out_channels == {"cityscapes": 19, "ade20k": 150}[config.data.dataset]
     return sum(p.numel() for p in network.parameters())
 
@@ -294,6 +295,6 @@ def test_the_r50_of_coco_has_detectron2s_parameters(golden_files: Path) -> None:
     config = recipes.panoptic_r50_coco_1x(model__pretrained=False)
     table = LabelTable.named("coco_panoptic")
     with torch.device("meta"):
-        network = build.build_network(config.model, build.Backbone(config.model.backbone), table)
+        network = PanopticTask.build_network(config.model, build.Backbone(config.model.backbone), table)
     ours = sum(t.numel() for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked"))
     assert ours == theirs

@@ -8,31 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from panfpn.config import TrainConfig
-    from panfpn.deploy.predictor import Predictor
+    from panfpn.data import Dataset
+    from panfpn.deploy.predictor import Predictor, load
     from panfpn.engine.evaluate import evaluate
     from panfpn.engine.train import RunResult, train
     from panfpn.labels import LabelTable
     from panfpn.maps import PanopticMap, SemanticMap
     from panfpn.metrics import PanopticScores, SemanticScores
     from panfpn.models import PanopticFPN, SemanticFPN
+    from panfpn.types import Sample
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "LabelTable": "labels", "PanopticFPN": "models", "PanopticMap": "maps", "PanopticScores": "metrics",
-    "Predictor": "deploy.predictor", "RunResult": "engine", "SemanticFPN": "models", "SemanticMap": "maps",
-    "SemanticScores": "metrics", "TrainConfig": "config", "evaluate": "engine", "train": "engine",
+    "Dataset": "data", "LabelTable": "labels", "PanopticFPN": "models", "PanopticMap": "maps",
+    "PanopticScores": "metrics", "Predictor": "deploy.predictor", "RunResult": "engine", "Sample": "types",
+    "SemanticFPN": "models", "SemanticMap": "maps", "SemanticScores": "metrics", "TrainConfig": "config",
+    "evaluate": "engine", "load": "deploy.predictor", "train": "engine",
 }  # fmt: skip
+_MODULES = ("data", "recipes")
 
 __all__ = [
-    "LabelTable", "PanopticFPN", "PanopticMap", "PanopticScores", "Predictor", "RunResult", "SemanticFPN",
-    "SemanticMap", "SemanticScores", "TrainConfig", "evaluate", "recipes", "train",
+    "Dataset", "LabelTable", "PanopticFPN", "PanopticMap", "PanopticScores", "Predictor", "RunResult", "Sample",
+    "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "data", "evaluate", "load", "recipes", "train",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name == "recipes":
-        return import_module("panfpn.recipes")
+    if name in _MODULES:
+        return import_module(f"panfpn.{name}")
     if name in _HOMES:
         return getattr(import_module(f"panfpn.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'panfpn' has no attribute {name!r}")

@@ -1,51 +1,44 @@
-"""From settings to objects: the only file that knows both. In: a configuration or a file. Out: data sets, tasks."""
+"""From settings to objects. In: a configuration, or the name of a model. Out: data sets, transforms, tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from panfpn.config import Data, Inference, Loss, Model, TrainConfig
+from panfpn.config import Data, Model, TrainConfig
 from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack
-from panfpn.deploy.runtime import engine_precisions, make_runtime
-from panfpn.device import DTYPES, describe_choice, resolve_device, resolve_precision
+from panfpn.device import resolve_device, resolve_precision
 from panfpn.labels import LabelTable
-from panfpn.losses import SemanticLoss
-from panfpn.models import Backbone, PanopticFPN, SemanticFPN
+from panfpn.models import Backbone
 from panfpn.models.depthwise import speed_up_depthwise
-from panfpn.models.pixels import PixelNetwork
-from panfpn.tasks import AnyTask, PanopticTask, SemanticTask
-from panfpn.types import Preprocess
-from panfpn.weights.foreign import read_foreign, state_dict_of
-from panfpn.weights.release import parse_header, read_model
+from panfpn.tasks import Loss, Task, architecture_of, task_type
+from panfpn.weights import Release, fitting, load, read_tensors
 
 
-def describe_runtime(task: AnyTask, precision: str) -> str:
-    """What makes the predictions; `precision` as it was asked for."""
-    runner = f"engine {task.runtime.engine}" if task.runtime else "the plain network"
-    return describe_choice(runner, task.get_buffer("mean").device, task.precision, precision)
-
-
-def build_datasets(data: Data, panoptic: bool = False) -> tuple[Dataset, Dataset]:
+def build_datasets(data: Data, *, segments: bool = False) -> tuple[Dataset, Dataset]:
     """Training and validation data; see `open_dataset` and `open_pack` for what is refused."""
-    return build_dataset(data, data.train_split, panoptic), build_dataset(data, data.val_split, panoptic)
+    return (
+        build_dataset(data, data.train_split, segments=segments),
+        build_dataset(data, data.val_split, segments=segments),
+    )
 
 
-def build_dataset(data: Data, split: str, panoptic: bool = False) -> Dataset:
-    """One split of the configured data set, with segments if it is `panoptic`."""
+def build_dataset(data: Data, split: str, *, segments: bool = False) -> Dataset:
+    """One split of the configured data set; with `segments`, its instances are told apart."""
     count = data.scenes[0] if split == data.train_split else data.scenes[1]
     root = data.root.expanduser() if data.root else None
     if data.pack is not None:
-        if panoptic:
+        if segments:
             raise ValueError(
                 f"{data.pack}: a pack holds no instances; train Panoptic FPN from the files (data.pack None)"
             )
         return open_pack(data.pack.expanduser(), data.dataset, split, root)
-    instances = data.instances if panoptic and split == data.train_split else "panoptic"  # scores are by segments
+    instances = data.instances if segments and split == data.train_split else "panoptic"  # scores are by segments
     return open_dataset(
-        data.dataset, root, split, panoptic=panoptic, scene_count=count, scene_size=data.scene_size, instances=instances
+        data.dataset, root, split, panoptic=segments, scene_count=count, scene_size=data.scene_size, instances=instances
     )
 
 
@@ -57,179 +50,131 @@ def build_transform(data: Data) -> TrainTransform:
     )  # fmt: skip
 
 
-def resolve(config: TrainConfig, table: LabelTable) -> TrainConfig:
-    """The configuration with every open choice made: classes, normalisation, device, precision.
+def resolve(config: TrainConfig, table: LabelTable, network: nn.Module | None = None) -> TrainConfig:
+    """The configuration with every open choice made: classes, normalisation, precision, whole paths.
+
+    `network` is the user's own, which then has the say. `run.device` stays as it is: a run may go on elsewhere.
 
     Raises:
         ValueError: `model.num_classes` or `loss.class_weights` that disagree with the label table, a backbone that does
             not fit, an unavailable device.
     """
-    model, weights = config.model, config.loss.class_weights
+    model = config.model if network is None else _described(config.model, network)
     if model.in_channels != 3:
         raise ValueError(f"model.in_channels is {model.in_channels}, but the data sets give RGB images (3 channels)")
     if model.num_classes not in (None, table.num_classes):
         raise ValueError(f"model.num_classes is {model.num_classes}, but label table {table.name!r} has "
                          f"{table.num_classes} classes; leave it out to follow the table")  # fmt: skip
-    branch = table.names
-    if model.architecture == "PanopticFPN" and model.semantic_things == "other":
-        branch = ("things", *(c.name for c in table.classes if not c.thing))
-    if weights is not None and len(weights) != len(branch):
-        raise ValueError(f"loss.class_weights has {len(weights)} entries, but the semantic branch has {len(branch)} "
-                         f"classes: {', '.join(branch)}")  # fmt: skip
-    device = resolve_device(config.run.device)
-    with torch.device("meta"):
-        backbone = Backbone(model.backbone, in_channels=model.in_channels)
+    weights, classes = config.loss.class_weights, task_type(model.architecture).semantic_classes(model, table)
+    if weights is not None and len(weights) != len(classes):
+        raise ValueError(f"loss.class_weights has {len(weights)} entries, but the semantic branch has {len(classes)} "
+                         f"classes: {', '.join(classes)}")  # fmt: skip
+    if network is None:
+        with torch.device("meta"):
+            backbone: Any = Backbone(model.backbone, in_channels=model.in_channels)
+    else:
+        backbone = network.backbone
     mean, std = model.mean or backbone.mean, model.std or backbone.std
     for key, value in (("mean", mean), ("std", std)):
         if len(value) != model.in_channels:
             raise ValueError(f"model.{key} has {len(value)} entries for {model.in_channels} input channels")
-    model = replace(model, num_classes=table.num_classes, mean=mean, std=std)
     # Paths are kept whole, so that a run can be resumed, scored and trained again from any folder.
     weights_file, start = model.backbone_weights, model.start_from
     model = replace(
-        model, backbone_weights=_whole(weights_file) if weights_file else None,
+        model, num_classes=table.num_classes, mean=tuple(mean), std=tuple(std),
+        backbone_weights=_whole(weights_file) if weights_file else None,
         start_from=str(_whole(Path(start))) if start and Path(start).expanduser().exists() else start,
     )  # fmt: skip
     root, pack = (_whole(path) if path else None for path in (config.data.root, config.data.pack))
-    data = replace(config.data, root=root, pack=pack)
-    precision = resolve_precision(config.train.precision, device)
-    return replace(config, data=data, model=model).changed(**{"train.precision": precision, "run.device": str(device)})
+    precision = resolve_precision(config.train.precision, resolve_device(config.run.device))
+    return replace(
+        config, data=replace(config.data, root=root, pack=pack), model=model,
+        train=replace(config.train, precision=precision),
+    )  # fmt: skip
 
 
 def _whole(path: Path) -> Path:
     return path.expanduser().resolve()
 
 
+def _described(model: Model, network: Any) -> Model:
+    """The settings of the model as a network of the user's own has them, as far as settings can say it."""
+    backbone = network.backbone
+    name = getattr(backbone, "name", None) or f"{type(backbone).__module__}.{type(backbone).__qualname__}"
+    return replace(
+        model, architecture=architecture_of(network), backbone=name, num_classes=network.num_classes,
+        fpn_channels=network.fpn.channels, pretrained=False, backbone_weights=None, start_from=None,
+    )  # fmt: skip
+
+
 def build_task(
-    model: Model, table: LabelTable, *, scale: tuple[int, int] | None = None, size_divisor: int = 1,
-    inference: Inference = Inference(), loss: Loss | None = None,  # noqa: B008 - frozen
-    precision: str = "float32", rois: int = 512, load: bool = True,
-) -> AnyTask:  # fmt: skip
-    """The task of a resolved configuration; `load` = False leaves out the backbone's pretrained weights."""
-    assert model.num_classes is not None and model.mean and model.std, "resolve() comes first"
-    backbone = Backbone(
-        model.backbone, in_channels=model.in_channels, drop_path=model.drop_path,
-        pretrained=load and model.pretrained and model.backbone_weights is None,
-    )  # fmt: skip
-    if load and model.backbone_weights is not None:
-        file = model.backbone_weights.expanduser()
-        backbone.load(state_dict_of(read_foreign(file)), file)
-    speed_up_depthwise(backbone)
-    network = build_network(model, backbone, table)
-    if load and model.start_from is not None:
-        start_from_release(network, model.start_from, model, table)
-    preprocess = Preprocess(mean=model.mean, std=model.std, scale=scale, size_divisor=size_divisor)
-    loss = loss or Loss()
-    kind = SemanticTask if isinstance(network, SemanticFPN) else PanopticTask
-    task = kind(network, table, preprocess, inference=inference, loss=build_loss(loss), precision=DTYPES[precision])
-    if isinstance(task, PanopticTask):
-        task.instance_weight, task.rois = loss.instance, rois
-    return task
+    config: TrainConfig, table: LabelTable, *, network: nn.Module | None = None, loss: Loss | None = None,
+    load_weights: bool = True, say: Callable[[str], Any] = lambda _: None,
+) -> Task:  # fmt: skip
+    """The task of a resolved configuration; `network` and `loss` replace those that it describes.
 
-
-def build_network(model: Model, backbone: Backbone, table: LabelTable) -> SemanticFPN | PanopticFPN:
-    """The network that `model` describes on a backbone."""
-    if model.architecture == "PanopticFPN":
-        return PanopticFPN(
-            backbone, table, fpn_channels=model.fpn_channels, head_channels=model.head_channels, norm=model.norm,
-            in_channels=model.in_channels, dropout=model.dropout,
-            semantic_things=model.semantic_things, anchor_scale=model.anchor_scale,
-            box_channels=model.box_channels, mask_channels=model.mask_channels,
+    `load_weights` False leaves out the pretrained weights that it names. `say` gets a sentence about what of
+    `model.start_from` was taken over.
+    """
+    kind, model = task_type(config.model.architecture), config.model
+    if network is None:
+        local = model.backbone_weights
+        backbone = Backbone(
+            model.backbone, in_channels=model.in_channels, drop_path=model.drop_path,
+            pretrained=load_weights and model.pretrained and local is None,
         )  # fmt: skip
-    assert model.num_classes is not None
-    return SemanticFPN(
-        backbone, model.num_classes, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
-        head_channels=model.head_channels, norm=model.norm, dropout=model.dropout,
-    )  # fmt: skip
+        if load_weights and local is not None:
+            backbone.load(read_tensors(local.expanduser()), local)
+        network = kind.build_network(model, speed_up_depthwise(backbone), table)
+        if load_weights and model.start_from is not None:
+            start_from(network, model.start_from, config, table, say)
+    return kind.build(config, table, network, loss=loss)
 
 
-_OF_CLASSES = ("head.classifier.", "box_head.classifier.", "box_head.deltas.", "mask_head.classifier.")
-
-
-def start_from_release(network: torch.nn.Module, path: str | Path, model: Model, table: LabelTable) -> None:
-    """Take over what fits of a release file's network; ValueError if that has another backbone."""
-    file, tensors, header = read_model(path)
-    other = header.get("model", {}).get("backbone")
-    if other != model.backbone:
-        raise ValueError(f"{file}: has backbone {other!r}, but model.backbone is {model.backbone!r}; change it, or set "
-                         "model.start_from to None")  # fmt: skip
-    same_classes = parse_header(header, file)[1].names == table.names
-    own = network.state_dict()
-    for name, tensor in tensors.items():
-        fits = name in own and own[name].shape == tensor.shape
-        if fits and (same_classes or not name.startswith(_OF_CLASSES)):
-            own[name].copy_(tensor)
-
-
-def build_loss(loss: Loss) -> SemanticLoss:
-    """The weighted sum of losses."""
-    return SemanticLoss(
-        weights=loss.weights, denominator=loss.denominator,
-        class_weights=None if loss.class_weights is None else torch.tensor(loss.class_weights),
-        label_smoothing=loss.label_smoothing, ohem_threshold=loss.ohem_threshold, ohem_min_kept=loss.ohem_min_kept,
-        focal_gamma=loss.focal_gamma,
-    )  # fmt: skip
+def start_from(
+    network: nn.Module, name: str | Path, config: TrainConfig, table: LabelTable, say: Callable[[str], Any]
+) -> None:
+    """Take over what fits of a release's network; ValueError if that has another backbone, or nothing fits."""
+    release, state = load(name), network.state_dict()
+    of_classes = task_type(config.model.architecture).class_tensors
+    fit = fitting(release, state, table, of_classes=of_classes, backbone=config.model.backbone)
+    if not fit.tensors:
+        raise ValueError(f"{release.file}: nothing of it fits this network; {fit.summary()}")
+    for key, tensor in fit.tensors.items():
+        state[key].copy_(tensor)
+    say(f"start from {release.file}: {fit.summary()}")
 
 
 def load_task(
-    name: str | Path,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    engine: str | None = None,
-    compile: bool = False,
-) -> tuple[AnyTask, dict[str, Any]]:
-    """The task of a model, ready to predict, and its header.
+    name: str | Path, *, device: str = "auto", precision: str = "auto", network: nn.Module | None = None,
+    precisions: tuple[str, ...] | None = None,
+) -> tuple[Task, Release]:  # fmt: skip
+    """The task of a model, ready to predict by its plain network, and its release.
 
-    `name` is a file, a run folder or a known name (see `read_model`). Its predictions are the plain network's, as in
-    training, unless an `engine` is named. ValueError for what cannot be used.
+    `name` is a file, a run folder or a known name (see `panfpn.weights.load`). `network` takes the weights of one that
+    has a backbone of the user's own. `precisions` are those that an engine has, from which `auto` chooses.
+
+    ValueError for what cannot be used.
     """
-    place = resolve_device("cpu" if engine in ("openvino", "onnxruntime") and device == "auto" else device)
-    file, tensors, header = read_model(name)
-    config, table = parse_header(header, file)
-    task = build_task(
-        config.model, table, scale=config.data.scale, size_divisor=config.data.size_divisor,
-        inference=config.inference, load=False,
-        precision=resolve_precision(precision, place, engine_precisions(engine or "torch")),
-    )  # fmt: skip
-    load_weights(task.model, tensors, file)
-    task.to(place).to(memory_format=torch.channels_last).eval()
-    if engine:
-        use_engine(task, engine, compile=compile)
-    return task, header
+    target, release = resolve_device(device), load(name)
+    chosen = resolve_precision(precision, target, *(() if precisions is None else (precisions,)))
+    config = replace(release.config, train=replace(release.config.train, precision=chosen))
+    task = build_task(config, release.table, network=network, load_weights=False)
+    load_state(task.model, release.tensors, release.file)
+    task.to(target).to(memory_format=torch.channels_last).eval()
+    return task, release
 
 
-def use_engine(task: AnyTask, engine: str = "torch", *, compile: bool = False) -> None:
-    """Let an engine (torch, openvino, onnxruntime) make the task's predictions; see `make_runtime` for the errors."""
-    network = PixelNetwork(
-        task.model, task.get_buffer("mean"), task.get_buffer("std"), task.preprocess.size_divisor
-    ).eval()
-    task.runtime = make_runtime(engine, network, task.precision, compile=compile)
-
-
-def set_inference(task: AnyTask, *, scale: tuple[int, int] | None, size_divisor: int, inference: Inference) -> None:
-    """Ask the task for labels in another way than its model was released with; ValueError for an impossible one."""
-    model = Model(architecture="PanopticFPN" if isinstance(task, PanopticTask) else "SemanticFPN")
-    TrainConfig(
-        data=Data(scale=scale, size_divisor=size_divisor), model=model, inference=inference
-    )  # applies the rules
-    same_padding = size_divisor == task.preprocess.size_divisor
-    task.preprocess = replace(task.preprocess, scale=scale, size_divisor=size_divisor)
-    task.inference = inference
-    if task.runtime is not None and not same_padding:  # which is a part of it
-        use_engine(task, task.runtime.engine, compile=task.runtime.compiled)
-
-
-def load_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
+def load_state(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
     """Load a whole state dict; ValueError names `source` and the first tensor that does not fit."""
-    own = model.state_dict()
-    for name in [*own, *tensors]:
-        if name not in tensors or name not in own:
+    wanted = model.state_dict()
+    for name in [*wanted, *tensors]:
+        if name not in tensors or name not in wanted:
             what = "misses" if name not in tensors else "has the unknown"
             raise ValueError(f"{source}: of another architecture; it {what} tensor {name}")
-        if own[name].shape != tensors[name].shape:
+        if wanted[name].shape != tensors[name].shape:
             raise ValueError(f"{source}: of another architecture; tensor {name} has shape "
-                             f"{tuple(tensors[name].shape)}, the model wants {tuple(own[name].shape)}")  # fmt: skip
+                             f"{tuple(tensors[name].shape)}, the model wants {tuple(wanted[name].shape)}")  # fmt: skip
         if not tensors[name].isfinite().all():
             raise ValueError(f"{source}: tensor {name} holds values that are not finite; the file is damaged, or its "
                              "training diverged")  # fmt: skip

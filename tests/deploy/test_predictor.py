@@ -13,11 +13,12 @@ from PIL import Image
 from panfpn import Predictor, SemanticMap
 from panfpn.build import build_task
 from panfpn.cli import main
-from panfpn.config import Model, TrainConfig
+from panfpn.config import Model, Train, TrainConfig
 from panfpn.data.images import decode_ids, read_image, read_mask
 from panfpn.data.layouts.scenes import scenes_table
+from panfpn.deploy.folder import predict_to_folder
 from panfpn.deploy.inputs import Inputs, Source
-from panfpn.deploy.predictor import Failure, predict_to_folder
+from panfpn.deploy.predictor import Failure
 from panfpn.files import read_bytes, read_json
 from panfpn.types import PanopticMap
 from panfpn.weights.release import default_model, write_release
@@ -25,14 +26,15 @@ from panfpn.weights.release import default_model, write_release
 CONFIG = TrainConfig(
     model=Model(
         backbone="resnet18", num_classes=9, fpn_channels=16, head_channels=16, mean=(127.5,) * 3, std=(60.0,) * 3
-    )
+    ),
+    train=Train(precision="float32"),
 )
 
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
-    task = build_task(CONFIG.model, scenes_table())
+    task = build_task(CONFIG, scenes_table())
     torch.nn.init.normal_(task.model.head.classifier.weight)
     file = tmp_path_factory.mktemp("model") / "model.safetensors"
     write_release(file, task.model.state_dict(), CONFIG, scenes_table(), scores={"miou": 0.5}, source={"run": "toy"})
@@ -88,11 +90,11 @@ def test_what_is_no_image(predictor: Predictor, bad: object, message: str) -> No
 def test_scale_of_the_release_is_applied(image: np.ndarray, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = CONFIG.changed(**{"data.scale": (32, 32)})
-    task = build_task(config.model, scenes_table(), scale=config.data.scale)
+    task = build_task(config, scenes_table())
     write_release(tmp_path / "m.safetensors", task.model.state_dict(), config, scenes_table(), scores={}, source={})
     loaded = Predictor.from_file(tmp_path / "m.safetensors", "cpu", "float32")
     seen: list[tuple[int, ...]] = []
-    network = loaded.task.runtime.network
+    network = loaded.task.engine.network
     network.network.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
     assert loaded(image).labels.shape == (50, 71)
     assert seen == [(1, 3, 32, 32)]  # 50×71 fitted into 32×32 is 23×32, padded to a multiple of 32
@@ -199,7 +201,7 @@ def test_files_of_another_kind_are_refused(model_file: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"changed\.safetensors: its content does not match the SHA-256"):
         Predictor.from_file(tmp_path / "changed.safetensors")
     torch.manual_seed(0)
-    other = build_task(CONFIG.changed(**{"model.fpn_channels": 32}).model, scenes_table())
+    other = build_task(CONFIG.changed(**{"model.fpn_channels": 32}), scenes_table())
     write_release(
         tmp_path / "other.safetensors", other.model.state_dict(), CONFIG, scenes_table(), scores={}, source={}
     )

@@ -15,11 +15,12 @@ from torch import nn
 
 from panfpn import build
 from panfpn.choices import ENGINES
-from panfpn.config import Inference, Model, TrainConfig
+from panfpn.config import Data, Inference, Model, Train, TrainConfig
 from panfpn.data.layouts.scenes import scenes_table
-from panfpn.deploy.predictor import Predictor, predict_to_folder
+from panfpn.deploy.folder import predict_to_folder
+from panfpn.deploy.predictor import Predictor, use_engine
 from panfpn.deploy.runtime import make_runtime
-from panfpn.tasks import SemanticTask
+from panfpn.tasks import Task
 from pixel_networks import network, pixels
 
 SIZES = [(1, 64, 96), (1, 71, 45), (2, 33, 80), (1, 128, 32)]
@@ -174,11 +175,11 @@ def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
         make_runtime("openvino", network(), torch.float32)
 
 
-def small_task() -> SemanticTask:
+def small_task() -> Task:
     torch.manual_seed(0)
     model = Model(backbone="resnet18", fpn_channels=32, head_channels=32)
-    config = build.resolve(TrainConfig(model=model), scenes_table())
-    task = build.build_task(config.model, scenes_table(), size_divisor=1).eval()
+    settings = TrainConfig(model=model, data=Data(size_divisor=1), train=Train(precision="float32"))
+    task = build.build_task(build.resolve(settings, scenes_table()), scenes_table()).eval()
     nn.init.normal_(task.model.head.classifier.weight)
     return task
 
@@ -192,20 +193,20 @@ def test_the_task_predicts_through_its_engine_until_it_is_trained_again() -> Non
     task = small_task()
     photos = images((40, 56), (64, 64))
     plain = [m.labels for m in task.predict(photos)]
-    build.use_engine(task, "torch")
+    use_engine(task, "torch")
     task.model.head.classifier.bias = nn.Parameter(torch.tensor([100.0] + [0.0] * (task.table.num_classes - 1)))
     for labels, found in zip(plain, task.predict(photos), strict=True):
         assert (labels == found.labels).mean() > 0.999
     task.train().eval()
-    assert task.runtime is None
+    assert task.engine is None
     assert all((found.labels == 0).all() for found in task.predict(photos))
 
 
 def test_another_padding_reaches_the_engine() -> None:
     task, other = small_task(), small_task()
-    build.use_engine(task, "torch")
-    build.set_inference(task, scale=None, size_divisor=32, inference=Inference())
-    build.set_inference(other, scale=None, size_divisor=32, inference=Inference())
+    use_engine(task, "torch")
+    task.set_inference(scale=None, size_divisor=32, inference=Inference())
+    other.set_inference(scale=None, size_divisor=32, inference=Inference())
     photo = images((45, 70))
     assert (task.predict(photo)[0].labels == other.predict(photo)[0].labels).mean() > 0.999
 
@@ -269,9 +270,8 @@ def test_windows_scales_and_mirror_images_go_through_the_engine(engine: str) -> 
     task, plain = small_task(), small_task()
     asked = Inference(mode="slide", window=(40, 48), stride=(24, 32), ratios=(0.75, 1.25), flip=True)
     for one in (task, plain):
-        build.set_inference(one, scale=None, size_divisor=1, inference=asked)
-        one.precision = torch.float32
-    build.use_engine(task, engine)
+        one.set_inference(scale=None, size_divisor=1, inference=asked)
+    use_engine(task, engine)
     for found, expected in zip(
         task.predict(images((70, 90), (33, 64))), plain.predict(images((70, 90), (33, 64))), strict=True
     ):

@@ -15,7 +15,8 @@ from panfpn import build
 from panfpn.cli import main
 from panfpn.config import Model, TrainConfig
 from panfpn.data.images import decode_ids, read_image, read_mask
-from panfpn.deploy.predictor import Predictor, predict_to_folder
+from panfpn.deploy.folder import predict_to_folder
+from panfpn.deploy.predictor import Predictor
 from panfpn.deploy.submission import submission_for
 from panfpn.deploy.submission.label_files import LabelFiles
 from panfpn.deploy.submission.segment_files import SegmentFiles
@@ -37,7 +38,7 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             TrainConfig(model=Model(backbone="resnet18", fpn_channels=8, head_channels=8)).changed(run__device="cpu"),
             table,
         )
-        task = build.build_task(config.model, table)
+        task = build.build_task(config, table)
         files[name] = tmp_path_factory.mktemp(name) / "m.safetensors"
         write_release(files[name], task.model.state_dict(), config, table, scores={}, source={})
     return files
@@ -413,7 +414,7 @@ def test_a_real_panoptic_model_through_the_command_line(
     )  # fmt: skip
     config = build.resolve(TrainConfig(model=model).changed(run__device="cpu"), COCO)
     config = config.changed(inference__confidence=0.0, inference__stuff_area=1)
-    task, file = build.build_task(config.model, COCO), tmp_path / "m.safetensors"
+    task, file = build.build_task(config, COCO), tmp_path / "m.safetensors"
     torch.nn.init.normal_(task.model.box_head.classifier.weight)  # so that some of it is sure of something
     write_release(file, task.model.state_dict(), config, COCO, scores={}, source={})
     image, out = shared / "data/coco_panoptic/val2017", tmp_path / "out"

@@ -7,12 +7,12 @@ import torch
 
 import panfpn
 from panfpn.build import build_task
-from panfpn.config import Data, Model, TrainConfig
+from panfpn.config import Data, Model, Train, TrainConfig
 from panfpn.data import Dataset, open_dataset
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
 from panfpn.metrics import BoundaryCounts
-from panfpn.tasks import SemanticTask
+from panfpn.tasks.semantic import SemanticTask
 from panfpn.types import Sample
 from panfpn.weights.release import write_release
 
@@ -28,7 +28,8 @@ def task(data: Dataset) -> SemanticTask:
     model = Model(
         backbone="resnet18", num_classes=3, fpn_channels=16, head_channels=16, mean=(127.5,) * 3, std=(60.0,) * 3
     )
-    return build_task(model, data.table)
+    settings = Data(size_divisor=1)
+    return build_task(TrainConfig(model=model, data=settings, train=Train(precision="float32")), data.table)
 
 
 class Reversed:

@@ -12,8 +12,8 @@ from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.models import PanopticFPN
 from panfpn.models.instance import MaskHead, candidates, choose_boxes, propose
 from panfpn.models.panoptic import DenseMaps
-from panfpn.tasks import PanopticTask
-from panfpn.tasks.panoptic import Seen
+from panfpn.tasks.detect import DenseView
+from panfpn.tasks.panoptic import PanopticTask
 from panfpn.weights.interop.detectron2 import read_detectron2
 
 STUFF = LabelClass(name="sky", color=(0, 0, 1), values=(0,))
@@ -97,10 +97,9 @@ def detectron2(golden_files: Path, fill: ModuleType) -> PanopticTask:
             values = fill.values(name, ast.literal_eval(shape)) * np.float32(scale.get(name, 1.0))
             tensors[name] = torch.from_numpy(values)
     found = read_detectron2(tensors, Path("golden.pkl"))
-    task = build.build_task(
-        found.config.model, found.table, size_divisor=32, inference=found.config.inference, load=False
-    )
-    build.load_weights(task.model, found.weights, Path("golden.pkl"))
+    config = found.config.changed(train__precision="float32", data__size_divisor=32)
+    task = build.build_task(config, found.table, load_weights=False)
+    build.load_state(task.model, found.weights, Path("golden.pkl"))
     assert isinstance(task, PanopticTask)
     return task.eval()
 
@@ -113,9 +112,9 @@ def test_detectron2s_figures(
     stem = golden_files / f"detectron2_r50_{size[0]}x{size[1]}_to_{out[0]}x{out[1]}"
     golden, info = np.load(f"{stem}.npz"), json.loads(Path(f"{stem}.json").read_text())
     with torch.inference_mode():
-        maps: DenseMaps = detectron2.ask(torch.from_numpy(fill.image(*size, seed=11))[None])
+        maps: DenseMaps = detectron2.pixels(torch.from_numpy(fill.image(*size, seed=11))[None])
         boxes, logits = propose(candidates(maps.objectness, maps.deltas, 8.0), 0, size)
-        found = detectron2.merged([Seen(maps, size)], np.zeros((*out, 3), np.uint8), "golden", every_mask=True)
+        found = detectron2._merged([DenseView(maps, size)], np.zeros((*out, 3), np.uint8), "golden", every_mask=True)
     for level, values in zip(("p2", "p3", "p4", "p5"), maps.pyramid, strict=True):
         assert values.abs().mean().item() == pytest.approx(golden[f"features/{level}/mean_abs"], rel=1e-5)
     semantic = golden["sem_seg/stride4_logits"]

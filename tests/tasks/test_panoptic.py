@@ -11,8 +11,7 @@ from panfpn.data.loader import DrawSampler, train_loader
 from panfpn.labels import IGNORE
 from panfpn.models import PanopticFPN
 from panfpn.models.panoptic import DenseMaps
-from panfpn.tasks import PanopticTask
-from panfpn.tasks.panoptic import describe
+from panfpn.tasks.panoptic import PanopticTask, describe
 from panfpn.types import Batch, Preprocess
 from transforming import train_transform
 
@@ -161,13 +160,13 @@ def test_windows_are_refused(task: PanopticTask) -> None:
 
 def test_two_scales_reach_the_network_in_their_sizes(task: PanopticTask, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Sequence[int]] = []
-    ask = task.ask
+    forward = task.pixels.forward
 
     def spy(pixels: torch.Tensor) -> DenseMaps:
         seen.append(tuple(pixels.shape[1:3]))
-        return ask(pixels)  # type: ignore[no-any-return]
+        return forward(pixels)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(task, "ask", spy)
+    monkeypatch.setattr(task.pixels, "forward", spy)
     task.inference = replace(task.inference, ratios=(1.0, 0.5), flip=True)
     task.eval().predict(images(1))
     assert seen == [(64, 96), (64, 96), (32, 48), (32, 48)]

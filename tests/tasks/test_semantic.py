@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from panfpn import build
-from panfpn.config import Inference, Model
+from panfpn.config import Data, Inference, Model, Train, TrainConfig
 from panfpn.data.layouts.scenes import scenes_table
-from panfpn.tasks import SemanticTask, view_sizes, window_starts
+from panfpn.tasks import view_sizes, window_starts
+from panfpn.tasks.semantic import SemanticTask
 from panfpn.types import Preprocess
 
 MODEL = Model(
@@ -24,7 +25,9 @@ MODEL = Model(
 @pytest.fixture(scope="module")
 def task() -> SemanticTask:
     torch.manual_seed(0)
-    task = build.build_task(MODEL, scenes_table()).eval()
+    config = TrainConfig(model=MODEL, data=Data(size_divisor=1), train=Train(precision="float32"))
+    task = build.build_task(config, scenes_table()).eval()
+    assert isinstance(task, SemanticTask)
     with torch.no_grad():
         task.model.head.classifier.weight.mul_(100)  # labels that do not hang on rounding
     return task
@@ -36,11 +39,10 @@ def image() -> np.ndarray:
     return np.asarray(cv2.resize(noise, (150, 110), interpolation=cv2.INTER_CUBIC))
 
 
-def asked(task: SemanticTask, inference: Inference, **preprocess: object) -> SemanticTask:
-    task.inference, task.preprocess = (
-        inference,
-        replace(task.preprocess, **{"scale": None, "size_divisor": 1} | preprocess),
-    )
+def configure(
+    task: SemanticTask, inference: Inference, scale: tuple[int, int] | None = None, size_divisor: int = 1
+) -> SemanticTask:
+    task.set_inference(scale=scale, size_divisor=size_divisor, inference=inference)
     return task
 
 
@@ -51,7 +53,7 @@ def resized(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 def network_logits(task: SemanticTask, image: np.ndarray, divisor: int = 1) -> torch.Tensor:
     """At the size of `image`, by the plain definition: pad, run, upsample what was padded, cut."""
     height, width = image.shape[:2]
-    x = (torch.from_numpy(image).permute(2, 0, 1)[None].float() - task.mean) / task.std
+    x = (torch.from_numpy(image).permute(2, 0, 1)[None].float() - task.pixels.mean) / task.pixels.std
     x = F.pad(x, (0, -width % divisor, 0, -height % divisor))
     with torch.no_grad():
         return resized(task.model(x), x.shape[2:])[:, :, :height, :width]
@@ -65,21 +67,21 @@ def assert_same(found: np.ndarray, scores: torch.Tensor) -> None:
 
 
 def test_two_resizes_and_padding(task: SemanticTask, image: np.ndarray) -> None:
-    asked(task, Inference(), scale=(97, 71), size_divisor=32)
+    configure(task, Inference(), scale=(97, 71), size_divisor=32)
     seen = cv2.resize(image, (97, 71), interpolation=cv2.INTER_LINEAR)
     assert_same(task.predict([image])[0].labels, resized(network_logits(task, seen, 32), (110, 150)))
 
 
 def test_images_are_padded_to_the_divisor(task: SemanticTask) -> None:
-    asked(task, Inference(), size_divisor=32)
+    configure(task, Inference(), size_divisor=32)
     pixels = torch.randint(0, 256, (1, 50, 90, 3), dtype=torch.uint8)
-    images = (pixels.permute(0, 3, 1, 2) - task.get_buffer("mean")) / task.get_buffer("std")
+    images = (pixels.permute(0, 3, 1, 2) - task.pixels.mean) / task.pixels.std
     with torch.no_grad():
-        assert torch.equal(task.ask(pixels), task.model(F.pad(images, (0, 6, 0, 14))))
+        assert torch.equal(task.pixels(pixels), task.model(F.pad(images, (0, 6, 0, 14))))
 
 
 def test_stretching_instead_of_padding(task: SemanticTask, image: np.ndarray) -> None:
-    asked(task, Inference(stretch=True), size_divisor=32)
+    configure(task, Inference(stretch=True), size_divisor=32)
     seen = cv2.resize(image, (160, 128), interpolation=cv2.INTER_LINEAR)
     assert_same(task.predict([image])[0].labels, resized(network_logits(task, seen), (110, 150)))
 
@@ -90,7 +92,7 @@ def test_stretching_instead_of_padding(task: SemanticTask, image: np.ndarray) ->
 def test_windows_are_averaged(
     task: SemanticTask, image: np.ndarray, window: tuple[int, int], stride: tuple[int, int], divisor: int
 ) -> None:
-    asked(task, Inference(mode="slide", window=window, stride=stride), scale=(130, 95), size_divisor=divisor)
+    configure(task, Inference(mode="slide", window=window, stride=stride), scale=(130, 95), size_divisor=divisor)
     seen = cv2.resize(image, (130, 95), interpolation=cv2.INTER_LINEAR)
     total, count = torch.zeros(1, 9, 95, 130), torch.zeros(95, 130)
     height, width = min(window[0], 95), min(window[1], 130)
@@ -108,7 +110,7 @@ def test_windows_are_averaged(
 @pytest.mark.parametrize("ratios_of", ["resized", "original"])
 def test_several_scales_and_the_mirror_image(task: SemanticTask, image: np.ndarray, ratios_of: str) -> None:
     inference = Inference(ratios=(0.5, 1.0, 1.25), flip=True, ratios_of=ratios_of)  # type: ignore[arg-type]
-    asked(task, inference, scale=(120, 70))
+    configure(task, inference, scale=(120, 70))
     total = torch.zeros(1, 9, 110, 150)
     for size in {"resized": [(35, 48), (70, 95), (87, 119)], "original": [(55, 75), (110, 150), (138, 188)]}[ratios_of]:
         seen = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -167,7 +169,7 @@ def test_windows_cover_the_side(length: int, window: int, stride: int, starts: t
     ],
 )
 def test_tiny_images(task: SemanticTask, size: tuple[int, int], inference: Inference) -> None:
-    asked(task, inference, size_divisor=32)
+    configure(task, inference, size_divisor=32)
     result = task.predict([np.zeros((*size, 3), np.uint8)], confidence=True)[0]
     assert result.labels.shape == size and result.confidence is not None
     assert result.confidence.min() > 0 and result.confidence.max() <= 1 + 1e-6
@@ -188,5 +190,5 @@ def test_impossible_settings_are_refused(
 ) -> None:
     before = task.preprocess, task.inference
     with pytest.raises(ValueError, match=message):
-        build.set_inference(task, scale=scale, size_divisor=divisor, inference=Inference(**inference))
+        task.set_inference(scale=scale, size_divisor=divisor, inference=Inference(**inference))
     assert (task.preprocess, task.inference) == before

@@ -15,7 +15,7 @@ from panfpn import Predictor
 from panfpn.build import build_task, resolve
 from panfpn.choices import WRITERS
 from panfpn.cli import main
-from panfpn.config import Data, Inference, Model, TrainConfig
+from panfpn.config import Data, Inference, Model, Train, TrainConfig
 from panfpn.data.layouts.scenes import scenes_table
 from panfpn.files import sha256
 from panfpn.labels import LabelTable
@@ -32,13 +32,14 @@ CONFIG = TrainConfig(
     ),
     data=Data(scale=(96, 64), size_divisor=16),
     inference=Inference(mode="slide", window=(48, 64), stride=(32, 48)),
+    train=Train(precision="float32"),
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
-    task = build_task(CONFIG.model, scenes_table())
+    task = build_task(CONFIG, scenes_table())
     torch.nn.init.normal_(task.model.head.classifier.weight)
     file = tmp_path_factory.mktemp("own") / "own.safetensors"
     write_release(file, task.model.state_dict(), CONFIG, scenes_table(), scores={"miou": 0.5}, source={})
@@ -144,12 +145,12 @@ def test_the_names_of_published_models_bring_their_classes(
 def test_fine_tuning_begins_with_an_mmsegmentation_checkpoint(theirs: Path, small_mmseg: State) -> None:
     model = Model(backbone="resnet18", fpn_channels=8, head_channels=8, start_from=str(theirs))
     config = resolve(TrainConfig(model=model).changed(**{"run.device": "cpu"}), scenes_table())
-    state = build_task(config.model, scenes_table()).model.state_dict()
+    state = build_task(config, scenes_table()).model.state_dict()
     assert torch.equal(state["backbone.body.layer3.0.conv1.weight"], small_mmseg["backbone.layer3.0.conv1.weight"])
     assert torch.equal(state["fpn.output.3.bias"], small_mmseg["neck.fpn_convs.3.conv.bias"])
     assert state["head.classifier.weight"].shape[0] == 9
     with pytest.raises(ValueError, match=r"theirs\.pth: has backbone 'resnet18', but model\.backbone is 'resnet34'"):
-        build_task(Model(**{**vars(config.model), "backbone": "resnet34"}), scenes_table())
+        build_task(config.changed(model__backbone="resnet34"), scenes_table())
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -16,12 +16,12 @@ from panfpn import recipes
 from panfpn.benchmark.machine import measure_ceiling
 from panfpn.benchmark.memory import PeakMemory
 from panfpn.benchmark.settings import is_yaml, starting_config, table_for, test_size, without_weights
-from panfpn.build import build_task, resolve, use_engine
+from panfpn.build import build_task, resolve
 from panfpn.choices import ENGINES, no_choice
-from panfpn.deploy.predictor import Predictor
+from panfpn.deploy.predictor import Predictor, use_engine
 from panfpn.deploy.runtime import engine_precisions
 from panfpn.device import resolve_device, resolve_precision
-from panfpn.tasks import AnyTask, view_sizes, window_starts
+from panfpn.tasks import Task, view_sizes, window_starts
 
 Size = tuple[int, int]  # height, width
 
@@ -154,16 +154,13 @@ def make_predictor(job: InferenceJob) -> Predictor:
         train__precision=resolve_precision(job.precision, job.place, engine_precisions(job.engine)),
     )
     config = resolve(config, table)
-    task = build_task(
-        config.model, table, scale=config.data.scale, size_divisor=config.data.size_divisor,
-        inference=config.inference, precision=config.train.precision, load=False,
-    )  # fmt: skip
+    task = build_task(config, table, load_weights=False)
     task.to(job.place).to(memory_format=torch.channels_last).eval()
     use_engine(task, job.engine, compile=job.compile)
     return Predictor(task)
 
 
-def count_flops(task: AnyTask, size: Size) -> int:
+def count_flops(task: Task, size: Size) -> int:
     """FLOPs (two per multiply-add) of the network for one image of `size`, all its views and windows together.
 
     Convolutions and matrix products count, as in `torch.utils.flop_counter`; nothing is computed (meta tensors). Of a
@@ -178,7 +175,7 @@ def count_flops(task: AnyTask, size: Size) -> int:
     return total
 
 
-def _passes(task: AnyTask, size: Size) -> Counter[Size]:
+def _passes(task: Task, size: Size) -> Counter[Size]:
     """How often the network runs at which size for one image."""
     asked, divisor = task.inference, task.preprocess.size_divisor
     passes: Counter[Size] = Counter()

@@ -91,7 +91,7 @@ def prepare_training(config: TrainConfig, num_classes: int | None = None) -> tup
     config = resolve(without_weights(config.changed(model__num_classes=None)), table)
     check_batch(config, Ranks())
     nothing = SceneDataset(table=table, split="", count=0, size=(0, 0))  # brings the classes only
-    trainer = Trainer(config, Path(), Ranks(), nothing, nothing, None)
+    trainer = Trainer(config, Path(), Ranks(), nothing, nothing, None, device=resolve_device(config.run.device))
     return trainer, itertools.repeat(synthetic_batch(config, table))
 
 

@@ -4,7 +4,6 @@ All run one graph: normalisation, padding, network. Which is fastest where: docs
 from any thread, pickled, copied and sent to a spawned process, which makes it again; see `Engine` for forks.
 """
 
-import copy
 import importlib
 import io
 import os
@@ -12,7 +11,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from types import ModuleType
 from typing import Any, ClassVar
@@ -121,11 +120,8 @@ class TorchRuntime(Engine):
             survive_fork(self.device)
             self.run = self.network  # a compiled program starts as many threads as it was compiled for
             self.process = os.getpid()
-        with torch.inference_mode(), on_device(self.device), self._autocast():
+        with torch.inference_mode(), on_device(self.device):
             return self.run(moved(pixels, self.device))
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
 
 class OpenVINORuntime(Engine):
@@ -228,7 +224,7 @@ class _Graphs:
 
     def __init__(self, network: PixelNetwork) -> None:
         _installed("onnx")  # which torch's exporter imports
-        self.network = _at_float32(network)
+        self.network = network.at(torch.float32)  # autocast would become a part of the graph
         self.form: TreeSpec | None = None
 
     def aligned(self, pixels: torch.Tensor) -> bool:
@@ -253,13 +249,6 @@ class _Graphs:
                 dynamic_axes={"pixels": {0: "batch", 1: "height", 2: "width"}}, dynamo=False,
             )  # fmt: skip
         return file.getvalue()
-
-
-def _at_float32(network: PixelNetwork) -> PixelNetwork:
-    """The network, weights shared, without autocast, which would become a part of the graph."""
-    twin = copy.copy(network)
-    twin.precision = torch.float32
-    return twin
 
 
 def _installed(name: str) -> ModuleType:

@@ -5,6 +5,7 @@ In: a run in progress, or a folder that holds one. Out: the folder, or the run's
 
 import itertools
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from panfpn.build import load_weights
+from panfpn.build import load_state
 from panfpn.config import TrainConfig
 from panfpn.engine.optim import WeightAverage, load_optimizer, optimizer_tensors
-from panfpn.files import write_text
-from panfpn.metrics import PanopticScores, Scores, SemanticScores
+from panfpn.files import read_json, write_json, write_text
+from panfpn.metrics import Scores
 from panfpn.parsing import parse
+from panfpn.tasks import task_type
 from panfpn.weights.files import read_checkpoint, read_header, write_checkpoint
 
-_LAST, _BEST = "last.safetensors", "model.safetensors"
+_LAST, _BEST, _OBJECTS = "last.safetensors", "model.safetensors", "objects.json"
 
 
 @dataclass(kw_only=True)
@@ -40,7 +42,7 @@ class RunState:
         scaler: torch.amp.GradScaler,
     ) -> None:  # fmt: skip
         """Put the checkpoint's tensors where they belong; ValueError if they do not fit."""
-        load_weights(model, self._part("model"), self.source)
+        load_state(model, self._part("model"), self.source)
         load_optimizer(optimizer, model, self._part("optim"))
         if average:
             saved = self._part("average")
@@ -128,9 +130,26 @@ def load_run(folder: Path) -> tuple[TrainConfig, RunState]:
         raise ValueError(f"{folder / _LAST}: its header does not describe a run ({error})") from error
 
 
+def note_objects(folder: Path, objects: Mapping[str, object]) -> None:
+    """Keep which arguments of `train` were objects of the user's own, so that the run is not resumed without them."""
+    passed = {name: type(value).__qualname__ for name, value in objects.items() if value is not None}
+    if passed:
+        write_json(folder / _OBJECTS, passed)
+
+
+def check_objects(folder: Path, objects: Mapping[str, object]) -> None:
+    """ValueError unless a run in `folder` goes on with the kinds of objects that it was started with."""
+    passed = read_json(folder / _OBJECTS) if (folder / _OBJECTS).is_file() else {}
+    if missing := [f"{name}=… (a {passed[name]})" for name in passed if objects.get(name) is None]:
+        raise ValueError(f"{folder}: this run was started with objects of your own, which no file holds; resume it by "
+                         f"panfpn.train(resume=…, {', '.join(missing)})")  # fmt: skip
+    if extra := [name for name, value in objects.items() if value is not None and name not in passed]:
+        raise ValueError(f"{folder}: this run was started without {' and '.join(extra)}; resume it without")
+
+
 def released_scores(folder: Path) -> Scores:
     """The validation scores of the run's `model.safetensors`, as its header holds them."""
     header = read_header(folder / _BEST)
     names = tuple(entry["name"] for entry in header["table"]["classes"])
-    kind = PanopticScores if header["architecture"] == "PanopticFPN" else SemanticScores
-    return kind.from_dict(header["scores"], names, folder / _BEST)  # a header's own keys are sorted
+    score_type = task_type(header["architecture"]).score_type
+    return score_type.from_dict(header["scores"], names, folder / _BEST)  # a header's own keys are sorted

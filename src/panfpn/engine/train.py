@@ -1,17 +1,31 @@
 """Training. In: a TrainConfig, or a run folder to go on with. Out: the run folder and a RunResult."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+from torch import nn
 
 from panfpn import build
 from panfpn.config import TrainConfig
+from panfpn.data import as_dataset
+from panfpn.device import kept_generators, on_device, resolve_device, tuned_backend
 from panfpn.engine.distributed import Ranks, joined_ranks
-from panfpn.engine.run_folder import RunState, choose_folder, load_run, prepare_folder, released_scores
+from panfpn.engine.loggers import make_loggers
+from panfpn.engine.run_folder import (
+    RunState,
+    check_objects,
+    choose_folder,
+    load_run,
+    note_objects,
+    prepare_folder,
+    released_scores,
+)
+from panfpn.engine.signals import stop_requests
 from panfpn.engine.trainer import Trainer
 from panfpn.metrics import Scores
+from panfpn.tasks import architecture_of, task_type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +45,17 @@ class RunResult:
     minutes: float
 
 
-def train(config: TrainConfig | None = None, *, resume: str | Path | None = None) -> RunResult:
+def train(
+    config: TrainConfig | None = None, *, resume: str | Path | None = None, train_data: Any = None,
+    val_data: Any = None, model: nn.Module | None = None, loss: Callable[..., Any] | None = None,
+    loggers: Sequence[Any] = (),
+) -> RunResult:  # fmt: skip
     """Train as `config` says, or go on with the run in folder `resume`.
+
+    What a configuration names can be an object of your own: `train_data` and `val_data` (what `panfpn.data.as_dataset`
+    takes; both or none), `model` (a SemanticFPN or PanopticFPN, maybe on a backbone of your own), `loss` (stride-4
+    logits [B, K, h, w] and train ids [B, H, W] -> a scalar, or scalars by name), `loggers` (`panfpn.engine.loggers`,
+    beside those in `run.loggers`). A run that was started with such objects is resumed with them.
 
     Raises:
         ValueError: data, settings or a run folder that cannot be used; nothing has been trained or overwritten then.
@@ -40,32 +63,47 @@ def train(config: TrainConfig | None = None, *, resume: str | Path | None = None
     """
     if (config is None) == (resume is None):
         raise ValueError("train takes a configuration or a run folder to resume, and not both")
+    if (train_data is None) != (val_data is None):
+        raise ValueError("train_data and val_data go together; give both, or neither")
+    objects = {"train_data": train_data, "val_data": val_data, "model": model, "loss": loss}
     state: RunState | None = None
     if config is None:
+        check_objects(Path(str(resume)), objects)
         config, state = load_run(Path(str(resume)))
-    with joined_ranks(config.run.device) as (ranks, device), _own_generators(device):
-        config = config.changed(**{"run.device": device})
-        train_data, val_data = build.build_datasets(config.data, config.model.architecture == "PanopticFPN")
-        config = build.resolve(config, train_data.table)
-        check_batch(config, ranks)
-        folder = Path(str(resume)) if resume is not None else ranks.agreed(choose_folder(config))
-        trainer = Trainer(config, folder, ranks, train_data, val_data, state)
-        if resume is None and ranks.first:
-            prepare_folder(config, folder, needed_bytes=2 * trainer.num_bytes())
-        ranks.wait()
-        interrupted = trainer.run(announce=resume is None)
-        scores = None if interrupted or not ranks.first else released_scores(folder)
-        best = trainer.state.best if scores is None else scores.value
-        return RunResult(
-            dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
-            interrupted=interrupted, minutes=trainer.log.minutes,
-        )  # fmt: skip
-
-
-def _own_generators(device: str) -> AbstractContextManager[None]:
-    """Torch's generators are seeded at every step; afterwards the caller's are as they were."""
-    cuda = torch.cuda.is_available() and not device.startswith("cpu")
-    return torch.random.fork_rng([torch.cuda.current_device()] if cuda else [])
+    with joined_ranks(config.run.device) as (ranks, name):
+        device = resolve_device(name)
+        with (
+            on_device(device),
+            kept_generators(device),
+            tuned_backend(device, fixed_sizes=config.data.crop is not None),
+        ):
+            segments = task_type(architecture_of(model) if model else config.model.architecture).needs_segments
+            if train_data is None:
+                data = build.build_datasets(config.data, segments=segments)
+            else:
+                data = as_dataset(train_data), as_dataset(val_data)
+            config = build.resolve(config, data[0].table, model)
+            check_batch(config, ranks)
+            loggers = [*(make_loggers(config.run.loggers) if ranks.first else ()), *loggers]
+            folder = Path(str(resume)) if resume is not None else ranks.agreed(choose_folder(config))
+            trainer = Trainer(
+                config, folder, ranks, *data, state, device=device, network=model, loss=loss, loggers=loggers
+            )
+            if resume is None and ranks.first:
+                prepare_folder(config, folder, needed_bytes=2 * trainer.num_bytes())
+                note_objects(folder, objects)
+            ranks.wait()
+            interrupted = False
+            with trainer.logged(announce=resume is None) as batches, stop_requests() as stop_requested:
+                while not (interrupted or trainer.ended()):
+                    trainer.step(batches)
+                    interrupted = trainer.after_step(stop_requested())
+            scores = None if interrupted or not ranks.first else released_scores(folder)
+            best = trainer.state.best if scores is None else scores.value
+            return RunResult(
+                dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
+                interrupted=interrupted, minutes=trainer.log.minutes,
+            )  # fmt: skip
 
 
 def check_batch(config: TrainConfig, ranks: Ranks) -> None:

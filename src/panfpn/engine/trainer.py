@@ -5,9 +5,10 @@ never killed.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,44 +17,44 @@ from torch.nn.parallel import DistributedDataParallel
 
 from panfpn import build
 from panfpn.config import TrainConfig
-from panfpn.data import Dataset, train_loader
+from panfpn.data import Dataset, prefetched, train_loader
 from panfpn.data.loader import DrawSampler
+from panfpn.device import tuned_backend
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
-from panfpn.engine.loggers import make_loggers
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, set_lr
 from panfpn.engine.run_folder import RunState, save_run
 from panfpn.engine.run_log import RunLog, SilentLog, read_history
-from panfpn.engine.signals import stop_requests
 from panfpn.files import write_json
+from panfpn.losses import CallableLoss
 from panfpn.metrics import Scores
 from panfpn.models.backbone import freeze
 from panfpn.models.recompute import recompute_stages
 from panfpn.report.page import write_report
-from panfpn.tasks import AnyTask
+from panfpn.tasks import Task
 from panfpn.types import Batch, Example
+from panfpn.weights import first_not_finite, write_release
 from panfpn.weights.files import tensors_digest
-from panfpn.weights.release import write_release
 
 _ASK_EVERY = 10  # steps between two looks at the other ranks' stop requests: asking makes the device wait
 
 
 class Trainer:
-    """The network, the optimiser and where they stand. `run` does the work."""
+    """The network, the optimiser and where they stand; `panfpn.train` holds the loop."""
 
     def __init__(
         self, config: TrainConfig, folder: Path, ranks: Ranks, train_data: Dataset, val_data: Dataset,
-        state: RunState | None,
+        state: RunState | None, *, device: torch.device, network: nn.Module | None = None,
+        loss: Callable[..., Any] | None = None, loggers: Sequence[Any] = (),
     ) -> None:  # fmt: skip
-        self.config, self.folder, self.ranks = config, folder, ranks
-        self.train_data, self.val_data = train_data, val_data
-        self.device = torch.device(config.run.device)
+        self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
+        self.train_data, self.val_data, self.loggers = train_data, val_data, loggers
         self.state = state or RunState()
+        self.notes: list[str] = []  # what the person who starts the run should know
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
         self.task = build.build_task(
-            config.model, train_data.table, scale=config.data.scale, size_divisor=config.data.size_divisor,
-            inference=config.inference, loss=config.loss, precision=config.train.precision, rois=config.train.rois,
-            load=not self.state.tensors,
+            config, train_data.table, network=network, loss=None if loss is None else CallableLoss(loss),
+            load_weights=not self.state.tensors, say=self.notes.append,
         )  # fmt: skip
         self._place_model()
         self.optimizer = build_optimizer(self.task.model, config.optim)
@@ -67,19 +68,20 @@ class Trainer:
         self.pending: list[tuple[tuple[str, ...], dict[str, torch.Tensor]]] = []  # losses still on the device
 
     def _place_model(self) -> None:
-        train = self.config.train
+        train, pixels = self.config.train, self.task.pixels
         if train.frozen_bn:
             freeze_batch_norm(self.task.model.backbone)
         freeze(self.task.model.backbone, train.freeze_at)
         if self.ranks.world > 1 and train.sync_bn and self.device.type == "cuda":
             from timm.layers import convert_sync_batchnorm  # noqa: PLC0415 - knows timm's own norm layers too
 
-            self.task.model = convert_sync_batchnorm(self.task.model)
+            pixels.network = convert_sync_batchnorm(pixels.network)
         if train.recompute:
             recompute_stages(self.task.model.backbone)
-        self.task.layout = torch.channels_last if train.channels_last else torch.contiguous_format
-        self.task.to(self.device).to(memory_format=self.task.layout)
-        self.task.dense = torch.compile(self.task.model) if train.compile else self.task.model  # type: ignore[assignment]
+        pixels.layout = torch.channels_last if train.channels_last else torch.contiguous_format
+        self.task.to(self.device).to(memory_format=pixels.layout)
+        if train.compile:
+            pixels.compile()
 
     def num_bytes(self) -> int:
         """Size of a checkpoint: weights, their average, and the optimiser's moments."""
@@ -87,31 +89,37 @@ class Trainer:
         copies = 1 + bool(self.average) + {"sgd": 1, "adamw": 2}[self.config.optim.name]
         return int(weights * copies)
 
-    def run(self, *, announce: bool = True) -> bool:
-        """Steps from the state's to the last; returns whether a signal stopped it. `announce` prints the settings."""
-        steps = self.config.train.steps
+    @contextmanager
+    def logged(self, *, announce: bool) -> Iterator[Iterator[Batch]]:
+        """The batches from the state's step on; for the time of the block the run is logged.
+
+        `announce` prints the settings.
+        """
         if self.ranks.first:
-            self.log = RunLog(self.folder, steps=steps, start=self.state.step,
+            self.log = RunLog(self.folder, steps=self.config.train.steps, start=self.state.step,
                               images_per_step=self.config.train.batch_size, device=self.device,
-                              config=self.config.to_dict(), loggers=make_loggers(self.config.run.loggers))  # fmt: skip
-        if announce:
-            counts = f"{len(self.train_data)} training and {len(self.val_data)} validation images"
-            self.log.say(f"{self.config.to_yaml()}\n{counts}; run folder {self.folder}")
-        batches = self._batches()
+                              config=self.config.to_dict(), loggers=self.loggers)  # fmt: skip
         try:
-            with stop_requests() as stopped:
-                while self.state.step < steps and not self._exhausted():
-                    self.step(batches)
-                    if self._look_up(stopped()) and self.state.step < steps:
-                        self.log.say(f"stopped after step {self.state.step}; go on with: "
-                                     f"panfpn train --resume {self.folder}")  # fmt: skip
-                        return True
-            return False
+            if announce:
+                counts = f"{len(self.train_data)} training and {len(self.val_data)} validation images"
+                notes = "".join(f"{note}\n" for note in self.notes)
+                self.log.say(f"{self.config.to_yaml()}\n{notes}{counts}; run folder {self.folder}")
+            yield self._batches()
         finally:
             self.log.close()
 
-    def _look_up(self, stop: bool) -> bool:
-        """Between two steps: log, validate and save where it is time; returns whether to stop."""
+    def ended(self) -> bool:
+        """Whether the last step is done, or patience is at its end, which is then said."""
+        if self.state.step >= self.config.train.steps:
+            return True
+        patience = self.config.run.patience
+        if not patience or self.state.bad_validations < patience:
+            return False
+        self.log.say(f"no better score in {patience} validations: ended at step {self.state.step}")
+        return True
+
+    def after_step(self, stop: bool) -> bool:
+        """Between two steps: log, validate and save where it is time; returns whether the run is interrupted."""
         run, done = self.config.run, self.state.step
         if self.ranks.world > 1:
             stop = done % _ASK_EVERY == 0 and self.ranks.any(stop, self.device)
@@ -125,13 +133,9 @@ class Trainer:
             self._validate()
         if save and self.ranks.first:
             save_run(self.folder, self.config, self.state, self.task.model, self.optimizer, self.average, self.scaler)
-        return stop
-
-    def _exhausted(self) -> bool:
-        patience = self.config.run.patience
-        if not patience or self.state.bad_validations < patience:
+        if not stop or done == self.config.train.steps:
             return False
-        self.log.say(f"no better score in {patience} validations: ended at step {self.state.step}")
+        self.log.say(f"stopped after step {done}; go on with: panfpn train --resume {self.folder}")
         return True
 
     def _batches(self) -> Iterator[Batch]:
@@ -140,16 +144,17 @@ class Trainer:
             steps=range(self.state.step, train.steps), batch_size=train.batch_size, accumulate=train.accumulate,
             rank=self.ranks.rank, world=self.ranks.world,
         )  # fmt: skip
-        return train_loader(
+        batches = train_loader(
             self.train_data, build.build_transform(data), sampler, seed=train.seed, num_workers=data.num_workers,
             pin=self.device.type == "cuda",
         )  # fmt: skip
+        return prefetched(batches, self.device)
 
     def step(self, batches: Iterator[Batch]) -> None:
         """One step of the optimiser, on the next `train.accumulate` batches."""
         config, step = self.config, self.state.step
         set_lr(self.optimizer, lr_at(step, config.train.steps, config.optim))
-        micro = [next(batches).to(self.device) for _ in range(config.train.accumulate)]
+        micro = [next(batches) for _ in range(config.train.accumulate)]
         # Only now: a loader that starts (in the first step after a restart) draws from the global generator too.
         torch.manual_seed(step_seed(config.train.seed, step, self.ranks.rank))
         self.task.train()
@@ -186,23 +191,23 @@ class Trainer:
             [torch.stack([sums[n].float() for n in names]) for _, sums in self.pending]
         )  # [steps, terms]
         bad = table.isfinite().all(1).logical_not().tolist()
-        own = bad.index(True) if any(bad) else len(bad)
-        first = self.ranks.least(own, self.device)
+        here = bad.index(True) if any(bad) else len(bad)
+        first = self.ranks.least(here, self.device)
         if first < len(bad):
-            self._stop_non_finite(first, own == first)
+            self._stop_non_finite(first, here == first)
         means = (self.ranks.total(table) / self.ranks.world).mean(0).tolist()
         done = self.state.step
         lr = lr_at(done - 1, self.config.train.steps, self.config.optim)
         self.log.train(done, dict(zip(names, means, strict=True)), lr)
         self.pending.clear()
 
-    def _stop_non_finite(self, place: int, mine: bool) -> None:
+    def _stop_non_finite(self, index: int, mine: bool) -> None:
         """Stop at the first bad step of all ranks; those that held it save the names of its samples."""
-        step = self.state.step - len(self.pending) + place
+        step = self.state.step - len(self.pending) + index
         if not mine:
             raise FloatingPointError(f"the loss at step {step} is not finite on another rank")
         file = self.folder / ("non_finite.json" if self.ranks.world == 1 else f"non_finite_rank{self.ranks.rank}.json")
-        names, sums = self.pending[place]
+        names, sums = self.pending[index]
         losses = {name: str(float(value)) for name, value in sums.items()}
         write_json(file, {"step": step, "samples": names, "losses": losses})
         raise FloatingPointError(
@@ -212,41 +217,41 @@ class Trainer:
 
     def _check_weights(self) -> None:
         """A finite loss can have a gradient that is not: such weights must not replace the last good checkpoint."""
-        for name, tensor in self.task.model.state_dict().items():
-            if not tensor.isfinite().all():
-                raise FloatingPointError(
-                    f"{name} is not finite after step {self.state.step}, so nothing was saved over the last "
-                    "checkpoint; lower optim.lr or set optim.clip_norm"
-                )
+        name = first_not_finite(self.task.model.state_dict())
+        if name is not None:
+            raise FloatingPointError(
+                f"{name} is not finite after step {self.state.step}, so nothing was saved over the last "
+                "checkpoint; lower optim.lr or set optim.clip_norm"
+            )
 
     def _released(self) -> Mapping[str, torch.Tensor]:
         """The weights that are evaluated and released: the average where one is kept."""
         return self.average.tensors if self.average else self.task.model.state_dict()
 
     @contextmanager
-    def _evaluated(self) -> Iterator[AnyTask]:
+    def _evaluated(self) -> Iterator[Task]:
         """The task holding the released weights, for the time of the block."""
         self.ranks.share(self._released().values())  # every rank gathers batch statistics of its own
         if not self.average:
             yield self.task
             return
-        own = {name: t.clone() for name, t in self.task.model.state_dict().items()}
+        trained = {name: t.clone() for name, t in self.task.model.state_dict().items()}
         self.task.model.load_state_dict(dict(self.average.tensors))
         try:
             yield self.task
         finally:
-            self.task.model.load_state_dict(own)
+            self.task.model.load_state_dict(trained)
 
     def _validate(self) -> None:
         step, data = self.state.step, self.config.data
-        with self._evaluated() as task:
-            scores, shown = score_dataset(
+        with self._evaluated() as task, tuned_backend(self.device, fixed_sizes=False):
+            scores, examples = score_dataset(
                 task, self.val_data, batch_size=self.config.run.val_batch_size, num_workers=data.num_workers,
                 ranks=self.ranks,
             )  # fmt: skip
         better = self.state.best is None or scores.value > self.state.best
         self.state.bad_validations = 0 if better else self.state.bad_validations + 1
-        self.log.validation(step, scores, shown, self.train_data.table)
+        self.log.validation(step, scores, examples, self.train_data.table)
         mark = "  (best so far)" if better else ""
         self.log.say(f"step {step}: {scores.summary()}{mark}")
         if better:
@@ -256,7 +261,7 @@ class Trainer:
         if self.ranks.first:
             if better:
                 self._release(scores)
-            self._write_report(scores, shown)
+            self._write_report(scores, examples)
 
     def _release(self, scores: Scores) -> None:
         weights = dict(self._released())
@@ -266,10 +271,10 @@ class Trainer:
             source=source,
         )  # fmt: skip
 
-    def _write_report(self, scores: Scores, shown: list[Example]) -> None:
+    def _write_report(self, scores: Scores, examples: list[Example]) -> None:
         write_report(
             self.folder / "report.html", title=self.folder.name, config=self.config.to_yaml(), scores=scores,
-            history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table, examples=shown,
+            history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table, examples=examples,
         )  # fmt: skip
 
 

@@ -1,49 +1,61 @@
-"""From pixels to what a network sees. In: uint8 images [B, H, W, C] as they come. Out: the network's maps."""
+"""The one forward: from pixels as they come to a network's maps. Trained, compiled, folded, predicted and exported."""
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
-def normalised(
-    pixels: torch.Tensor,
-    mean: torch.Tensor,
-    std: torch.Tensor,
-    divisor: int,
-    sizes: Sequence[tuple[int, int]] | None = None,
-) -> torch.Tensor:
-    """Pixels uint8 [B, H, W, C] -> float32 [B, C, H, W], padded on the right and below to a multiple of `divisor`.
-
-    `mean` and `std` [C, 1, 1] are of values in 0..255. The padding, and what lies outside of `sizes` (height and width
-    of each image), is the mean colour: 0.
-    """
-    images = (pixels.permute(0, 3, 1, 2).float() - mean) / std
-    for image, (height, width) in zip(images, sizes or (), strict=False):
-        image[:, height:] = 0
-        image[:, :, width:] = 0
-    if divisor > 1:
-        height, width = pixels.shape[1:3]
-        images = F.pad(images, (0, -width % divisor, 0, -height % divisor))
-    return images
-
-
 class PixelNetwork(nn.Module):
     """A network that takes pixels as they come: uint8 [B, H, W, C] -> its maps, those of the padding included.
 
-    `mean`, `std` and `divisor` as in `normalised`.
+    `mean` and `std` are of each channel in 0..255. Images are padded on the right and below, with the mean colour, to a
+    multiple of `divisor`. `precision` is the dtype that the network computes in (autocast if it is not float32).
     """
 
-    def __init__(self, network: nn.Module, mean: torch.Tensor, std: torch.Tensor, divisor: int) -> None:
-        super().__init__()
-        self.network, self.divisor = network, divisor
-        self.dtype = torch.float32  # of the normalised images
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clone())
+    mean: torch.Tensor  # [C, 1, 1]
+    std: torch.Tensor
 
-    def forward(self, pixels: torch.Tensor) -> Any:
-        """[B, H, W, C] uint8 -> what the network gives for them."""
-        images = normalised(pixels, self.get_buffer("mean"), self.get_buffer("std"), self.divisor)
-        return self.network(images.to(self.dtype, memory_format=torch.channels_last))
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], divisor: int = 1, *,
+        precision: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.network, self.divisor, self.precision = network, divisor, precision
+        self.dtype = torch.float32  # of the normalised images; an engine that casts the weights casts them too
+        self.layout = torch.channels_last  # of the images, which the network's maps follow
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, pixels: torch.Tensor, extents: torch.Tensor | None = None) -> Any:
+        """[B, H, W, C] uint8 -> what the network gives.
+
+        `extents` int64 [B, 2] is the height and width of each image; beyond it lies the mean colour, whatever the
+        pixels are. None: all images fill their [H, W].
+        """
+        images = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std  # [B, C, H, W]
+        height, width = pixels.shape[1:3]
+        if extents is not None:
+            rows, columns = (torch.arange(side, device=pixels.device) for side in (height, width))
+            inside = (rows < extents[:, :1])[:, None, :, None] & (columns < extents[:, 1:])[:, None, None, :]
+            images = images.where(inside, 0)
+        if self.divisor > 1:
+            images = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
+        with self.autocast():
+            return self.network(images.to(self.dtype, memory_format=self.layout))
+
+    def at(self, precision: torch.dtype) -> Self:
+        """The same network, weights shared, computing in another precision."""
+        twin = copy.copy(self)
+        twin.precision = precision
+        return twin
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which the network computes."""
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.mean.device.type, self.precision)

@@ -1,19 +1,9 @@
-"""A network with its losses and predictions. In: a Batch or images. Out: {name: loss}, or maps."""
+"""A network at work: its losses, predictions and scores. The only place that knows how the architectures differ."""
 
-from panfpn.tasks.panoptic import PanopticTask
-from panfpn.tasks.semantic import SemanticTask
-from panfpn.tasks.task import Runtime, Task
+from panfpn.tasks.task import Engine, Image, Loss, Scorer, Task, architecture_of, task_type
 from panfpn.tasks.views import check_batch_size, view_sizes, window_starts
 
-AnyTask = SemanticTask | PanopticTask
-
 __all__ = [
-    "AnyTask",
-    "PanopticTask",
-    "Runtime",
-    "SemanticTask",
-    "Task",
-    "check_batch_size",
-    "view_sizes",
+    "Engine", "Image", "Loss", "Scorer", "Task", "architecture_of", "check_batch_size", "task_type", "view_sizes",
     "window_starts",
-]
+]  # fmt: skip

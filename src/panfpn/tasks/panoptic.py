@@ -1,55 +1,78 @@
-"""Panoptic FPN with its losses and predictions. In: a Batch or images. Out: {name: loss}, or maps. Paper §3, §4.1."""
+"""Panoptic FPN at work. In: a Batch or images. Out: {name: loss}, or panoptic maps and scores. Paper §3, §4.1."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
+from panfpn.config import Model, TrainConfig
+from panfpn.data import Dataset
 from panfpn.labels import IGNORE, LabelTable
 from panfpn.losses import BoxSample, box_losses, mask_loss, rpn_losses, sample_boxes
+from panfpn.metrics import PanopticScores
 from panfpn.models import PanopticFPN
-from panfpn.models.instance import (
-    BOX_SIDE,
-    MASK_SIDE,
-    candidates,
-    choose_boxes,
-    decode_detections,
-    propose,
-)
+from panfpn.models.instance import BOX_SIDE, MASK_SIDE, candidates, propose
 from panfpn.models.merge import MergeRules, merge
 from panfpn.models.panoptic import DenseMaps
 from panfpn.ops import Size, View, upsample_argmax
-from panfpn.ops.boxes import clip_boxes, has_area, pool_boxes
-from panfpn.ops.paste import paste_mask
+from panfpn.ops.boxes import pool_boxes
+from panfpn.tasks.detect import DenseView, detect, of_image
+from panfpn.tasks.scorers import PanopticScorer
 from panfpn.tasks.semantic import without_padding
-from panfpn.tasks.task import Task, pixels_at
-from panfpn.tasks.views import check_batch_size, groups_of_a_size, view_sizes
-from panfpn.types import Batch, Detections, PanopticMap, Segment
+from panfpn.tasks.task import Image, Loss, Task
+from panfpn.tasks.views import check_batch_size, groups_of_a_size, pixels_at, view_sizes
+from panfpn.types import Batch, PanopticMap, Segment
 
 _TRAIN_PROPOSALS = (2000, 1000)  # of each level, and in all; in prediction 1000 of each level
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """What the network said of images at one size."""
-
-    maps: DenseMaps
-    size: Size
-    mirrored: bool = False
+_NO_CONFIDENCE = (
+    "a panoptic map has no confidence of each pixel; its things have scores, which NAME.json (panoptic) holds"
+)
 
 
 class PanopticTask(Task):
-    """Panoptic FPN: batch -> {name: loss}, images -> PanopticMaps. Arguments as of `Task`.
+    """Panoptic FPN: batch -> {name: loss}, images -> PanopticMaps.
 
     `instance_weight` is the paper's λi, on all losses of the instance branch; λs is the weight in `loss`. `rois` is the
     number of boxes of an image that the box head learns from.
     """
 
-    model: PanopticFPN
+    architecture = "PanopticFPN"
+    network_type = PanopticFPN
+    map_type = PanopticMap
+    score_type = PanopticScores
+    needs_segments = True
+    class_tensors = ("head.classifier.", "box_head.classifier.", "box_head.deltas.", "mask_head.classifier.")
+
     instance_weight = 1.0
     rois = 512
+
+    @classmethod
+    def build(cls, config: TrainConfig, table: LabelTable, network: nn.Module, *, loss: Loss | None = None) -> Self:
+        """See `Task.build`."""
+        task = super().build(config, table, network, loss=loss)
+        task.instance_weight, task.rois = config.loss.instance, config.train.rois
+        return task
+
+    @staticmethod
+    def build_network(model: Model, backbone: nn.Module, table: LabelTable) -> PanopticFPN:
+        """See `Task.build_network`."""
+        return PanopticFPN(
+            backbone, table, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
+            head_channels=model.head_channels, norm=model.norm,
+            dropout=model.dropout, semantic_things=model.semantic_things, anchor_scale=model.anchor_scale,
+            box_channels=model.box_channels, mask_channels=model.mask_channels,
+        )  # fmt: skip
+
+    @staticmethod
+    def semantic_classes(model: Model, table: LabelTable) -> tuple[str, ...]:
+        """The table's, or 'things' and then the stuff."""
+        if model.semantic_things == "all":
+            return table.names
+        return ("things", *(c.name for c in table.classes if not c.thing))
 
     def forward(
         self, batch: Batch, *, pixels: torch.Tensor | None = None, share: float = 1.0
@@ -60,7 +83,7 @@ class PanopticTask(Task):
         """
         if batch.instances is None:
             raise ValueError("this batch has no things; open its data set with panoptic=True")
-        maps: DenseMaps = self.learn(batch.images, batch.sizes)
+        maps: DenseMaps = self.pixels(batch.images.permute(0, 2, 3, 1), batch.extents)
         targets = self._channels(batch.targets)
         terms = self.loss(without_padding(maps.semantic, batch), targets, pixels=pixels, share=share)
         found = candidates(maps.objectness, maps.deltas, self.model.anchor_scale)
@@ -105,7 +128,7 @@ class PanopticTask(Task):
         pooled = pool_boxes(pyramid, [s.boxes for s in samples], BOX_SIDE)
         on_things = [s.boxes[: len(s.targets)] for s in samples]
         pooled_things = pool_boxes(pyramid, on_things, MASK_SIDE)
-        with self.autocast():
+        with self.pixels.autocast():
             logits, deltas = self.model.box_head(pooled)
             masks = self.model.mask_head(pooled_things, labels[labels < background])
         losses = box_losses(logits.float(), deltas.float(), labels, samples)
@@ -113,133 +136,91 @@ class PanopticTask(Task):
 
     @torch.inference_mode()
     def predict(
-        self, images: Sequence[npt.NDArray[np.uint8]], *, names: Sequence[str] | None = None, batch_size: int = 1,
-        every_mask: bool = False,
+        self, images: Sequence[Image], *, names: Sequence[str] | None = None, batch_size: int = 1,
+        confidence: bool = False, every_mask: bool = False,
     ) -> list[PanopticMap]:  # fmt: skip
-        """Panoptic maps at each image's own size, of RGB images [H, W, 3] of any sizes.
+        """Panoptic maps at each image's own size; see `Task.predict`.
 
-        With the default `batch_size` every image goes through the network by itself, so its map never depends on its
-        neighbours. Masks are made for the detections that can enter the map, or with `every_mask` (which average
-        precision needs) for all.
+        Masks are made for the detections that can enter the map, or with `every_mask` (which average precision needs)
+        for all.
         """
+        self.check_outputs(confidence=confidence, every_mask=every_mask)
         check_batch_size(batch_size)
-        if self.inference.mode != "whole":
-            raise ValueError(f"inference.mode is {self.inference.mode!r}; Panoptic FPN sees images whole")
         names = names or ["image"] * len(images)
         maps: list[PanopticMap] = []
         for group in groups_of_a_size(images, batch_size):
-            seen = self._look([images[i] for i in group])
-            for place, i in enumerate(group):
-                views = [replace(view, maps=_of_image(view.maps, place)) for view in seen]
-                maps.append(self.merged(views, images[i], names[i], every_mask=every_mask))
+            some = [images[i] for i in group]
+            views = [
+                self._view(some, view_size, mirrored)
+                for view_size in view_sizes(some[0].shape[0], some[0].shape[1], self.preprocess, self.inference)
+                for mirrored in ((False, True) if self.inference.flip else (False,))
+            ]
+            for j, i in enumerate(group):
+                single = [replace(view, maps=of_image(view.maps, j)) for view in views]
+                maps.append(self._merged(single, images[i], names[i], every_mask=every_mask))
         return maps
 
-    def _look(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[Seen]:
-        """Run the network over images of one size, at all sizes and mirrored as `inference` asks."""
-        size, mirrors = (images[0].shape[0], images[0].shape[1]), (False, True) if self.inference.flip else (False,)
-        return [
-            Seen(self.ask(pixels_at(images, s, mirrored=mirrored)), s, mirrored)
-            for s in view_sizes(*size, self.preprocess, self.inference)
-            for mirrored in mirrors
-        ]
+    def _view(self, images: Sequence[Image], size: Size, mirrored: bool) -> DenseView:
+        """Run the network over images at `size`."""
+        run = self.engine or self.pixels.forward
+        return DenseView(run(pixels_at(images, size, mirrored=mirrored).to(self.device)), size, mirrored)
 
-    def merged(
-        self, views: list[Seen], image: npt.NDArray[np.uint8], name: str, *, every_mask: bool = False
-    ) -> PanopticMap:
-        """The map of one image [H, W, 3] of what the network said of it (B = 1); `every_mask` as in `predict`."""
-        size, asked = (image.shape[0], image.shape[1]), self.inference
+    def check_outputs(self, *, confidence: bool = False, every_mask: bool = False) -> None:
+        """See `Task.check_outputs`; also for an `inference.mode` that is not for this network."""
+        if confidence:
+            raise ValueError(_NO_CONFIDENCE)
+        if self.inference.mode != "whole":
+            raise ValueError(f"inference.mode is {self.inference.mode!r}; Panoptic FPN sees images whole")
+
+    def scorer(
+        self, dataset: Dataset, *, trimap_width: int | None = None, average_precision: bool = False
+    ) -> PanopticScorer:
+        """See `Task.scorer`."""
+        if trimap_width is not None:
+            raise ValueError("Boundary IoU is counted for Semantic FPN only; leave --boundary out")
+        return PanopticScorer(self.table, self.semantic_channels, self.semantic_names, average_precision)
+
+    def _merged(self, views: list[DenseView], image: Image, name: str, *, every_mask: bool = False) -> PanopticMap:
+        """The map of one image [H, W, 3] from the views of it (B = 1); `every_mask` as in `predict`."""
+        size, settings = (image.shape[0], image.shape[1]), self.inference
         semantic = self._semantic(views, size)
-        detections = self._detect(views, size, 0.0 if every_mask else asked.confidence)
+        detections = detect(
+            self.model, views, size, settings, mask_score=0.0 if every_mask else settings.confidence,
+            autocast=self.pixels.autocast,
+        )  # fmt: skip
         stuff = np.array([IGNORE if c.thing else k for k, c in enumerate(self.table.classes)] + [IGNORE])[semantic]
-        rules = MergeRules(confidence=asked.confidence, overlap=asked.overlap, stuff_area=asked.stuff_area)
+        rules = MergeRules(confidence=settings.confidence, overlap=settings.overlap, stuff_area=settings.stuff_area)
         count = len(detections.masks)
-        segments, found = merge(detections.scores[:count], detections.classes[:count], detections.masks, stuff, rules)
-        info = describe(segments, found, detections.scores, self.table)
+        segments, sources = merge(detections.scores[:count], detections.classes[:count], detections.masks, stuff, rules)
+        info = describe(segments, sources, detections.scores, self.table)
         return PanopticMap(segments=segments, info=info, table=self.table, semantic=semantic, detections=detections,
                            image=image, name=name)  # fmt: skip
 
-    def _semantic(self, views: list[Seen], size: Size) -> npt.NDArray[np.int16]:
+    def _semantic(self, views: list[DenseView], size: Size) -> npt.NDArray[np.int16]:
         """What the semantic branch says: train ids [H, W] at `size`, IGNORE for 'other'."""
         divisor = self.preprocess.size_divisor
-        seen = []
+        semantic = []
         for view in views:
             padded = (view.size[0] + -view.size[0] % divisor, view.size[1] + -view.size[1] % divisor)
             windows = ((view.maps.semantic,),)
-            seen.append(View(windows=windows, tops=(0,), lefts=(0,), window=view.size, padded=padded, size=view.size,
-                             mirrored=view.mirrored))  # fmt: skip
-        channels = upsample_argmax(seen, size)[0][0].cpu().numpy()
+            semantic.append(View(windows=windows, tops=(0,), lefts=(0,), window=view.size, padded=padded,
+                                 size=view.size, mirrored=view.mirrored))  # fmt: skip
+        channels = upsample_argmax(semantic, size)[0][0].cpu().numpy()
         return np.asarray(np.array(self.model.semantic_ids, np.int16)[channels])
-
-    def _detect(self, views: list[Seen], size: Size, mask_score: float) -> Detections:
-        """Detections in the image of `size`; masks only for those with a score of at least `mask_score`."""
-        asked, first = self.inference, views[0].size
-        boxes, scores = [], []
-        for view in views:
-            found = candidates(view.maps.objectness, view.maps.deltas, self.model.anchor_scale)
-            proposals, _ = propose(found, 0, view.size)
-            with self.autocast():
-                logits, deltas = self.model.box_head(pool_boxes(view.maps.pyramid, [proposals], BOX_SIDE))
-            box, score = decode_detections(logits, deltas, proposals, view.size)
-            boxes.append(_between(box, view, first))
-            scores.append(score)
-        box, score, label = choose_boxes(
-            torch.cat(boxes), torch.cat(scores), score=asked.box_score, nms=asked.nms,
-            nms_over_classes=asked.nms_over_classes, most=asked.detections,
-        )  # fmt: skip
-        scale = box.new_tensor([size[1] / first[1], size[0] / first[0]]).repeat(2)
-        final = clip_boxes(box * scale, size)
-        kept = has_area(final)
-        box, score, label, final = box[kept], score[kept], label[kept], final[kept]
-        strong = int((score >= mask_score).sum())  # scores fall
-        probabilities = self._masks(views, box[:strong], label[:strong]).cpu().numpy()
-        places = final.cpu().numpy()
-        masks = tuple(paste_mask(p, b, size) for p, b in zip(probabilities, places, strict=False))
-        classes = np.array(self.model.thing_ids, np.int16)[label.cpu().numpy()]
-        return Detections(boxes=places, scores=score.cpu().numpy(), classes=classes, masks=masks)
-
-    def _masks(self, views: list[Seen], boxes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Probabilities [N, 28, 28] of the masks in boxes [N, 4] of the first view, mean over the views."""
-        total = boxes.new_zeros((len(boxes), 2 * MASK_SIDE, 2 * MASK_SIDE))
-        if not len(boxes):
-            return total
-        first = replace(views[0], mirrored=False)
-        for view in views:
-            own = _between(boxes, replace(first, mirrored=view.mirrored), view.size)
-            with self.autocast():
-                logits = self.model.mask_head(pool_boxes(view.maps.pyramid, [own], MASK_SIDE), labels)
-            found = logits.float().sigmoid()
-            total += found.flip(-1) if view.mirrored else found
-        return total / len(views)
-
-
-def _between(boxes: torch.Tensor, view: Seen, size: Size) -> torch.Tensor:
-    """Boxes [..., 4] of a view, mirrored back if it is mirrored, as boxes of the image at `size`."""
-    if view.mirrored:
-        boxes = torch.stack(
-            [view.size[1] - boxes[..., 2], boxes[..., 1], view.size[1] - boxes[..., 0], boxes[..., 3]], -1
-        )
-    if view.size == size:
-        return boxes
-    return boxes * boxes.new_tensor([size[1] / view.size[1], size[0] / view.size[0]]).repeat(2)
-
-
-def _of_image(maps: DenseMaps, place: int) -> DenseMaps:
-    part = slice(place, place + 1)
-    return DenseMaps(maps.semantic[part], *([m[part] for m in level] for level in maps[1:]))
 
 
 def describe(
     segments: npt.NDArray[np.int32],
-    found: Sequence[tuple[int, int]],
+    sources: Sequence[tuple[int, int]],
     scores: npt.NDArray[np.float32],
     table: LabelTable,
 ) -> tuple[Segment, ...]:
-    """What the segments [H, W] of `merge` are: class, score, area and box."""
-    count = len(found) + 1
+    """What the segments [H, W] of `merge` are, which came of `sources`: class, score, area and box."""
+    count = len(sources) + 1
     rows, columns = (_extent(segments, axis, count) for axis in (0, 1))
     areas = np.bincount(segments.ravel(), minlength=count)
     info = []
-    for number, (label, thing) in enumerate(found, 1):
+    for number, (label, thing) in enumerate(sources, 1):
         (top, bottom), (left, right) = rows[number], columns[number]
         info.append(Segment(
             id=number, train_id=label, name=table.names[label], thing=thing >= 0, area=int(areas[number]),
@@ -251,7 +232,7 @@ def describe(
 def _extent(segments: npt.NDArray[np.int32], axis: int, count: int) -> list[tuple[int, int]]:
     """First row (axis 0) or column (1), and the one after the last, of each segment."""
     length = segments.shape[axis]
-    place = np.arange(length).reshape((-1, 1) if axis == 0 else (1, -1)) * count + segments
-    there = np.bincount(place.ravel(), minlength=length * count).reshape(length, count) > 0
+    position = np.arange(length).reshape((-1, 1) if axis == 0 else (1, -1)) * count + segments
+    there = np.bincount(position.ravel(), minlength=length * count).reshape(length, count) > 0
     last = length - there[::-1].argmax(0)
     return list(zip(there.argmax(0).tolist(), last.tolist(), strict=True))

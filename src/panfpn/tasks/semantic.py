@@ -1,76 +1,105 @@
-"""Semantic FPN with its loss and predictions. In: a Batch or images. Out: {name: loss}, or maps. What DDP wraps."""
+"""Semantic FPN at work. In: a Batch or images. Out: {name: loss}, or label maps, and their scores."""
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from torch import nn
 
+from panfpn.config import Model
+from panfpn.data import Dataset
+from panfpn.labels import LabelTable
+from panfpn.metrics import SemanticScores
 from panfpn.models import SemanticFPN
 from panfpn.ops import Size, View, as_float, upsample_argmax
-from panfpn.tasks.task import Task, pixels_at
-from panfpn.tasks.views import check_batch_size, groups_of_a_size, view_sizes, window_starts
+from panfpn.tasks.scorers import SemanticScorer
+from panfpn.tasks.task import Image, Task
+from panfpn.tasks.views import check_batch_size, groups_of_a_size, pixels_at, view_sizes, window_starts
 from panfpn.types import Batch, SemanticMap
 
 
 class SemanticTask(Task):
-    """Semantic FPN: batch -> {name: loss}, images -> SemanticMaps. Arguments as of `Task`."""
+    """Semantic FPN: batch -> {name: loss}, images -> SemanticMaps."""
 
-    model: SemanticFPN
+    architecture = "SemanticFPN"
+    network_type = SemanticFPN
+    map_type = SemanticMap
+    score_type = SemanticScores
+    needs_segments = False
+    class_tensors = ("head.classifier.",)
+
+    @staticmethod
+    def build_network(model: Model, backbone: nn.Module, table: LabelTable) -> SemanticFPN:
+        """See `Task.build_network`."""
+        return SemanticFPN(
+            backbone, table.num_classes, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
+            head_channels=model.head_channels,
+            norm=model.norm, dropout=model.dropout,
+        )  # fmt: skip
+
+    @staticmethod
+    def semantic_classes(model: Model, table: LabelTable) -> tuple[str, ...]:
+        """The table's."""
+        return table.names
 
     def forward(
         self, batch: Batch, *, pixels: torch.Tensor | None = None, share: float = 1.0
     ) -> dict[str, torch.Tensor]:
         """Loss terms by name; `pixels` and `share` as in `SemanticLoss`."""
-        logits = without_padding(self.learn(batch.images, batch.sizes), batch)
+        logits = without_padding(self.pixels(batch.images.permute(0, 2, 3, 1), batch.extents), batch)
         return self.loss(logits, batch.targets, pixels=pixels, share=share)
 
     @torch.inference_mode()
     def predict(
-        self, images: Sequence[npt.NDArray[np.uint8]], *, names: Sequence[str] | None = None, confidence: bool = False,
-        batch_size: int = 1,
+        self, images: Sequence[Image], *, names: Sequence[str] | None = None, batch_size: int = 1,
+        confidence: bool = False, every_mask: bool = False,
     ) -> list[SemanticMap]:  # fmt: skip
-        """Label maps at each image's own size, of RGB images [H, W, 3] of any sizes.
-
-        With the default `batch_size` every image goes through the network by itself, so its labels never depend on its
-        neighbours; more makes up to that many neighbours of one size share a run, which GPUs like.
-        """
+        """Label maps at each image's own size; see `Task.predict`."""
+        self.check_outputs(confidence=confidence, every_mask=every_mask)
         check_batch_size(batch_size)
         names = names or ["image"] * len(images)
         maps = []
         for group in groups_of_a_size(images, batch_size):
-            labels, winner = self._labels([images[i] for i in group], confidence)
-            for place, i in enumerate(group):
+            some = [images[i] for i in group]
+            size = (some[0].shape[0], some[0].shape[1])
+            views = [
+                self._view(some, view_size, mirrored)
+                for view_size in view_sizes(*size, self.preprocess, self.inference)
+                for mirrored in ((False, True) if self.inference.flip else (False,))
+            ]
+            labels, winner = upsample_argmax(views, size, confidence=confidence)
+            labels, winner = labels.cpu(), None if winner is None else winner.cpu()
+            for j, i in enumerate(group):
                 maps.append(SemanticMap(
-                    labels=labels[place].cpu().numpy(), table=self.table, image=images[i], name=names[i],
-                    confidence=None if winner is None else winner[place].cpu().numpy(),
+                    labels=labels[j].numpy(), table=self.table, image=images[i], name=names[i],
+                    confidence=None if winner is None else winner[j].numpy(),
                 ))  # fmt: skip
         return maps
 
-    def _labels(
-        self, images: Sequence[npt.NDArray[np.uint8]], confidence: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Labels (and the winner's probability) [B, H, W] of images of one size."""
-        size = (images[0].shape[0], images[0].shape[1])
-        mirrors = (False, True) if self.inference.flip else (False,)
-        views = [
-            self._view(images, s, mirrored)
-            for s in view_sizes(*size, self.preprocess, self.inference)
-            for mirrored in mirrors
-        ]
-        return upsample_argmax(views, size, confidence=confidence)
-
-    def _view(self, images: Sequence[npt.NDArray[np.uint8]], size: Size, mirrored: bool) -> View:
+    def _view(self, images: Sequence[Image], size: Size, mirrored: bool) -> View:
         """Run the network over images at `size`, in one piece or in windows."""
-        pixels = pixels_at(images, size, mirrored=mirrored)
-        asked, divisor = self.inference, self.preprocess.size_divisor
-        whole = asked.mode == "whole"
-        height, width = (s if whole else min(w, s) for w, s in zip(asked.window, size, strict=True))
-        tops, lefts = window_starts(size[0], height, asked.stride[0]), window_starts(size[1], width, asked.stride[1])
-        windows = tuple(tuple(self.ask(pixels[:, t : t + height, x : x + width]) for x in lefts) for t in tops)
+        pixels = pixels_at(images, size, mirrored=mirrored).to(self.device)
+        settings, divisor, run = self.inference, self.preprocess.size_divisor, self.engine or self.pixels.forward
+        whole = settings.mode == "whole"
+        height, width = (s if whole else min(w, s) for w, s in zip(settings.window, size, strict=True))
+        tops = window_starts(size[0], height, settings.stride[0])
+        lefts = window_starts(size[1], width, settings.stride[1])
+        windows = tuple(tuple(run(pixels[:, t : t + height, x : x + width]) for x in lefts) for t in tops)
         padded = (height + -height % divisor, width + -width % divisor)
         return View(windows=windows, tops=tops, lefts=lefts, window=(height, width), padded=padded, size=size,
                     mirrored=mirrored)  # fmt: skip
+
+    def check_outputs(self, *, confidence: bool = False, every_mask: bool = False) -> None:
+        """See `Task.check_outputs`."""
+        if every_mask:
+            raise ValueError("Semantic FPN has no masks of instances; every_mask is for Panoptic FPN")
+
+    def scorer(
+        self, dataset: Dataset, *, trimap_width: int | None = None, average_precision: bool = False
+    ) -> SemanticScorer:
+        """See `Task.scorer`."""
+        if average_precision:
+            raise ValueError("AP is of instances, which Semantic FPN does not tell apart; leave --ap out")
+        return SemanticScorer(self.table, dataset, trimap_width)
 
 
 def without_padding(logits: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -1,92 +1,202 @@
-"""What the tasks have in common: a network, its preprocessing, and who runs it. In: uint8 images. Out: its maps."""
+"""What a network needs to learn and to predict. semantic.py and panoptic.py say all that differs between the two."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from panfpn.config import Inference
-from panfpn.data.transforms import resized_image
+from panfpn.choices import ARCHITECTURES, lookup
+from panfpn.config import Data, Inference, Model, TrainConfig, check_architecture
+from panfpn.config import Loss as LossSettings
+from panfpn.data import Dataset
+from panfpn.device import DTYPES
 from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
-from panfpn.models import PanopticFPN, SemanticFPN
-from panfpn.models.pixels import normalised
-from panfpn.ops import Size
-from panfpn.types import Preprocess
+from panfpn.metrics import Scores
+from panfpn.models.pixels import PixelNetwork
+from panfpn.types import Batch, Example, PanopticMap, Preprocess, Sample, SemanticMap
+
+Image = npt.NDArray[np.uint8]  # [H, W, C]
 
 
-class Runtime(Protocol):
-    """A faster copy of the network for predictions; panfpn.deploy.runtime has three."""
+class Loss(Protocol):
+    """What is minimised of the semantic logits."""
+
+    def __call__(
+        self, logits: torch.Tensor, target: torch.Tensor, *, pixels: torch.Tensor | None = None, share: float = 1.0
+    ) -> dict[str, torch.Tensor]:
+        """Stride-4 logits [B, K, h, w] and train ids [B, H, W] -> weighted terms by name; see `SemanticLoss`."""
+
+    def count(self, target: torch.Tensor) -> torch.Tensor:
+        """What a batch adds to the denominator of the terms that are means over pixels."""
+
+
+class Engine(Protocol):
+    """What runs a network for predictions; panfpn.deploy.runtime has three."""
 
     engine: str
-    compiled: bool
 
     def __call__(self, pixels: torch.Tensor) -> Any:
-        """Pixels uint8 [B, h, w, 3] -> what the network gives, the padding's part of it included."""
+        """Pixels uint8 [B, h, w, C] -> what the network gives, the padding's part of it included."""
 
 
-class Task(nn.Module):
-    """A network with what it needs to learn and to speak: label table, preprocessing, loss.
+class Ranks(Protocol):
+    """The processes of a job, as far as counting goes."""
 
-    `precision` is the dtype of the dense part (autocast if it is not float32). SemanticTask and PanopticTask add what
-    makes losses and maps of what the network gives.
+    world: int
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all of them, in place."""
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Everyone's value."""
+
+
+class Scorer(Protocol):
+    """What counts along while a data set is predicted."""
+
+    options: Mapping[str, bool]  # what `Task.predict` must be told, so that all is there that is counted
+
+    def add(self, index: int, sample: Sample, prediction: Any) -> Example:
+        """Count the map of the image with this index in the data set; ValueError for a sample that cannot be scored."""
+
+    def scores(self, ranks: Ranks, device: torch.device) -> Scores:
+        """The scores of what all ranks have counted."""
+
+
+class Task(nn.Module, ABC):
+    """A network with its preprocessing, label table, loss and way of predicting. What DDP wraps.
+
+    A subclass says all that differs between architectures; `panfpn.choices.ARCHITECTURES` lists them.
     """
 
+    architecture: ClassVar[str]  # its name in configurations and files
+    network_type: ClassVar[type[nn.Module]]
+    map_type: ClassVar[type[SemanticMap] | type[PanopticMap]]
+    score_type: ClassVar[type[Scores]]
+    needs_segments: ClassVar[bool]  # whether its data sets must tell instances apart
+    class_tensors: ClassVar[tuple[str, ...]]  # prefixes of the weights whose meaning is the label table's
+
     def __init__(
-        self, model: SemanticFPN | PanopticFPN, table: LabelTable, preprocess: Preprocess, *,
+        self, network: nn.Module, table: LabelTable, preprocess: Preprocess, *,
         inference: Inference = Inference(),  # noqa: B008 - frozen
-        loss: SemanticLoss | None = None, precision: torch.dtype = torch.float32,
+        loss: Loss | None = None, precision: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         super().__init__()
-        if model.num_classes != table.num_classes:
+        if network.num_classes != table.num_classes:
             raise ValueError(
-                f"the model has {model.num_classes} classes but label table {table.name!r} {table.num_classes}"
+                f"the model has {network.num_classes} classes but label table {table.name!r} {table.num_classes}"
             )
-        self.model, self.table, self.precision = model, table, precision
-        self.preprocess, self.inference = preprocess, inference
-        self.loss = loss or SemanticLoss(weights={"cross_entropy": 1.0})
-        self.layout = torch.channels_last  # of images, which the network's maps follow
-        self.dense: nn.Module = model  # the part that may be compiled; shares its weights with `model`
-        self.runtime: Runtime | None = None  # makes the predictions, if there is one
-        self.register_buffer("mean", torch.tensor(preprocess.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocess.std).view(-1, 1, 1), persistent=False)
+        self.pixels = PixelNetwork(
+            network, preprocess.mean, preprocess.std, preprocess.size_divisor, precision=precision
+        )
+        self.table, self.preprocess, self.inference = table, preprocess, inference
+        self.loss: Loss = loss or SemanticLoss(weights={"cross_entropy": 1.0})
+        self.engine: Engine | None = None  # makes the predictions, if there is one
+        self._make_engine: Callable[[PixelNetwork], Engine] | None = None
+
+    @classmethod
+    def build(cls, config: TrainConfig, table: LabelTable, network: nn.Module, *, loss: Loss | None = None) -> Self:
+        """The task of a resolved configuration around a network; `loss` replaces the one that `config` describes."""
+        data, model = config.data, config.model
+        assert model.mean and model.std, "resolve() comes first"
+        preprocess = Preprocess(mean=model.mean, std=model.std, scale=data.scale, size_divisor=data.size_divisor)
+        loss = loss or build_loss(config.loss)
+        return cls(network, table, preprocess, inference=config.inference, loss=loss,
+                   precision=DTYPES[config.train.precision])  # fmt: skip
+
+    @staticmethod
+    @abstractmethod
+    def build_network(model: Model, backbone: nn.Module, table: LabelTable) -> nn.Module:
+        """The network that `model` describes, on a backbone."""
+
+    @staticmethod
+    @abstractmethod
+    def semantic_classes(model: Model, table: LabelTable) -> tuple[str, ...]:
+        """What the channels of the semantic logits are called."""
+
+    @abstractmethod
+    def forward(
+        self, batch: Batch, *, pixels: torch.Tensor | None = None, share: float = 1.0
+    ) -> dict[str, torch.Tensor]:
+        """Loss terms by name; `pixels` and `share` as in `SemanticLoss`."""
+
+    @abstractmethod
+    def predict(
+        self, images: Sequence[Image], *, names: Sequence[str] | None = None, batch_size: int = 1,
+        confidence: bool = False, every_mask: bool = False,
+    ) -> Sequence[SemanticMap] | Sequence[PanopticMap]:  # fmt: skip
+        """Maps at each image's own size, of RGB images [H, W, 3] of any sizes.
+
+        With the default `batch_size` every image goes through the network by itself, so its map never depends on its
+        neighbours; more lets up to that many neighbours of one size share a run, which GPUs like. `confidence` adds the
+        winner's probability (semantic maps), `every_mask` the masks of detections that are too weak for the map.
+
+        ValueError as of `check_outputs`.
+        """
+
+    @abstractmethod
+    def check_outputs(self, *, confidence: bool = False, every_mask: bool = False) -> None:
+        """ValueError for what this network's maps do not have."""
+
+    @abstractmethod
+    def scorer(self, dataset: Dataset, *, trimap_width: int | None = None, average_precision: bool = False) -> Scorer:
+        """What scores its maps; ValueError where it cannot count what is wanted. Arguments as of `panfpn.evaluate`."""
+
+    @property
+    def model(self) -> Any:
+        """The plain network: normalised images in."""
+        return self.pixels.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.pixels.mean.device
 
     def train(self, mode: bool = True) -> Self:
-        """As of every module; training leaves the runtime behind, which holds the weights as they were."""
+        """As of every module; training drops the engine, which holds the weights as they were."""
         if mode:
-            self.runtime = None
+            self.engine = self._make_engine = None
         return super().train(mode)
 
-    def learn(self, images: torch.Tensor, sizes: Sequence[Size]) -> Any:
-        """What the network gives for a training batch uint8 [B, C, H, W]; outside of `sizes`: the mean colour."""
-        return self._run(self.dense, images.permute(0, 2, 3, 1), sizes)
+    def predict_with(self, make_engine: Callable[[PixelNetwork], Engine]) -> None:
+        """Let an engine make the predictions; it is made again where a setting becomes a part of it."""
+        self.engine, self._make_engine = make_engine(self.pixels), make_engine
 
-    def ask(self, pixels: torch.Tensor) -> Any:
-        """What the network gives for pixels uint8 [B, h, w, 3]; never by the compiled model, as sizes vary."""
-        if self.runtime is not None:
-            return self.runtime(pixels)
-        return self._run(self.model, pixels.to(self.get_buffer("mean").device))
-
-    def _run(self, network: nn.Module, pixels: torch.Tensor, sizes: Sequence[Size] | None = None) -> Any:
-        mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        images = normalised(pixels, mean, std, self.preprocess.size_divisor, sizes).contiguous(
-            memory_format=self.layout
-        )
-        with self.autocast():
-            return network(images)
-
-    def autocast(self) -> torch.autocast:
-        """The context in which the network computes."""
-        device = self.get_buffer("mean").device.type
-        return torch.autocast(device, self.precision, enabled=self.precision != torch.float32)
+    def set_inference(self, *, scale: tuple[int, int] | None, size_divisor: int, inference: Inference) -> None:
+        """Predict in another way than the model was released with; ValueError for an impossible one."""
+        check_architecture(self.architecture, Data(scale=scale, size_divisor=size_divisor), inference)
+        self.preprocess = replace(self.preprocess, scale=scale, size_divisor=size_divisor)
+        self.inference = inference
+        if size_divisor != self.pixels.divisor:
+            self.pixels.divisor = size_divisor
+            if self._make_engine is not None:
+                self.engine = self._make_engine(self.pixels)
 
 
-def pixels_at(images: Sequence[npt.NDArray[np.uint8]], size: Size, *, mirrored: bool) -> torch.Tensor:
-    """Images of one size as the network may see them: uint8 [B, h, w, 3]."""
-    resized = [resized_image(image, size) for image in images]
-    array = resized[0][None] if len(resized) == 1 else np.stack(resized)
-    array = array[:, :, ::-1].copy() if mirrored else array  # torch takes no negative strides
-    return torch.from_numpy(np.require(array, requirements=("C", "W")))
+def task_type(architecture: str) -> type[Task]:
+    """The task of an architecture's name; ValueError for an unknown one."""
+    return lookup(ARCHITECTURES, architecture, "model.architecture")  # type: ignore[no-any-return]
+
+
+def architecture_of(network: nn.Module) -> str:
+    """The name of a network's architecture; ValueError for a module that is none of ours."""
+    for name in ARCHITECTURES:
+        if isinstance(network, task_type(name).network_type):
+            return name
+    raise ValueError(f"model is a {type(network).__name__}; give a {' or a '.join(ARCHITECTURES)}")
+
+
+def build_loss(loss: LossSettings) -> SemanticLoss:
+    """The weighted sum of losses that a configuration describes."""
+    return SemanticLoss(
+        weights=loss.weights, denominator=loss.denominator,
+        class_weights=None if loss.class_weights is None else torch.tensor(loss.class_weights),
+        label_smoothing=loss.label_smoothing, ohem_threshold=loss.ohem_threshold, ohem_min_kept=loss.ohem_min_kept,
+        focal_gamma=loss.focal_gamma,
+    )  # fmt: skip

@@ -5,9 +5,10 @@ from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from panfpn.config import Inference
-from panfpn.data.transforms import fit_size
+from panfpn.data.transforms import fit_size, resized_image
 from panfpn.ops import Size
 from panfpn.types import Preprocess
 
@@ -45,3 +46,11 @@ def view_sizes(height: int, width: int, preprocess: Preprocess, inference: Infer
 def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
     """Where windows begin along one side; the last is moved back to end with the image."""
     return tuple(min(i * stride, length - window) for i in range(-(-(length - window) // stride) + 1))
+
+
+def pixels_at(images: Sequence[npt.NDArray[np.uint8]], size: Size, *, mirrored: bool) -> torch.Tensor:
+    """Images of one size as the network may see them: uint8 [B, h, w, C]."""
+    resized = [resized_image(image, size) for image in images]
+    array = resized[0][None] if len(resized) == 1 else np.stack(resized)
+    array = array[:, :, ::-1].copy() if mirrored else array  # torch takes no negative strides
+    return torch.from_numpy(np.require(array, requirements=("C", "W")))

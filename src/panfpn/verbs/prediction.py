@@ -61,9 +61,9 @@ Label images: files, folders, patterns ('photos/*.jpg') and videos. Results keep
 def run_predict(arguments: list[str]) -> int:
     """Label images."""
     options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP)
-    from panfpn.build import set_inference
+    from panfpn.deploy.folder import predict_to_folder
     from panfpn.deploy.inputs import Inputs
-    from panfpn.deploy.predictor import Predictor, predict_to_folder
+    from panfpn.deploy.predictor import Predictor
     from panfpn.report.tables import print_scores
 
     predictor = Predictor.from_file(
@@ -74,7 +74,7 @@ def run_predict(arguments: list[str]) -> int:
     own = replace(options, scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor,
                   inference=task.inference)  # fmt: skip
     options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP, own)
-    set_inference(task, scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
+    task.set_inference(scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
     what, submission = _what_to_write(options, predictor)
     # Listed before anything is written: results may lie beside the images.
     images = [path for _, path in Inputs(options.inputs, out=options.out).files] if options.check else []
@@ -109,12 +109,12 @@ def _what_to_write(options: _Predict, predictor: "Predictor") -> "tuple[tuple[st
     if not options.format:
         if options.check or options.annotations:
             raise ValueError(f"--{'check' if options.check else 'annotations'} goes with --format")
-        asked = options.save.split(",") if options.save is not None else predictor.maps.outputs[:2]
+        asked = options.save.split(",") if options.save is not None else predictor.map_type.outputs[:2]
         return tuple(part.strip() for part in asked), None
     only = lookup(SUBMISSIONS, options.format, "format").what
     if options.save not in (None, only):
         raise ValueError(f"--format {options.format} writes {only} only; leave --save out")
-    table, maps = predictor.table, predictor.maps
+    table, maps = predictor.table, predictor.map_type
     return (only,), submission_for(options.format, table, maps=maps, annotations=options.annotations)
 
 

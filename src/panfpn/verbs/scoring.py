@@ -48,17 +48,18 @@ def run_eval(arguments: list[str]) -> int:
     options = parse_options(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, _Eval(data=data))
     if options.trimap_width != _Eval.trimap_width and not options.boundary:
         raise ValueError("--trimap-width goes with --boundary")
-    from panfpn.build import load_task, set_inference
+    from panfpn.deploy.predictor import Predictor
     from panfpn.engine import evaluate
     from panfpn.files import write_json
     from panfpn.report.tables import print_scores
 
-    task, header = load_task(from_start[0], device=options.device, precision=options.precision, engine=options.engine)
-    print_notes(header.get("notes", ()))
+    predictor = Predictor.from_file(from_start[0], options.device, options.precision, engine=options.engine)
+    task = predictor.task
+    print_notes(predictor.notes)
     own = task.preprocess
     default = _Eval(data=replace(data, scale=own.scale, size_divisor=own.size_divisor), inference=task.inference)
     options = parse_options(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, default)
-    set_inference(task, scale=options.data.scale, size_divisor=options.data.size_divisor, inference=options.inference)
+    task.set_inference(scale=options.data.scale, size_divisor=options.data.size_divisor, inference=options.inference)
     check_json(options.json, "scores")
     width = options.trimap_width if options.boundary else None
     scores = evaluate(
