@@ -11,7 +11,7 @@ from panfpn.config import Data, Model, Train, TrainConfig
 from panfpn.data import Dataset, open_dataset
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
-from panfpn.metrics import BoundaryCounts
+from panfpn.metrics import BoundaryCounts, SemanticScores
 from panfpn.tasks.semantic import SemanticTask
 from panfpn.types import Sample
 from panfpn.weights.release import write_release
@@ -48,6 +48,19 @@ class Reversed:
         return self.data.read(len(self) - 1 - index)
 
 
+class SameSize(Reversed):
+    """Every other sample, which have one size."""
+
+    def __len__(self) -> int:
+        return len(self.data) // 2
+
+    def name(self, index: int) -> str:
+        return self.data.name(2 * index)
+
+    def read(self, index: int) -> Sample:
+        return self.data.read(2 * index)
+
+
 def test_batches_of_mixed_sizes_and_order_change_no_count(task: SemanticTask, data: Dataset) -> None:
     one, _ = score_dataset(task, data, batch_size=1)
     assert one.counts.sum() == sum((data.read(i).target >= 0).sum() for i in range(len(data)))
@@ -66,14 +79,13 @@ def test_batches_of_mixed_sizes_and_order_change_no_count(task: SemanticTask, da
 
 def test_boundaries_count_along(task: SemanticTask, data: Dataset) -> None:
     task.eval()  # as it is scored
-    boundary = BoundaryCounts(3, trimap_width=2)
-    scores, _ = score_dataset(task, data, batch_size=4, boundary=boundary)
+    scores, _ = score_dataset(task, data, batch_size=4, scorer=task.scorer(data, trimap_width=2))
     wanted = BoundaryCounts(3, trimap_width=2)
     for i in range(len(data)):
         sample = data.read(i)
         wanted.update(task.predict([sample.image], names=["x"])[0].labels, sample.target)
-    assert scores.boundary is boundary and np.array_equal(boundary.counts, wanted.counts)
-    assert boundary.counts.any(1).all()
+    assert scores.boundary is not None and np.array_equal(scores.boundary.counts, wanted.counts)
+    assert wanted.counts.any(1).all()
     with pytest.raises(ValueError, match="trimap width is 0; it must be from 1"):
         panfpn.evaluate(task, data, trimap_width=0)
     from_evaluate = panfpn.evaluate(task, data, trimap_width=2).boundary
@@ -94,14 +106,37 @@ class Other(Ranks):
 
 
 def test_ranks_add_up(task: SemanticTask, data: Dataset) -> None:
-    alone, both = BoundaryCounts(3), BoundaryCounts(3)
-    wanted, _ = score_dataset(task, data, boundary=alone)
-    part, _ = score_dataset(task, data, ranks=Other(0, 2), boundary=BoundaryCounts(3))
+    def score(ranks: Ranks) -> SemanticScores:
+        scores, _ = score_dataset(task, data, ranks=ranks, scorer=task.scorer(data, trimap_width=5))
+        assert isinstance(scores, SemanticScores) and scores.boundary is not None
+        return scores
+
+    wanted, part = score(Ranks()), score(Other(0, 2))
     assert part.images is not None and (part.images.pixels > 0).tolist() == [True, False] * 3
-    found, _ = score_dataset(task, data, ranks=Other(1, 2), boundary=both)
-    assert wanted.images is not None and found.images is not None
-    assert np.array_equal(found.counts, wanted.counts) and np.array_equal(both.counts, alone.counts)
-    assert found.images.to_list() == wanted.images.to_list()
+    both = score(Other(1, 2))
+    assert wanted.images is not None and both.images is not None and wanted.boundary and both.boundary
+    assert np.array_equal(both.counts, wanted.counts)
+    assert np.array_equal(both.boundary.counts, wanted.boundary.counts)
+    assert both.images.to_list() == wanted.images.to_list()
+
+
+def test_batches_reach_the_network(task: SemanticTask, data: Dataset) -> None:
+    sizes: list[int] = []
+    handle = task.model.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
+    score_dataset(task, SameSize(data), batch_size=2)
+    handle.remove()
+    assert sizes == [2, 1]
+
+
+def test_an_error_leaves_the_mode_as_it_was(task: SemanticTask, data: Dataset) -> None:
+    class Broken(Reversed):
+        def read(self, index: int) -> Sample:
+            raise ValueError("broken image")
+
+    task.train()
+    with pytest.raises(ValueError, match="broken image"):
+        score_dataset(task, Broken(data))
+    assert task.training and task.model.training
 
 
 def test_best_and_worst_images_are_kept(task: SemanticTask, data: Dataset) -> None:

@@ -191,4 +191,6 @@ def test_impossible_settings_are_refused(
     before = task.preprocess, task.inference
     with pytest.raises(ValueError, match=message):
         task.set_inference(scale=scale, size_divisor=divisor, inference=Inference(**inference))
+    with pytest.raises(ValueError, match=r"inference\.nms is 0\.7; it must be left at 0\.5: it is Panoptic FPN's"):
+        task.set_inference(scale=None, size_divisor=1, inference=Inference(nms=0.7))
     assert (task.preprocess, task.inference) == before
