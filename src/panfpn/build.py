@@ -87,10 +87,8 @@ def resolve(config: TrainConfig, table: LabelTable, network: nn.Module | None = 
     )  # fmt: skip
     root, pack = (_whole(path) if path else None for path in (config.data.root, config.data.pack))
     precision = resolve_precision(config.train.precision, resolve_device(config.run.device))
-    return replace(
-        config, data=replace(config.data, root=root, pack=pack), model=model,
-        train=replace(config.train, precision=precision),
-    )  # fmt: skip
+    config = replace(config, data=replace(config.data, root=root, pack=pack), model=model)
+    return config.changed(train__precision=precision)
 
 
 def _whole(path: Path) -> Path:
@@ -158,8 +156,9 @@ def load_task(
     """
     target, release = resolve_device(device), load(name)
     chosen = resolve_precision(precision, target, *(() if precisions is None else (precisions,)))
-    config = replace(release.config, train=replace(release.config.train, precision=chosen))
-    task = build_task(config, release.table, network=network, load_weights=False)
+    task = build_task(
+        release.config.changed(train__precision=chosen), release.table, network=network, load_weights=False
+    )
     load_state(task.model, release.tensors, release.file)
     task.to(target).to(memory_format=torch.channels_last).eval()
     return task, release

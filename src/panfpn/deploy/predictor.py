@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from torch import nn
 
@@ -85,6 +85,16 @@ class Predictor:
     def map_type(self) -> type[Map]:
         """What it makes of an image: SemanticMap or PanopticMap."""
         return self.task.map_type
+
+    @overload
+    def __call__(
+        self, image: list[Any] | tuple[Any, ...], *, confidence: bool = False, name: None = None, batch_size: int = 1
+    ) -> list[Map]: ...
+
+    @overload
+    def __call__(
+        self, image: Any, *, confidence: bool = False, name: str | None = None, batch_size: int = 1
+    ) -> Map: ...
 
     def __call__(self, image: Any, *, confidence: bool = False, name: str | None = None, batch_size: int = 1) -> Any:
         """The map of one image: a path, encoded bytes, a PIL image, or an RGB array uint8 [H, W, 3].

@@ -15,6 +15,7 @@ from panfpn.labels import IGNORE, LabelTable
 from panfpn.losses import BoxSample, box_losses, mask_loss, rpn_losses, sample_boxes
 from panfpn.metrics import PanopticScores
 from panfpn.models import PanopticFPN
+from panfpn.models.backbone import AnyBackbone
 from panfpn.models.instance import BOX_SIDE, MASK_SIDE, candidates, propose
 from panfpn.models.merge import MergeRules, merge
 from panfpn.models.panoptic import DenseMaps
@@ -58,7 +59,7 @@ class PanopticTask(Task):
         return task
 
     @staticmethod
-    def build_network(model: Model, backbone: nn.Module, table: LabelTable) -> PanopticFPN:
+    def build_network(model: Model, backbone: AnyBackbone, table: LabelTable) -> PanopticFPN:
         """See `Task.build_network`."""
         return PanopticFPN(
             backbone, table, in_channels=model.in_channels, fpn_channels=model.fpn_channels,

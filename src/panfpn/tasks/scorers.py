@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,8 @@ from panfpn.types import Example, PanopticMap, Sample, SemanticMap
 class SemanticScorer:
     """Confusion matrix, counts of each image, and outlines if there is a `trimap_width`."""
 
-    options: ClassVar[Mapping[str, bool]] = {}
-
     def __init__(self, table: LabelTable, dataset: Dataset, trimap_width: int | None = None) -> None:
+        self.options: Mapping[str, bool] = {}
         self.names = table.names
         self.images = tuple(map(dataset.name, range(len(dataset))))
         self.matrix = ConfusionMatrix(table.num_classes, len(dataset))

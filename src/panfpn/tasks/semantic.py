@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from panfpn.config import Model
 from panfpn.data import Dataset
 from panfpn.labels import LabelTable
 from panfpn.metrics import SemanticScores
 from panfpn.models import SemanticFPN
+from panfpn.models.backbone import AnyBackbone
 from panfpn.ops import Size, View, as_float, upsample_argmax
 from panfpn.tasks.scorers import SemanticScorer
 from panfpn.tasks.task import Image, Task
@@ -28,7 +28,7 @@ class SemanticTask(Task):
     class_tensors = ("head.classifier.",)
 
     @staticmethod
-    def build_network(model: Model, backbone: nn.Module, table: LabelTable) -> SemanticFPN:
+    def build_network(model: Model, backbone: AnyBackbone, table: LabelTable) -> SemanticFPN:
         """See `Task.build_network`."""
         return SemanticFPN(
             backbone, table.num_classes, in_channels=model.in_channels, fpn_channels=model.fpn_channels,

@@ -18,6 +18,7 @@ from panfpn.device import DTYPES
 from panfpn.labels import LabelTable
 from panfpn.losses import SemanticLoss
 from panfpn.metrics import Scores
+from panfpn.models.backbone import AnyBackbone
 from panfpn.models.pixels import PixelNetwork
 from panfpn.types import Batch, Example, PanopticMap, Preprocess, Sample, SemanticMap
 
@@ -48,7 +49,9 @@ class Engine(Protocol):
 class Ranks(Protocol):
     """The processes of a job, as far as counting goes."""
 
-    world: int
+    @property
+    def world(self) -> int:
+        """How many they are."""
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all of them, in place."""
@@ -112,7 +115,7 @@ class Task(nn.Module, ABC):
 
     @staticmethod
     @abstractmethod
-    def build_network(model: Model, backbone: nn.Module, table: LabelTable) -> nn.Module:
+    def build_network(model: Model, backbone: AnyBackbone, table: LabelTable) -> nn.Module:
         """The network that `model` describes, on a backbone."""
 
     @staticmethod
