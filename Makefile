@@ -25,7 +25,7 @@ test-fast: $(READY)
 	$(BIN)/pytest --numprocesses 2 -m "not slow"
 
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 demo: $(READY)
 	$(BIN)/panfpn demo --out demo
