@@ -21,7 +21,8 @@ from panfpn.deploy.inputs import Inputs, Source
 from panfpn.deploy.predictor import Failure
 from panfpn.files import read_bytes, read_json
 from panfpn.types import PanopticMap
-from panfpn.weights.release import default_model, write_release
+from panfpn.weights import write_release
+from panfpn.weights.zoo import shipped_model
 
 CONFIG = TrainConfig(
     model=Model(
@@ -214,7 +215,7 @@ def test_files_of_another_kind_are_refused(model_file: Path, tmp_path: Path) -> 
 
 
 def test_the_shipped_model_needs_no_file() -> None:
-    assert default_model().stat().st_size <= 16_000_000
+    assert shipped_model().stat().st_size <= 16_000_000
     shipped = Predictor.from_file(device="cpu")
     assert shipped.table.names[:4] == ("sky", "building", "pole", "road")
     scores = pytest.importorskip("sklearn.datasets", reason="scikit-learn ships the photo").load_sample_image(

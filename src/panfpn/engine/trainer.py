@@ -33,7 +33,7 @@ from panfpn.models.recompute import recompute_stages
 from panfpn.report.page import write_report
 from panfpn.tasks import Task
 from panfpn.types import Batch, Example
-from panfpn.weights import first_not_finite, write_release
+from panfpn.weights import first_not_finite, to_host, write_release
 from panfpn.weights.files import tensors_digest
 
 _ASK_EVERY = 10  # steps between two looks at the other ranks' stop requests: asking makes the device wait
@@ -264,7 +264,7 @@ class Trainer:
             self._write_report(scores, examples)
 
     def _release(self, scores: Scores) -> None:
-        weights = dict(self._released())
+        weights = to_host(self._released())  # once, for the digest and the file
         source = {"run": self.folder.name, "step": self.state.step, "sha256": tensors_digest(weights)}
         write_release(
             self.folder / "model.safetensors", weights, self.config, self.train_data.table, scores=scores.to_dict(),

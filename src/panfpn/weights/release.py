@@ -17,9 +17,7 @@ from panfpn.parsing import plain
 from panfpn.weights.files import read_checkpoint, write_checkpoint
 from panfpn.weights.header import data_of, is_release, parse_release
 from panfpn.weights.interop.detect import read_foreign_model
-from panfpn.weights.zoo import SHIPPED as SHIPPED
 from panfpn.weights.zoo import model_file, published_model
-from panfpn.weights.zoo import shipped_model as default_model  # noqa: F401
 
 # Of `config.Data`: what says how a network was trained, or where, and not what it was trained on.
 _NOT_THE_DATA = frozenset(
@@ -110,18 +108,3 @@ def _header(
         "scores": dict(scores), "source": dict(source),
     }  # fmt: skip
     return header if data is None else header | {"data": dict(data)}
-
-
-# Until build.py goes through `load`:
-def read_model(name: str | Path) -> tuple[Path, dict[str, torch.Tensor], dict[str, Any]]:
-    """File, tensors and header of a model."""
-    release = load(name)
-    header = _header(release.config, release.table, release.scores, release.source, None)
-    return release.file, release.tensors, header | {"notes": release.notes}
-
-
-def parse_header(header: Mapping[str, Any], file: Path) -> tuple[TrainConfig, LabelTable]:
-    """Settings and classes in a header."""
-    known = parse_release(header, file)
-    assert known.config is not None and known.table is not None
-    return known.config, known.table
