@@ -26,9 +26,9 @@ import torch
 from safetensors.torch import load_file
 
 import panfpn
-from panfpn.files import IMAGE_SUFFIXES
 
 STEPS = 20
+SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def weights_sum(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -55,7 +55,7 @@ def trained(recipe: str, folder: Path, weights: Path | None) -> panfpn.RunResult
 
 def pictures(folder: Path, count: int) -> Iterable[Path]:
     """The first of a folder, by name."""
-    return islice((file for file in sorted(folder.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES), count)
+    return islice((file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES), count)
 
 
 def label_sum(folder: Path, count: int = 20) -> str:
