@@ -3,9 +3,10 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
+from fake_cuda import CUDA, FakeCuda, on_cpu
 from panfpn.data.targets import instances_of
 from panfpn.labels import IGNORE, LabelClass, LabelTable
-from panfpn.losses import box_losses, mask_loss, rpn_losses, sample_boxes
+from panfpn.losses import box_losses, in_first, mask_loss, rpn_losses, sample_boxes
 from panfpn.losses.instance import ANCHORS, mask_targets, match_anchors
 from panfpn.types import Instances, Segments
 
@@ -130,3 +131,60 @@ def test_no_things_no_gradient_but_no_nan() -> None:
     total.backward()
     assert losses["rpn_box"] == 0 and deltas.grad is not None and not deltas.grad.any()
     assert losses["rpn_class"] > 0 and logits.grad is not None and logits.grad.all()
+
+
+TRUTHS = {
+    "things": instances((0, 0, 20, 20, 1), (30, 30, 60, 60, 2)),
+    "none": instances(),
+    "a crowd": instances((0, 0, 20, 20, 1), (30, 30, 60, 60, 2), crowd=(1,)),
+    "only a crowd": instances((30, 30, 60, 60, 2), crowd=(0,)),
+}
+
+
+def losses(
+    truths: tuple[Instances, ...], device: torch.device, seed: int
+) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    """All losses of the instance branch and the gradients of what they are of; every anchor and box is sampled."""
+    generator = torch.Generator().manual_seed(seed)
+    count = len(truths)
+    low = torch.rand(60, 2, generator=generator) * 50
+    anchors = torch.cat([low, low + 4 + torch.rand(60, 2, generator=generator) * 20], 1)
+    anchors = torch.cat([anchors, *(t.boxes + 1 for t in truths)]).to(device)
+    leaves = [torch.randn(count, len(anchors), generator=generator),
+              torch.randn(count, len(anchors), 4, generator=generator)]  # fmt: skip
+    leaves = [leaf.to(device).requires_grad_() for leaf in leaves]
+    moved = tuple(t.each(lambda tensor: tensor.pin_memory().to(device, non_blocking=True)) for t in truths)
+    terms = rpn_losses(anchors, *leaves, moved)
+    valid = torch.ones(len(anchors), dtype=torch.bool, device=device)
+    samples = [sample_boxes(anchors, truth, 512, valid) for truth in moved]
+    labels = torch.cat([s.labels for s in samples])
+    labels = torch.where(labels < 0, 2, labels - 1)  # cat is thing 0, dog 1, and 2 background
+    row = torch.cat([s.boxes.sum(1) + s.boxes[:, 0] for s in samples])  # what is said of a box depends on nothing else
+    leaves += [torch.ones(1, device=device, requires_grad=True) for _ in range(3)]
+    logits = leaves[2] * torch.stack([row.sin(), row.cos(), row.sin() * 2], 1)
+    deltas = leaves[3] * torch.stack([row.cos() * k for k in range(8)], 1).view(-1, 2, 4)
+    masks = leaves[4] * (in_first(row, samples)[:, None, None] + torch.arange(28, device=device)).sin().expand(
+        -1, 28, 28
+    )
+    terms |= box_losses(logits, deltas, labels, samples) | {"mask": mask_loss(masks, samples)}
+    sum(terms.values()).backward()  # type: ignore[union-attr]
+    return terms, [leaf.grad for leaf in leaves if leaf.grad is not None]
+
+
+@pytest.mark.parametrize("name", [*TRUTHS, "all"])
+def test_losses_of_a_device_are_the_cpus(name: str, fake_cuda: FakeCuda) -> None:
+    """Where all that may be drawn is drawn, and nothing is left to chance."""
+    truths = tuple(TRUTHS.values()) if name == "all" else (TRUTHS[name],)
+    wanted = losses(truths, torch.device("cpu"), 3)
+    torch.ones(1, device=CUDA)
+    fake_cuda.reset()
+    found = losses(truths, CUDA, 3)
+    torch.testing.assert_close(on_cpu(found), wanted, rtol=1e-5, atol=1e-5)
+    assert len(found[1]) == 5 and any(gradient.any() for gradient in on_cpu(found)[1])
+
+
+def test_proposals_that_are_not_valid_are_not_sampled() -> None:
+    truth = instances((0, 0, 20, 20, 1))
+    proposals = torch.cat([truth.boxes, torch.tensor([[40.0, 40, 60, 60], [0, 40, 10, 60]])])
+    sample = sample_boxes(proposals, truth, 8, torch.tensor([False, True, False]))
+    assert sample.boxes.tolist() == [[0, 0, 20, 20], [40, 40, 60, 60]]  # the true box, and one of background

@@ -1,20 +1,24 @@
 import ast
 import json
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from panfpn import build
 from panfpn.labels import IGNORE, LabelClass, LabelTable
-from panfpn.models import PanopticFPN
-from panfpn.models.instance import MaskHead, candidates, choose_boxes, propose
+from panfpn.models import PanopticFPN, SemanticFPN
+from panfpn.models.instance import candidates, propose
 from panfpn.models.panoptic import DenseMaps
 from panfpn.tasks.detect import DenseView
 from panfpn.tasks.panoptic import PanopticTask
 from panfpn.weights.interop.detectron2 import read_detectron2
+from small_backbone import OneConvolutionALevel
 
 STUFF = LabelClass(name="sky", color=(0, 0, 1), values=(0,))
 THING = LabelClass(name="cat", color=(0, 1, 0), thing=True, values=(1,))
@@ -22,8 +26,8 @@ GROUND = LabelClass(name="ground", color=(1, 0, 0), values=(2,))
 TABLE = LabelTable(name="t", classes=(STUFF, THING, GROUND))
 
 
-def small(**settings: object) -> PanopticFPN:
-    return PanopticFPN("resnet18", TABLE, fpn_channels=32, head_channels=32, box_channels=16, mask_channels=16,
+def small(backbone: str | nn.Module = "resnet18", **settings: object) -> PanopticFPN:
+    return PanopticFPN(backbone, TABLE, fpn_channels=32, head_channels=32, box_channels=16, mask_channels=16,
                        **settings)  # type: ignore[arg-type] # fmt: skip
 
 
@@ -43,44 +47,63 @@ def test_semantic_channels() -> None:
     assert small(semantic_things="all").semantic_ids == (0, 1, 2)
 
 
-def test_masks_of_one_class_each() -> None:
-    head = MaskHead(8, 3, 16)
-    pooled, classes = torch.randn(4, 8, 14, 14), torch.tensor([2, 0, 0, 1])
-    hidden = pooled
-    for conv in head.convs:
-        hidden = conv(hidden).relu()
-    every = head.classifier(head.deconv(hidden).relu())  # [4, 3, 28, 28]
-    torch.testing.assert_close(head(pooled, classes), every[torch.arange(4), classes])
-    assert head(pooled[:0], classes[:0]).shape == (0, 28, 28)
+def test_arguments_mean_what_they_mean_for_semantic_fpn() -> None:
+    """The same names with the same defaults; a backbone of one's own is taken."""
+    ours, theirs = (signature(network).parameters for network in (PanopticFPN, SemanticFPN))
+    shared = [name for name in theirs if name in ours and name != "backbone"]
+    assert {"in_channels", "pretrained_backbone", "fpn_channels", "head_channels", "norm", "dropout"} == set(shared)
+    assert [ours[n].default for n in shared] == [theirs[n].default for n in shared]
+    maps = small(backbone=OneConvolutionALevel()).eval()(torch.randn(1, 3, 64, 64))
+    assert maps.semantic.shape == (1, 3, 16, 16)
+
+
+def test_channels_and_classes_of_train_ids() -> None:
+    assert small().semantic_index.tolist() == [1, 0, 2, IGNORE] and small().thing_index.tolist() == [1, 0, 1, 1]
+    assert small(semantic_things="all").semantic_index.tolist() == [0, 1, 2, IGNORE]
+    assert not {"semantic_index", "thing_index"} & set(small().state_dict())  # the label table's, not the weights'
+
+
+def leaves(maps: DenseMaps) -> list[torch.Tensor]:
+    return [maps.semantic, *maps.pyramid, *maps.objectness, *maps.deltas]
+
+
+def test_the_dense_part_exports_with_any_batch_height_and_width() -> None:
+    """p6 is an image's side by 64, and more than 1, so a side is at least 96."""
+    torch.manual_seed(0)
+    model = small(backbone=OneConvolutionALevel()).eval()
+    sides = {2: 32 * torch.export.Dim("rows", min=3, max=64), 3: 32 * torch.export.Dim("columns", min=3, max=64)}
+    exported = torch.export.export(
+        model, (torch.randn(2, 3, 128, 192),), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=16), **sides},)
+    ).module()
+    for size in ((1, 3, 96, 128), (3, 3, 160, 96)):
+        images = torch.randn(size)
+        with torch.no_grad():
+            torch.testing.assert_close(leaves(exported(images)), leaves(model(images)), rtol=1e-5, atol=1e-6)
+
+
+def test_the_dense_part_compiles_into_few_graphs() -> None:
+    torch.manual_seed(0)
+    model, graphs = small(backbone=OneConvolutionALevel()).train(), []
+
+    def count(module: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        graphs.append(module)
+        return module.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=count, fullgraph=True)
+    for size in ((64, 96), (96, 64), (128, 160), (64, 64), (160, 224), (97, 131)):
+        images = torch.randn(2, 3, *size)
+        torch.manual_seed(1)
+        maps = compiled(images)
+        sum(leaf.square().mean() for leaf in leaves(maps)).backward()
+        torch.manual_seed(1)
+        torch.testing.assert_close(leaves(maps), leaves(model(images)), rtol=1e-4, atol=1e-5)
+    assert 1 <= len(graphs) <= 4
 
 
 def test_a_table_without_things_asks_for_semantic_fpn() -> None:
     with pytest.raises(ValueError, match=r"label table 'flat' has no things.*Semantic FPN"):
         PanopticFPN("resnet18", LabelTable(name="flat", classes=(STUFF,)))
-
-
-def test_candidates_keep_deltas_with_their_anchors() -> None:
-    """The anchor of ratio 1 at row 1, column 2 of p2 is moved; nothing else is."""
-    objectness = [torch.zeros(1, 3, 4, 4)] + [torch.zeros(1, 3, 1, 1)] * 4
-    deltas = [torch.zeros(1, 12, 4, 4)] + [torch.zeros(1, 12, 1, 1)] * 4
-    objectness[0][0, 1, 1, 2] = 9
-    deltas[0][0, 4 + 0, 1, 2] = 0.25  # dx
-    found = candidates(objectness, deltas, 2.0)
-    boxes, logits = propose(found, 0, (100, 100))
-    assert logits[0] == 9
-    assert boxes[0].tolist() == [8 + 2 - 4, 0, 8 + 2 + 4, 8]  # centre (8, 4), side 8, moved by 2
-
-
-def test_boxes_are_chosen_by_class() -> None:
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]])[:, None].repeat(1, 2, 1)
-    scores = torch.tensor([[0.9, 0.3], [0.8, 0.7], [0.04, 0.6]])
-    settings = {"score": 0.05, "nms": 0.5, "most": 10}
-    _, score, label = choose_boxes(boxes, scores, nms_over_classes=False, **settings)
-    assert list(zip(score.tolist(), label.tolist(), strict=True)) == [
-        (pytest.approx(0.9), 0), (pytest.approx(0.7), 1), (pytest.approx(0.6), 1)]  # fmt: skip
-    _, score, _ = choose_boxes(boxes, scores, nms_over_classes=True, **settings)
-    assert score.tolist() == pytest.approx([0.9, 0.6])
-    assert len(choose_boxes(boxes, scores, nms_over_classes=False, **settings | {"most": 1})[0]) == 1
 
 
 @pytest.fixture(scope="module")

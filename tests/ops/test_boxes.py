@@ -7,8 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
+from fake_cuda import CUDA, FakeCuda, on_cpu
 from panfpn.ops import boxes as ops
-from panfpn.ops.boxes import anchors, clip_boxes, covered_share, decode_boxes, encode_boxes, has_area, pool_boxes
+from panfpn.ops.boxes import (
+    BOX_WEIGHTS,
+    anchors,
+    clip_boxes,
+    covered_share,
+    decode_boxes,
+    encode_boxes,
+    has_area,
+    mirror_boxes,
+    pool_boxes,
+    scale_boxes,
+)
 from panfpn.ops.paste import paste_mask
 
 
@@ -44,6 +56,13 @@ def test_clipping_and_area() -> None:
     boxes = clip_boxes(torch.tensor([[-5.0, -5, 20, 8], [30, 2, 40, 5]]), (10, 15))
     assert boxes.tolist() == [[0, 0, 15, 8], [15, 2, 15, 5]]
     assert has_area(boxes).tolist() == [True, False]
+
+
+def test_other_sizes_and_mirror_images() -> None:
+    boxes = torch.tensor([[1.0, 2, 5, 8]])
+    assert scale_boxes(boxes, (10, 20), (30, 10)).tolist() == [[0.5, 6, 2.5, 24]]
+    assert mirror_boxes(boxes, 20).tolist() == [[15, 2, 19, 8]]
+    assert torch.equal(mirror_boxes(mirror_boxes(boxes, 20), 20), boxes)
 
 
 def test_covered_share() -> None:
@@ -84,6 +103,35 @@ def test_pooling_has_roi_aligns_gradient() -> None:
     expected = roi_align(pyramid[0], [boxes], 7, 1 / 4, 0, True)  # all are small: p2
     (wanted,) = torch.autograd.grad((expected * torch.arange(7)).sum(), [pyramid[0]])
     torch.testing.assert_close(gradient, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_pooling_on_a_device_is_the_cpus(fake_cuda: FakeCuda) -> None:
+    generator = torch.Generator().manual_seed(1)
+    pyramid = [torch.randn(2, 4, 256 // s, 320 // s, generator=generator, requires_grad=True) for s in (4, 8, 16, 32)]
+    sizes = torch.tensor([0, 8.0, 100, 150, 300, 900])  # the first is a slot that is not filled
+    low = torch.rand(len(sizes), 2, generator=generator) * 100 * (sizes[:, None] > 0)
+    boxes = torch.cat([low, low + sizes[:, None]], 1)
+    moved, moved_boxes = [level.detach().to(CUDA).requires_grad_() for level in pyramid], boxes.to(CUDA)
+    fake_cuda.reset()
+    pooled = pool_boxes(moved, [moved_boxes, moved_boxes[:2]], 7)
+    (pooled * 2).sum().backward()
+    assert not fake_cuda.waits, fake_cuda.report()
+    wanted = pool_boxes(pyramid, [boxes, boxes[:2]], 7)
+    (wanted * 2).sum().backward()
+    torch.testing.assert_close(on_cpu(pooled.detach()), wanted.detach(), atol=1e-5, rtol=1e-5)
+    for level, other in zip(moved, pyramid, strict=True):
+        torch.testing.assert_close(on_cpu(level.grad), other.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_the_host_uploads_no_numbers(fake_cuda: FakeCuda) -> None:
+    boxes = random_boxes(8).to(CUDA)
+    anchors((4, 5), 16, 8.0, CUDA)  # the second time its cell is there
+    fake_cuda.reset()
+    assert on_cpu(anchors((6, 7), 16, 8.0, CUDA)).equal(anchors((6, 7), 16, 8.0, torch.device("cpu")))
+    decode_boxes(encode_boxes(boxes, boxes + 1, BOX_WEIGHTS)[:, None], boxes, BOX_WEIGHTS)
+    mirror_boxes(scale_boxes(clip_boxes(boxes, (50, 60)), (50, 60), (70, 80)), 80)
+    covered_share(boxes, boxes), has_area(boxes)
+    assert not fake_cuda.waits, fake_cuda.report()
 
 
 def test_no_box_pools_to_nothing() -> None:

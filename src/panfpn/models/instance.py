@@ -173,7 +173,8 @@ def choose_boxes(
 
     Those above `score`, without those that overlap a better one of their class by an IoU above `nms`; at most `most`.
     """
-    row, label = ((scores > score) & boxes.isfinite().all(-1)).nonzero(as_tuple=True)
+    finite = boxes.sum(-1).isfinite()  # all four of a box
+    row, label = ((scores > score) & finite).nonzero(as_tuple=True)
     box, value = boxes[row, label], scores[row, label]
     kept = batched_nms(box, value, torch.zeros_like(label) if nms_over_classes else label, nms)[:most]
     return box[kept], value[kept], label[kept]

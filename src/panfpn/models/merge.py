@@ -16,21 +16,14 @@ from panfpn.ops.paste import Mask
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeRules:
-    """What enters a panoptic map."""
+    """What enters a panoptic map; the usual numbers stand in `panfpn.config.Inference`."""
 
-    confidence: float = 0.5
+    confidence: float
     """Things with a lower score are left out."""
-    overlap: float = 0.5
+    overlap: float
     """A thing is left out if more than this share of it is covered by better ones; else it gets what is free of it."""
-    stuff_area: int = 4096
+    stuff_area: int
     """A class of stuff is left out if it has fewer free pixels."""
-
-
-RULES = {
-    "detectron2": MergeRules(),
-    "mmdetection": MergeRules(confidence=0.6),  # with non-maximum suppression over all classes before
-    "paper": MergeRules(confidence=0.5, overlap=0.5, stuff_area=4096),  # panopticapi's numbers: its text names none
-}
 
 
 def merge(
@@ -38,7 +31,7 @@ def merge(
     classes: Sequence[int] | npt.NDArray[np.int16],
     masks: Sequence[Mask],
     semantic: npt.NDArray[np.integer],
-    rules: MergeRules = RULES["detectron2"],
+    rules: MergeRules,
 ) -> tuple[npt.NDArray[np.int32], list[tuple[int, int]]]:
     """Segments [H, W] numbered from 1 (0 is void), and of each its class and the number of its thing (−1 for stuff).
 

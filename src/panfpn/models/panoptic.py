@@ -13,7 +13,7 @@ from panfpn.models.semantic import Norm, SemanticHead
 
 
 class DenseMaps(NamedTuple):
-    """What a Panoptic FPN says before any box is chosen."""
+    """What a Panoptic FPN gives before any box is chosen."""
 
     semantic: torch.Tensor  # logits [B, K, H/4, W/4]
     pyramid: list[torch.Tensor]  # p2…p5 [B, C, H/s, W/s]
@@ -24,13 +24,14 @@ class DenseMaps(NamedTuple):
 class PanopticFPN(nn.Module):
     """Backbone, FPN, the semantic head, and Mask R-CNN's heads beside it.
 
-    Args: `backbone` is a timm name or a `Backbone`; `table` says which classes are things. `semantic_things` "other"
-    gives the semantic branch one class for all things (its channel 0; the stuff classes follow in the table's order),
-    "all" every class of the table. `norm` is the semantic head's ("group" is the paper's). An anchor's side is
-    `anchor_scale` times the stride of its level.
+    Args: `table` says which classes are things. `semantic_things` "other" gives the semantic branch one class for all
+    things (its channel 0; the stuff classes follow in the table's order), "all" every class of the table. An anchor's
+    side is `anchor_scale` times the stride of its level. The others are those of `SemanticFPN`; the paper and
+    detectron2 take norm "group" and no dropout.
 
     Raises:
         ValueError: a label table without things, or a backbone that does not fit.
+        ConnectionError: the pretrained weights cannot be fetched.
     """
 
     def __init__(
@@ -42,8 +43,8 @@ class PanopticFPN(nn.Module):
         pretrained_backbone: bool = False,
         fpn_channels: int = 256,
         head_channels: int = 128,
-        norm: Norm = "group",
-        dropout: float = 0.0,
+        norm: Norm = "batch",
+        dropout: float = 0.1,
         semantic_things: Literal["other", "all"] = "other",
         anchor_scale: float = 8.0,
         box_channels: int = 1024,
@@ -61,6 +62,13 @@ class PanopticFPN(nn.Module):
         # Train id of each channel of the semantic branch.
         self.semantic_ids = (IGNORE, *stuff_ids) if semantic_things == "other" else tuple(range(table.num_classes))
         self.anchor_scale = anchor_scale
+        # Of each train id, and last of IGNORE: its channel of the semantic branch, and its class of boxes.
+        channels = [self.semantic_ids.index(k) if k in self.semantic_ids else 0 for k in range(table.num_classes)]
+        things = [self.thing_ids.index(k) if c.thing else len(self.thing_ids) for k, c in enumerate(table.classes)]
+        self.semantic_index: torch.Tensor
+        self.thing_index: torch.Tensor
+        self.register_buffer("semantic_index", torch.tensor([*channels, IGNORE], dtype=torch.int16), persistent=False)
+        self.register_buffer("thing_index", torch.tensor([*things, len(self.thing_ids)]), persistent=False)
         self.backbone = make_backbone(backbone, in_channels=in_channels, pretrained=pretrained_backbone)
         self.fpn = FPN(cast(AnyBackbone, self.backbone).channels, fpn_channels)
         self.head = SemanticHead(
@@ -71,7 +79,7 @@ class PanopticFPN(nn.Module):
         self.mask_head = MaskHead(fpn_channels, len(self.thing_ids), mask_channels)
 
     def forward(self, images: torch.Tensor) -> DenseMaps:
-        """Normalised images [B, C, H, W] of any size -> the maps of the dense part; the heads of boxes are asked later.
+        """Normalised images [B, C, H, W] of any size -> the maps of the dense part; the heads of boxes come later.
 
         The padding that brings H and W to multiples of 32 is the caller's.
         """

@@ -60,7 +60,10 @@ def _centred(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def clip_boxes(boxes: torch.Tensor, size: Size) -> torch.Tensor:
     """Boxes [..., 4] within an image of height and width `size`."""
-    return torch.stack([boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])], -1).flatten(-2)
+    clipped = boxes.clamp(min=0)
+    clipped[..., 0::2].clamp_(max=size[1])
+    clipped[..., 1::2].clamp_(max=size[0])
+    return clipped
 
 
 def scale_boxes(boxes: torch.Tensor, size: Size, to_size: Size) -> torch.Tensor:

@@ -13,7 +13,7 @@ from panfpn.models import PanopticFPN
 from panfpn.models.instance import BOX_SIDE, MASK_SIDE, candidates, choose_boxes, decode_detections, propose
 from panfpn.models.panoptic import DenseMaps
 from panfpn.ops import Size
-from panfpn.ops.boxes import clip_boxes, has_area, pool_boxes
+from panfpn.ops.boxes import clip_boxes, has_area, mirror_boxes, pool_boxes, scale_boxes
 from panfpn.ops.paste import paste_mask
 from panfpn.types import Detections
 
@@ -45,27 +45,26 @@ def detect(
     boxes, scores = [], []
     for view in views:
         anchors = candidates(view.maps.objectness, view.maps.deltas, model.anchor_scale)
-        proposals, _ = propose(anchors, 0, view.size)
+        proposals = propose(anchors, 0, view.size)
         with autocast():
-            logits, deltas = model.box_head(pool_boxes(view.maps.pyramid, [proposals], BOX_SIDE))
-        box, score = decode_detections(logits, deltas, proposals, view.size)
+            logits, deltas = model.box_head(pool_boxes(view.maps.pyramid, [proposals.boxes], BOX_SIDE))
+        box, score = decode_detections(logits, deltas, proposals.boxes, view.size)
         boxes.append(_between(box, view, first))
-        scores.append(score)
+        scores.append(score.where(proposals.valid[:, None], 0))
     box, score, label = choose_boxes(
         torch.cat(boxes), torch.cat(scores), score=settings.box_score, nms=settings.nms,
         nms_over_classes=settings.nms_over_classes, most=settings.detections,
     )  # fmt: skip
-    scale = box.new_tensor([size[1] / first[1], size[0] / first[0]]).repeat(2)
-    final = clip_boxes(box * scale, size)
-    kept = has_area(final)
-    box, score, label, final = box[kept], score[kept], label[kept], final[kept]
-    strong = int((score >= mask_score).sum())  # scores fall
+    final = clip_boxes(scale_boxes(box, first, size), size)
+    kept = has_area(final).nonzero()[:, 0]
+    columns = torch.cat([final, score[:, None], label[:, None]], 1)[kept].cpu().numpy()  # in one wait for a device
+    corners, values, labels = np.ascontiguousarray(columns[:, :4]), columns[:, 4].copy(), columns[:, 5].astype(np.int64)
+    strong = int((values >= mask_score).sum())  # scores fall
     with autocast():
-        probabilities = _masks(model, views, box[:strong], label[:strong]).cpu().numpy()
-    corners = final.cpu().numpy()
+        probabilities = _masks(model, views, box[kept[:strong]], label[kept[:strong]]).cpu().numpy()
     masks = tuple(paste_mask(p, b, size) for p, b in zip(probabilities, corners, strict=False))
-    classes = np.array(model.thing_ids, np.int16)[label.cpu().numpy()]
-    return Detections(boxes=corners, scores=score.cpu().numpy(), classes=classes, masks=masks)
+    classes = np.array(model.thing_ids, np.int16)[labels]
+    return Detections(boxes=corners, scores=values, classes=classes, masks=masks)
 
 
 def _masks(model: PanopticFPN, views: list[DenseView], boxes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -85,9 +84,5 @@ def _masks(model: PanopticFPN, views: list[DenseView], boxes: torch.Tensor, labe
 def _between(boxes: torch.Tensor, view: DenseView, size: Size) -> torch.Tensor:
     """Boxes [..., 4] of a view, mirrored back if it is mirrored, as boxes of the image at `size`."""
     if view.mirrored:
-        boxes = torch.stack(
-            [view.size[1] - boxes[..., 2], boxes[..., 1], view.size[1] - boxes[..., 0], boxes[..., 3]], -1
-        )
-    if view.size == size:
-        return boxes
-    return boxes * boxes.new_tensor([size[1] / view.size[1], size[0] / view.size[0]]).repeat(2)
+        boxes = mirror_boxes(boxes, view.size[1])
+    return boxes if view.size == size else scale_boxes(boxes, view.size, size)

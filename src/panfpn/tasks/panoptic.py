@@ -12,7 +12,7 @@ from torch import nn
 from panfpn.config import Model, TrainConfig
 from panfpn.data import Dataset
 from panfpn.labels import IGNORE, LabelTable
-from panfpn.losses import BoxSample, box_losses, mask_loss, rpn_losses, sample_boxes
+from panfpn.losses import BoxSample, box_losses, in_first, mask_loss, rpn_losses, sample_boxes
 from panfpn.metrics import PanopticScores
 from panfpn.models import PanopticFPN
 from panfpn.models.backbone import AnyBackbone
@@ -85,53 +85,41 @@ class PanopticTask(Task):
         if batch.instances is None:
             raise ValueError("this batch has no things; open its data set with panoptic=True")
         maps: DenseMaps = self.pixels(batch.images.permute(0, 2, 3, 1), batch.extents)
-        targets = self._channels(batch.targets)
+        targets = self.model.semantic_index[batch.targets.long()]  # channels; IGNORE as it is
         terms = self.loss(without_padding(maps.semantic, batch), targets, pixels=pixels, share=share)
-        found = candidates(maps.objectness, maps.deltas, self.model.anchor_scale)
+        anchors = candidates(maps.objectness, maps.deltas, self.model.anchor_scale)
         instance = rpn_losses(
-            torch.cat(found.boxes), torch.cat(found.logits, 1), torch.cat(found.deltas, 1), batch.instances
+            torch.cat(anchors.boxes), torch.cat(anchors.logits, 1), torch.cat(anchors.deltas, 1), batch.instances
         )
         per_level, total = _TRAIN_PROPOSALS
-        samples = [
-            sample_boxes(propose(found, i, size, per_level=per_level, total=total)[0], instances, self.rois)
-            for i, (size, instances) in enumerate(zip(batch.sizes, batch.instances, strict=True))
-        ]
+        samples = []
+        for i, (size, instances) in enumerate(zip(batch.sizes, batch.instances, strict=True)):
+            proposals = propose(anchors, i, size, per_level=per_level, total=total)
+            samples.append(sample_boxes(proposals.boxes, instances, self.rois, valid=proposals.valid))
         instance |= self._box_and_mask_losses(maps.pyramid, samples)
         return terms | {name: self.instance_weight * share * value for name, value in instance.items()}
 
     @property
     def semantic_channels(self) -> npt.NDArray[np.int16]:
         """The channel of the semantic branch of each train id [K]; things it does not tell apart are 'other', 0."""
-        channels = np.zeros(self.model.num_classes, np.int16)
-        for channel, k in enumerate(self.model.semantic_ids):
-            if k != IGNORE:
-                channels[k] = channel
-        return channels
+        return self.model.semantic_index[:-1].cpu().numpy()
 
     @property
     def semantic_names(self) -> tuple[str, ...]:
         """What the channels of the semantic branch are called."""
         return tuple("things" if k == IGNORE else self.table.names[k] for k in self.model.semantic_ids)
 
-    def _channels(self, targets: torch.Tensor) -> torch.Tensor:
-        """Train ids [B, H, W] as channels of the semantic branch, IGNORE as it is."""
-        channels = torch.from_numpy(np.append(self.semantic_channels, np.int16(IGNORE)))
-        return channels.to(targets.device)[targets.long()]
-
     def _box_and_mask_losses(
         self, pyramid: Sequence[torch.Tensor], samples: list[BoxSample]
     ) -> dict[str, torch.Tensor]:
-        place = {k: i for i, k in enumerate(self.model.thing_ids)}
-        background = len(place)
-        labels = torch.cat([s.labels for s in samples])
-        table = torch.tensor([*(place.get(k, background) for k in range(self.model.num_classes)), background])
-        labels = table.to(labels.device)[labels]  # IGNORE, which is −1, is background
+        labels = self.model.thing_index[torch.cat([s.labels for s in samples])]  # IGNORE is background
+        classes = in_first(labels, samples).clamp(max=len(self.model.thing_ids) - 1)
         pooled = pool_boxes(pyramid, [s.boxes for s in samples], BOX_SIDE)
-        on_things = [s.boxes[: len(s.targets)] for s in samples]
+        on_things = [s.boxes[: len(s.positive)] for s in samples]
         pooled_things = pool_boxes(pyramid, on_things, MASK_SIDE)
         with self.pixels.autocast():
             logits, deltas = self.model.box_head(pooled)
-            masks = self.model.mask_head(pooled_things, labels[labels < background])
+            masks = self.model.mask_head(pooled_things, classes)
         losses = box_losses(logits.float(), deltas.float(), labels, samples)
         return losses | {"mask": mask_loss(masks.float(), samples)}
 

@@ -65,8 +65,9 @@ def narrow() -> State:
     """Our weights of a narrow network, each drawn."""
     torch.manual_seed(0)
     network = PanopticFPN(
-        NARROW.backbone, TABLE, fpn_channels=8, head_channels=32, anchor_scale=4.0, box_channels=6, mask_channels=4
-    )
+        NARROW.backbone, TABLE, fpn_channels=8, head_channels=32, norm="group", anchor_scale=4.0, box_channels=6,
+        mask_channels=4,
+    )  # fmt: skip
     return {name: torch.rand_like(t) + 0.5 if t.is_floating_point() else t for name, t in network.state_dict().items()}
 
 
@@ -111,7 +112,7 @@ def test_colours_are_folded(golden: State, imported: Imported) -> None:
 
 
 def test_the_semantic_branch_gives_detectron2s_logits(imported: Imported, golden_files: Path, fill: ModuleType) -> None:
-    network = PanopticFPN("resnet50_msra", imported.table).eval()
+    network = PanopticFPN("resnet50_msra", imported.table, norm="group").eval()
     network.load_state_dict(imported.weights)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (imported.config.model.mean, imported.config.model.std))
     image = torch.from_numpy(fill.image(192, 256, seed=11).transpose(2, 0, 1).copy()).float()

@@ -65,7 +65,9 @@ test_pipeline = [
 @pytest.fixture(scope="module")
 def narrow() -> State:
     torch.manual_seed(0)
-    network = PanopticFPN("resnet50", TABLE, fpn_channels=8, head_channels=32, box_channels=6, mask_channels=4)
+    network = PanopticFPN(
+        "resnet50", TABLE, fpn_channels=8, head_channels=32, norm="group", box_channels=6, mask_channels=4
+    )
     return {
         name: torch.rand_like(t) + 0.5 if t.is_floating_point() else t + 7 for name, t in network.state_dict().items()
     }
