@@ -176,9 +176,10 @@ class FakePanopticTask(PanopticTask):
         self.pixels = PixelNetwork(torch.nn.Identity(), (0.0,) * 3, (1.0,) * 3)
 
     def predict(
-        self, images: Sequence[np.ndarray], *, names: Sequence[str] | None = None, **_: Any
+        self, images: Sequence[np.ndarray], *, names: Sequence[str] | None = None, **options: Any
     ) -> list[PanopticMap]:
         """Maps of the images."""
+        self.check_outputs(confidence=options.get("confidence", False))
         maps = []
         for image, name in zip(images, names or ["image"] * len(images), strict=True):
             self.before(name)

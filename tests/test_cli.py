@@ -65,7 +65,7 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     ("arguments", "message"),
     [
         (["train"], "train needs a recipe"),
-        (["trian"], "'trian' is not a verb; choose from demo, recipes, train"),
+        (["trian"], "the verb is 'trian'; did you mean train?"),
         (["train", "scnes"], "no recipe 'scnes'; did you mean scenes?"),
         (["train", "scenes", "--optim.lrr", "1"], "Unrecognized options: --optim.lrr"),
         (["train", "scenes", "--optim.lr", "fast"], "could not convert string to float: 'fast'"),

@@ -17,6 +17,8 @@ from panfpn.models.depthwise import speed_up_depthwise
 from panfpn.tasks import Loss, Task, architecture_of, task_type
 from panfpn.weights import Release, fitting, load, read_tensors
 
+_MODULE = "module "  # how the name of a backbone begins that is the user's own
+
 
 def build_datasets(data: Data, *, segments: bool = False) -> tuple[Dataset, Dataset]:
     """Training and validation data; see `open_dataset` and `open_pack` for what is refused."""
@@ -98,7 +100,7 @@ def _whole(path: Path) -> Path:
 def _described(model: Model, network: Any) -> Model:
     """The settings of the model as a network of the user's own has them, as far as settings can say it."""
     backbone = network.backbone
-    name = getattr(backbone, "name", None) or f"{type(backbone).__module__}.{type(backbone).__qualname__}"
+    name = getattr(backbone, "name", None) or f"{_MODULE}{type(backbone).__module__}.{type(backbone).__qualname__}"
     return replace(
         model, architecture=architecture_of(network), backbone=name, num_classes=network.num_classes,
         fpn_channels=network.fpn.channels, pretrained=False, backbone_weights=None, start_from=None,
@@ -155,6 +157,10 @@ def load_task(
     ValueError for what cannot be used.
     """
     target, release = resolve_device(device), load(name)
+    backbone = release.config.model.backbone
+    if network is None and backbone.startswith(_MODULE):
+        raise ValueError(f"{release.file}: its backbone is {backbone.removeprefix(_MODULE)}, which no file holds; give "
+                         "the network that the weights are for: Predictor.from_file(…, model=…)")  # fmt: skip
     chosen = resolve_precision(precision, target, *(() if precisions is None else (precisions,)))
     task = build_task(
         release.config.changed(train__precision=chosen), release.table, network=network, load_weights=False

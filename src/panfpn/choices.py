@@ -21,6 +21,7 @@ LAYOUTS = {
     "folder": "panfpn.data.layouts.folder:open_split",
     "scenes": "panfpn.data.layouts.scenes:open_split",
 }
+DRAWN = ("scenes",)  # layouts that lie on no disk: they need no root
 LOSSES = {
     "cross_entropy": "panfpn.losses.semantic:cross_entropy",
     "ohem": "panfpn.losses.semantic:ohem",

@@ -1,29 +1,31 @@
 """The command line: find the verb, turn errors into one sentence. `panfpn --help` answers without importing torch."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from panfpn import __version__
-from panfpn.verbs.benchmark import run_benchmark
-from panfpn.verbs.data import run_data
-from panfpn.verbs.prediction import run_convert, run_predict
-from panfpn.verbs.scoring import run_compare, run_eval
-from panfpn.verbs.training import run_demo, run_recipes, run_train
+from panfpn.choices import lookup
 
+_VERBS = {  # name -> where its function is, and what it does
+    "demo": ("panfpn.verbs.training:run_demo",
+             "train on procedural street scenes, score, draw; then the shipped model on a real photo"),
+    "recipes": ("panfpn.verbs.training:run_recipes", "list the recipes, or show one"),
+    "train": ("panfpn.verbs.training:run_train", "train a recipe or a YAML file, or go on with a run"),
+    "eval": ("panfpn.verbs.scoring:run_eval", "score a model or a run on a data set"),
+    "compare": ("panfpn.verbs.scoring:run_compare", "compare two models' scores on the same images"),
+    "predict": ("panfpn.verbs.prediction:run_predict", "label images, folders, globs and videos"),
+    "data": ("panfpn.verbs.data:run_data",
+             "pack a data set, so that training reads it without decoding; check a pack or a data set"),
+    "convert": ("panfpn.verbs.prediction:run_convert",
+                "checkpoints of mmsegmentation and detectron2 into release files, and back"),
+    "benchmark": ("panfpn.verbs.benchmark:run_benchmark", "speed and memory of prediction, training and data loading"),
+}  # fmt: skip
+_WIDTH = max(map(len, _VERBS)) + 2
 _HELP = f"""panfpn {__version__}: Semantic FPN and Panoptic FPN on any timm backbone
 
 usage: panfpn VERB [options]        (panfpn VERB --help shows a verb's options)
 
-  demo       train on procedural street scenes, score, draw; then the shipped model on a real photo
-  recipes    list the recipes, or show one
-  train      train a recipe or a YAML file, or go on with a run
-  eval       score a model or a run on a data set
-  compare    compare two models' scores on the same images
-  predict    label images, folders, globs and videos
-  data       pack a data set, so that training reads it without decoding; check a pack
-  convert    mmsegmentation checkpoints into release files, and back
-  benchmark  speed and memory of prediction, training and data loading
-
+{"".join(f"  {name:<{_WIDTH}}{about}{chr(10)}" for name, (_, about) in _VERBS.items())}
 --version prints the version; --debug shows the traceback of an error.
 """
 
@@ -33,10 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
-    verbs: dict[str, Callable[[list[str]], int]] = {
-        "demo": run_demo, "recipes": run_recipes, "train": run_train, "eval": run_eval, "compare": run_compare,
-        "predict": run_predict, "data": run_data, "convert": run_convert, "benchmark": run_benchmark,
-    }  # fmt: skip
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(_HELP)
         return 0 if args else 2
@@ -44,10 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{__version__}\n")
         return 0
     try:
-        if args[0] not in verbs:
-            raise ValueError(f"{args[0]!r} is not a verb; choose from {', '.join(verbs)}")
-        return verbs[args[0]](args[1:])
-    except (ValueError, FloatingPointError, OSError) as error:
+        run = lookup({name: address for name, (address, _) in _VERBS.items()}, args[0], "the verb")
+        return int(run(args[1:]))
+    except (ValueError, FloatingPointError, ImportError, OSError) as error:
         if debug:
             raise
         sys.stderr.write(f"panfpn: {error}\n")

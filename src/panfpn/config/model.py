@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from panfpn.choices import ARCHITECTURES, LAYOUTS
+from panfpn.choices import ARCHITECTURES, DRAWN, LAYOUTS
 from panfpn.parsing import BelowOne, Bounds, Count, NotNegative, Only, Share, Size, check_settings, require
 
 if TYPE_CHECKING:  # a type checker cannot read choices from a dict
@@ -60,7 +60,7 @@ class Data:
         require(self.ratio[0] <= self.ratio[1], "data.ratio", self.ratio, "two positive factors, the smaller first")
         sides, scaled = self.short_sides, self.scale is not None
         require(not sides or scaled, "data.short_sides", sides, "empty where data.scale is none")
-        drawn = self.dataset == "scenes"
+        drawn = self.dataset in DRAWN
         require(not (self.pack and drawn), "data.pack", self.pack, "none for procedural scenes, which are drawn")
         possible = self.instances == "panoptic" or self.dataset == "coco_panoptic"
         require(possible, "data.instances", self.instances, "panoptic but for coco_panoptic")

@@ -53,7 +53,8 @@ def score_dataset(
     was_training, done = task.training, 0
     task.eval()
     try:
-        for samples in evaluation_loader(dataset, indices, batch_size=batch_size, num_workers=num_workers):
+        for samples in evaluation_loader(dataset, indices, batch_size=batch_size, num_workers=num_workers,
+                                         needs_segments=task.needs_segments):  # fmt: skip
             images, names = [s.image for s in samples], [s.name for s in samples]
             maps = task.predict(images, names=names, batch_size=batch_size, **scorer.options)
             for sample, prediction in zip(samples, maps, strict=True):

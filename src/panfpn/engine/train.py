@@ -23,7 +23,7 @@ from panfpn.engine.run_folder import (
     released_scores,
 )
 from panfpn.engine.signals import stop_requests
-from panfpn.engine.trainer import Trainer
+from panfpn.engine.trainer import Parts, Trainer
 from panfpn.metrics import Scores
 from panfpn.tasks import architecture_of, task_type
 
@@ -84,11 +84,12 @@ def train(
                 data = as_dataset(train_data), as_dataset(val_data)
             config = build.resolve(config, data[0].table, model)
             check_batch(config, ranks)
-            loggers = [*(make_loggers(config.run.loggers) if ranks.first else ()), *loggers]
+            parts = Parts(
+                network=model, loss=loss, named_data=train_data is None,
+                loggers=[*(make_loggers(config.run.loggers) if ranks.first else ()), *loggers],
+            )  # fmt: skip
             folder = Path(str(resume)) if resume is not None else ranks.agreed(choose_folder(config))
-            trainer = Trainer(
-                config, folder, ranks, *data, state, device=device, network=model, loss=loss, loggers=loggers
-            )
+            trainer = Trainer(config, folder, ranks, *data, state, device=device, parts=parts)
             if resume is None and ranks.first:
                 prepare_folder(config, folder, needed_bytes=2 * trainer.num_bytes())
                 note_objects(folder, objects)

@@ -7,6 +7,7 @@ never killed.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from panfpn.data.loader import DrawSampler
 from panfpn.device import tuned_backend
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
+from panfpn.engine.loggers import Logger
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, set_lr
 from panfpn.engine.run_folder import RunState, save_run
 from panfpn.engine.run_log import RunLog, SilentLog, read_history
@@ -39,22 +41,31 @@ from panfpn.weights.files import tensors_digest
 _ASK_EVERY = 10  # steps between two looks at the other ranks' stop requests: asking makes the device wait
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Parts:
+    """Objects of the user's in place of what a configuration describes."""
+
+    network: nn.Module | None = None
+    loss: Callable[..., Any] | None = None
+    loggers: Sequence[Logger] = ()
+    named_data: bool = True  # whether the configuration names the data set
+
+
 class Trainer:
     """The network, the optimiser and where they stand; `panfpn.train` holds the loop."""
 
     def __init__(
         self, config: TrainConfig, folder: Path, ranks: Ranks, train_data: Dataset, val_data: Dataset,
-        state: RunState | None, *, device: torch.device, network: nn.Module | None = None,
-        loss: Callable[..., Any] | None = None, loggers: Sequence[Any] = (),
+        state: RunState | None, *, device: torch.device, parts: Parts = Parts(),
     ) -> None:  # fmt: skip
         self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
-        self.train_data, self.val_data, self.loggers = train_data, val_data, loggers
+        self.train_data, self.val_data, self.parts = train_data, val_data, parts
         self.state = state or RunState()
         self.notes: list[str] = []  # what the person who starts the run should know
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
         self.task = build.build_task(
-            config, train_data.table, network=network, loss=None if loss is None else CallableLoss(loss),
-            load_weights=not self.state.tensors, say=self.notes.append,
+            config, train_data.table, network=parts.network, load_weights=not self.state.tensors,
+            loss=None if parts.loss is None else CallableLoss(parts.loss), say=self.notes.append,
         )  # fmt: skip
         self._place_model()
         self.optimizer = build_optimizer(self.task.model, config.optim)
@@ -98,7 +109,7 @@ class Trainer:
         if self.ranks.first:
             self.log = RunLog(self.folder, steps=self.config.train.steps, start=self.state.step,
                               images_per_step=self.config.train.batch_size, device=self.device,
-                              config=self.config.to_dict(), loggers=self.loggers)  # fmt: skip
+                              config=self.config.to_dict(), loggers=self.parts.loggers)  # fmt: skip
         try:
             if announce:
                 counts = f"{len(self.train_data)} training and {len(self.val_data)} validation images"
@@ -146,7 +157,7 @@ class Trainer:
         )  # fmt: skip
         batches = train_loader(
             self.train_data, build.build_transform(data), sampler, seed=train.seed, num_workers=data.num_workers,
-            pin=self.device.type == "cuda",
+            pin=self.device.type == "cuda", needs_segments=self.task.needs_segments,
         )  # fmt: skip
         return prefetched(batches, self.device)
 
@@ -268,7 +279,7 @@ class Trainer:
         source = {"run": self.folder.name, "step": self.state.step, "sha256": tensors_digest(weights)}
         write_release(
             self.folder / "model.safetensors", weights, self.config, self.train_data.table, scores=scores.to_dict(),
-            source=source,
+            source=source, named_data=self.parts.named_data,
         )  # fmt: skip
 
     def _write_report(self, scores: Scores, examples: list[Example]) -> None:

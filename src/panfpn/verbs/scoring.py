@@ -5,7 +5,9 @@ from pathlib import Path
 
 import tyro
 
+from panfpn.choices import DRAWN
 from panfpn.config import Data, Inference, TrainConfig
+from panfpn.parsing import parse
 from panfpn.verbs.options import EngineName, ProtocolName, check_json, parse_options, print_notes
 
 
@@ -33,7 +35,8 @@ class _Eval:
 _EVAL_HELP = """panfpn eval MODEL|RUN_DIR [options]
 
 Score a model on the validation split (data.val-split): a release file, a run folder, an mmsegmentation checkpoint, a
-published model's name (fpn_r50_cityscapes, …) or OWNER/REPO on the Hugging Face Hub. A run brings its data settings.
+published model's name (fpn_r50_cityscapes, …) or OWNER/REPO on the Hugging Face Hub. A run brings its data settings, a
+release file the layout of what it was trained on: --data.root DIR is then enough.
 data.scale, data.size-divisor and inference.* are the model's own unless you set them."""
 
 
@@ -42,25 +45,27 @@ def run_eval(arguments: list[str]) -> int:
     from_start = [a for a in arguments[:1] if not a.startswith("-")]
     if not from_start and not {"-h", "--help"} & set(arguments):
         raise ValueError("eval needs a model: a release file (model.safetensors), a run folder, or a published name")
-    model = Path(from_start[0]) if from_start else Path("MODEL")
-    settings = model / "config.yaml"
-    data = TrainConfig.from_yaml(settings).data if settings.is_file() else Data()
-    options = parse_options(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, _Eval(data=data))
+    model, words = (from_start[0] if from_start else None), arguments[len(from_start) :]
+    default, complete = _defaults(model)
+    options = parse_options(_Eval, f"eval {model or 'MODEL'}", words, _EVAL_HELP, default)
+    assert model is not None, "tyro ends the program after --help"
     if options.trimap_width != _Eval.trimap_width and not options.boundary:
         raise ValueError("--trimap-width goes with --boundary")
+    check_json(options.json, "scores")
+    _check_data(options.data)
     from panfpn.deploy.predictor import Predictor
     from panfpn.engine import evaluate
     from panfpn.files import write_json
     from panfpn.report.tables import print_scores
 
-    predictor = Predictor.from_file(from_start[0], options.device, options.precision, engine=options.engine)
-    task = predictor.task
+    predictor = Predictor.from_file(model, options.device, options.precision, engine=options.engine)
+    task, released = predictor.task, predictor.task.preprocess
     print_notes(predictor.notes)
-    own = task.preprocess
-    default = _Eval(data=replace(data, scale=own.scale, size_divisor=own.size_divisor), inference=task.inference)
-    options = parse_options(_Eval, f"eval {model}", arguments[len(from_start) :], _EVAL_HELP, default)
+    if not complete:  # another library's checkpoint says only now how its model predicts
+        data = replace(default.data, scale=released.scale, size_divisor=released.size_divisor)
+        default = _Eval(data=data, inference=task.inference)
+        options = parse_options(_Eval, f"eval {model}", words, _EVAL_HELP, default)
     task.set_inference(scale=options.data.scale, size_divisor=options.data.size_divisor, inference=options.inference)
-    check_json(options.json, "scores")
     width = options.trimap_width if options.boundary else None
     scores = evaluate(
         task, options.data, batch_size=options.batch_size, trimap_width=width, average_precision=options.ap
@@ -69,6 +74,30 @@ def run_eval(arguments: list[str]) -> int:
     if options.json:
         write_json(options.json, scores.to_json(options.protocol))
     return 0
+
+
+def _defaults(model: str | None) -> tuple[_Eval, bool]:
+    """What a model brings: its data and how it predicts; and whether that is all it will say, known without torch."""
+    if model is None:
+        return _Eval(), True
+    from panfpn.weights import peek
+
+    settings, header = Path(model).expanduser() / "config.yaml", peek(model)
+    data = TrainConfig.from_yaml(settings).data if settings.is_file() else parse(Data, dict(header.data or {}), "data.")
+    if header.config is None:
+        return _Eval(data=data), False
+    released = header.config.data
+    data = replace(data, scale=released.scale, size_divisor=released.size_divisor)
+    return _Eval(data=data, inference=header.config.inference), True
+
+
+def _check_data(data: Data) -> None:
+    """ValueError at once, and not after the model was read, where the data are not."""
+    if data.root is None and data.pack is None and data.dataset not in DRAWN:
+        raise ValueError(f"eval needs the folder of the data set ({data.dataset}): --data.root DIR")
+    for key, path in (("root", data.root), ("pack", data.pack)):
+        if path is not None and not path.expanduser().is_dir():
+            raise ValueError(f"{path}: no such folder (data.{key} of data set {data.dataset!r})")
 
 
 @dataclass(frozen=True)
