@@ -46,7 +46,7 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert scores["interval"]["low"] <= released.miou <= scores["interval"]["high"] and "boundary" not in scores
     options = ("--protocol", "detectron2", "--boundary", "--trimap-width", "3")
     code, out, _ = run(capsys, "eval", str(folder), *options, "--json", str(tmp_path / "other.json"))
-    assert code == 0 and "detectron2, %" in out and "pACC" in out and "mean Boundary IoU" in out
+    assert code == 0 and "detectron2, %" in out and "pACC" in out and "mean: Boundary IoU" in out
     assert json.loads((tmp_path / "other.json").read_text())["boundary"]["trimap_width"] == 3
     code, out, _ = run(capsys, "compare", str(tmp_path / "scores.json"), str(tmp_path / "other.json"))
     assert code == 0 and "+0.0000" in out and "B is better in 0.0 %" in out
