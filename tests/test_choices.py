@@ -8,18 +8,7 @@ import pytest
 from panfpn import choices
 
 DICTS = {name: value for name, value in vars(choices).items() if name.isupper()}
-PENDING = (  # modules and functions that other rooms of the rebuild bring
-    "panfpn.data.layouts.", "panfpn.engine.loggers.", "panfpn.engine.optim:", "panfpn.losses.semantic:",
-    "panfpn.metrics.protocols:",
-)  # fmt: skip
-ENTRIES = [
-    pytest.param(
-        entries, key, marks=pytest.mark.xfail(strict=False, raises=(ImportError, AttributeError))
-        if entries[key].startswith(PENDING) else (), id=f"{name}-{key}",
-    )
-    for name, entries in DICTS.items()
-    for key in entries
-]  # fmt: skip
+ENTRIES = [pytest.param(entries, key, id=f"{name}-{key}") for name, entries in DICTS.items() for key in entries]
 
 
 @pytest.mark.parametrize(("entries", "key"), ENTRIES)
