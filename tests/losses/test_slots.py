@@ -20,14 +20,14 @@ def test_what_is_drawn(form: Draw, labels: torch.Tensor, count: int, share: floa
     torch.manual_seed(seed)
     most = int(count * share)
     slots = form(labels == 1, labels == 0, count, most)
-    index, positive = slots.index[slots.valid], slots.positive[slots.valid]
+    index, positive = slots.members[slots.valid], slots.positive[slots.valid]
     assert len(index.unique()) == len(index)
     assert (labels[index[positive]] == 1).all() and (labels[index[~positive]] == 0).all()
     num_positive = min(most, int((labels == 1).sum()))
     assert int(positive.sum()) == num_positive
     assert int((~positive).sum()) == min(count - num_positive, int((labels == 0).sum()))
     assert not slots.positive[slots.num_first :].any() and not (slots.positive & ~slots.valid).any()
-    assert len(slots.index) == len(slots.positive) == len(slots.valid) <= count
+    assert len(slots.members) == len(slots.positive) == len(slots.valid) <= count
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -37,14 +37,14 @@ def test_every_member_is_drawn_as_often_as_another(form: Draw) -> None:
     counts = torch.zeros(20)
     for _ in range(1000):
         slots = form(positive, ~positive, 8, 4)
-        counts[slots.index[slots.valid]] += 1
+        counts[slots.members[slots.valid]] += 1
     assert counts.min() > 330 and counts.max() < 470  # 400, give or take 15
 
 
 def test_on_a_cpu_every_slot_is_filled() -> None:
     labels = torch.tensor([1, 0, 0, -1, 1])
     slots = draw(labels == 1, labels == 0, 8, 4)
-    assert slots.index.tolist() == [0, 4, 1, 2] and slots.valid.all() and slots.num_first == 2
+    assert slots.members.tolist() == [0, 4, 1, 2] and slots.valid.all() and slots.num_first == 2
 
 
 def test_on_a_device_shapes_do_not_depend_on_values(fake_cuda: FakeCuda) -> None:
@@ -53,5 +53,5 @@ def test_on_a_device_shapes_do_not_depend_on_values(fake_cuda: FakeCuda) -> None
         fake_cuda.reset()
         slots = draw(moved == 1, moved == 0, 8, 4)
         assert not fake_cuda.waits, fake_cuda.report()
-        assert len(slots.index) == 8 and slots.num_first == 4
+        assert len(slots.members) == 8 and slots.num_first == 4
         assert int(on_cpu(slots.valid).sum()) == {1: 4, 0: 8, -1: 0}[int(labels[0])]

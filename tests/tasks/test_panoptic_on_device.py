@@ -1,11 +1,14 @@
-"""A training step of Panoptic FPN on a CUDA device: no wait of the host, no mixed devices, the CPU's numbers."""
+"""Panoptic FPN on a CUDA device: no wait of the host in a training step, no mixed devices, the CPU's numbers."""
 
+import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from fake_cuda import CUDA, FakeCuda, on_cpu
+from panfpn.config import Inference
 from panfpn.data import open_dataset
 from panfpn.data.loader import DrawSampler, train_loader
 from panfpn.data.targets import no_instances
@@ -97,3 +100,36 @@ def test_a_device_learns_what_a_cpu_learns(fake_cuda: FakeCuda, monkeypatch: pyt
     torch.testing.assert_close(terms, dict(wanted), rtol=1e-5, atol=1e-6)
     for name, parameter in moved.model.named_parameters():
         torch.testing.assert_close(on_cpu(parameter.grad), gradients[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def learned() -> PanopticTask:
+    """A task that has learnt a little, so that it detects something."""
+    task, batch = make(), make_batch(3)
+    optimizer = torch.optim.AdamW(task.parameters(), 2e-3)
+    for _ in range(20):
+        step(task, batch)
+        optimizer.step()
+    return task.eval()
+
+
+@pytest.mark.parametrize(
+    ("inference", "waits"), [(Inference(stuff_area=16, confidence=0.05), 9),
+                             (Inference(stuff_area=16, confidence=0.05, flip=True, ratios=(1.0, 1.25)), 14)],
+)  # fmt: skip
+def test_a_device_predicts_the_cpus_map(
+    learned: PanopticTask, inference: Inference, waits: int, fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("panfpn.ops.nms.ROUNDS", 64)
+    learned.inference = inference
+    image = SCENES.read(0).image
+    (wanted,) = learned.predict([image], every_mask=True)
+    moved = copy.deepcopy(learned).to(CUDA).to(memory_format=torch.channels_last)
+    moved.predict([image])
+    fake_cuda.reset()
+    (found,) = moved.predict([image], every_mask=True)
+    assert sum(fake_cuda.waits.values()) <= waits, fake_cuda.report()
+    assert len(wanted.info) > 2 and len(found.detections.scores) == len(wanted.detections.scores) > 4
+    assert (found.segments == wanted.segments).mean() > 0.999 and len(found.info) == len(wanted.info)
+    np.testing.assert_allclose(found.detections.scores, wanted.detections.scores, atol=1e-5)
+    np.testing.assert_allclose(found.detections.boxes, wanted.detections.boxes, atol=1e-3)

@@ -39,9 +39,9 @@ def rpn_losses(
         labels, matched = match_anchors(anchors, truth)
         slots = draw(labels == 1, labels == 0, ANCHORS, ANCHORS // 2 if len(boxes) else 0)
         objectness = objectness + F.binary_cross_entropy_with_logits(
-            logit[slots.index], slots.positive.float(), weight=slots.valid.float(), reduction="sum"
+            logit[slots.members], slots.positive.float(), weight=slots.valid.float(), reduction="sum"
         )
-        first = slots.index[: slots.num_first]
+        first = slots.members[: slots.num_first]
         target = encode_boxes(anchors[first], boxes[matched[first]], RPN_WEIGHTS)
         steps = steps + _distance(delta[first], target, slots.positive[: slots.num_first])
     count = ANCHORS * len(instances)
@@ -117,10 +117,10 @@ def sample_boxes(
     if valid is not None:
         labels = labels.where(F.pad(valid, (0, len(boxes)), value=True), _NOT_SAMPLED)
     slots = draw(labels >= 0, labels == _BACKGROUND, count, int(count * _THINGS_SHARE) if len(boxes) else 0)
-    first = slots.index[: slots.num_first]
+    first = slots.members[: slots.num_first]
     return BoxSample(
-        boxes=proposals[slots.index],
-        labels=labels[slots.index].clamp(min=IGNORE),
+        boxes=proposals[slots.members],
+        labels=labels[slots.members].clamp(min=IGNORE),
         valid=slots.valid,
         positive=slots.positive[: slots.num_first],
         targets=boxes[matched[first]],
@@ -160,7 +160,7 @@ def _neighbours(at: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def in_first(values: torch.Tensor, samples: Sequence[BoxSample]) -> torch.Tensor:
     """Of values [R, …] of all samples together those in the slots that may be on things: [F, …]."""
-    parts = values.split([len(s.boxes) for s in samples])
+    parts = torch.split(values, [len(s.boxes) for s in samples])
     return torch.cat([part[: len(s.positive)] for part, s in zip(parts, samples, strict=True)])
 
 

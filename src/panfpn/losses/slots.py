@@ -12,7 +12,7 @@ class Slots(NamedTuple):
     the host does not wait to know how many were there to be drawn; losses leave out slots that are not valid.
     """
 
-    index: torch.Tensor  # int64 [S] numbers of members
+    members: torch.Tensor  # int64 [S] indices
     positive: torch.Tensor  # bool [S]
     valid: torch.Tensor  # bool [S]
     num_first: int  # the positives are among the first so many

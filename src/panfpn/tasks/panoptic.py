@@ -102,7 +102,7 @@ class PanopticTask(Task):
     @property
     def semantic_channels(self) -> npt.NDArray[np.int16]:
         """The channel of the semantic branch of each train id [K]; things it does not tell apart are 'other', 0."""
-        return self.model.semantic_index[:-1].cpu().numpy()
+        return np.asarray(self.model.semantic_index[:-1].cpu().numpy())
 
     @property
     def semantic_names(self) -> tuple[str, ...]:
