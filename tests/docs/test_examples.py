@@ -16,10 +16,11 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def run(name: str, folder: Path, *arguments: object) -> str:
-    """What examples/NAME prints; the test fails with its traceback if it does not end well."""
+    """What examples/NAME prints, errors too; the test fails with its traceback if it does not end well."""
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    ended = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    ended = subprocess.run(command, cwd=folder, env=ENVIRONMENT, text=True, check=False,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    assert ended.returncode == 0, ended.stdout
     return ended.stdout
 
 
