@@ -1,7 +1,7 @@
 """Losses of the instance branch. In: scores and deltas of anchors and boxes, and the instances. Out: scalars.
 
-Assignment, sampling and denominators are detectron2's (FACTS C2), which are the paper's (§3.2). Crowds are neither
-things nor background: what they cover is not sampled. On a device every shape is known to the host (see `Slots`).
+Assignment, sampling and denominators are detectron2's (docs/facts.md, C2), which are the paper's (§3.2). Crowds are
+neither things nor background: what they cover is not sampled. On a device the host knows every shape (see `Slots`).
 """
 
 from collections.abc import Sequence
