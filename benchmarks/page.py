@@ -26,15 +26,15 @@ def publish(
     raw: object = None, notes: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Print tables (caption -> rows) with the machine; write them where the options ask for it."""
-    place = torch.device(device)
+    measured_on = torch.device(device)
     parts = [f"{caption}:\n\n{markdown([dict(row) for row in rows])}" for caption, rows in tables.items()]
     if options.quick:
         notes = [*notes, "**--quick: sizes are smaller than the captions say, and times mean nothing**"]
-    text = "\n\n".join([*parts, *notes, f"({machine_line(place)})"])
+    text = "\n\n".join([*parts, *notes, f"({machine_line(measured_on)})"])
     print(text, flush=True)
     if options.json:
         plain = {caption: [dict(row) for row in rows] for caption, rows in tables.items()}
-        write_json(options.json, {"benchmark": name, **describe_machine(place), "tables": plain, "raw": raw})
+        write_json(options.json, {"benchmark": name, **describe_machine(measured_on), "tables": plain, "raw": raw})
     if options.write:
         if options.quick:
             raise ValueError("--quick figures mean nothing: they are not written to the page")

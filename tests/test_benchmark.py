@@ -72,13 +72,13 @@ def test_flops_are_two_per_multiply_add() -> None:
 def test_the_network_counts_once_an_image() -> None:
     figures = measure_inference(replace(TINY, batch=2, num_classes=5))
     assert figures.flops == 2 * count_flops(make_predictor(replace(TINY, num_classes=5)).task, (64, 96))
-    assert len(figures.seconds) == 3 and figures.job.num_classes == 5 and figures.seen == (64, 96)
+    assert len(figures.seconds) == 3 and figures.job.num_classes == 5 and figures.network_size == (64, 96)
     assert figures.images_per_second == pytest.approx(6 / sum(figures.seconds))
 
 
 def test_percentiles_and_share() -> None:
     figures = InferenceFigures(
-        job=TINY, seconds=(0.1, 0.2, 0.3, 0.4, 1.0), memory=5e8, flops=3 * 10**9, ceiling=1e11, seen=(64, 96)
+        job=TINY, seconds=(0.1, 0.2, 0.3, 0.4, 1.0), memory=5e8, flops=3 * 10**9, ceiling=1e11, network_size=(64, 96)
     )
     assert figures.percentile(50) == pytest.approx(0.3) and figures.percentile(95) == pytest.approx(0.88)
     assert figures.share == pytest.approx(0.1) and figures.images_per_second == pytest.approx(2.5)

@@ -20,7 +20,7 @@ from panfpn.build import build_task, resolve
 from panfpn.choices import ENGINES, no_choice
 from panfpn.deploy.predictor import Predictor, use_engine
 from panfpn.deploy.runtime import engine_precisions
-from panfpn.device import resolve_device, resolve_precision
+from panfpn.device import on_device, resolve_device, resolve_precision
 from panfpn.tasks import Task, view_sizes, window_starts
 
 Size = tuple[int, int]  # height, width
@@ -55,7 +55,7 @@ class InferenceJob:
             raise ValueError(no_choice("engine", self.engine, ENGINES))
 
     @property
-    def place(self) -> torch.device:
+    def runs_on(self) -> torch.device:
         """Where it runs: `auto` is the CPU for engines that know nothing else."""
         return resolve_device("cpu" if self.device == "auto" and self.engine != "torch" else self.device)
 
@@ -73,7 +73,7 @@ class InferenceFigures:
     seconds: tuple[float, ...]  # of each call
     memory: float  # peak bytes above the loaded program: weights and work
     flops: int  # of the network in one call, two per multiply-add
-    seen: Size  # the largest size that the network ran at: its preprocessing may resize the image
+    network_size: Size  # the largest size that the network ran at: its preprocessing may resize the image
     ceiling: float  # FLOP/s that this device reaches; NaN where it was not measured
 
     def percentile(self, share: float) -> float:
@@ -95,7 +95,7 @@ class InferenceFigures:
         job = self.job
         return {
             "model": job.model, "random_weights": job.random_weights, "size": job.size,
-            "network_size": self.seen, "batch": job.batch,
+            "network_size": self.network_size, "batch": job.batch,
             "precision": job.precision, "engine": job.engine,
             "compile": job.compile, "device": job.device, "num_classes": job.num_classes,
             "warmup": job.warmup, "repeats": job.repeats, "p50_s": self.percentile(50), "p95_s": self.percentile(95),
@@ -112,32 +112,31 @@ def measure_inference(job: InferenceJob, ceiling: bool = True) -> InferenceFigur
     Raises:
         ValueError: a model, device or precision that cannot be had.
     """
-    device = job.place
+    device = job.runs_on
     if job.engine != "torch":
-        with contextlib.suppress(
-            ImportError
-        ):  # a part of the program, not of the job; if it is not there, we hear soon
+        with contextlib.suppress(ImportError):  # a part of the program, not of the job's memory
             importlib.import_module(job.engine)
-    meter = PeakMemory(device)
-    predictor = make_predictor(job)
-    task = predictor.task
-    size = job.size or test_size(task.table)
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    images = [image] * job.batch
-    for _ in range(job.warmup):
-        task.predict(images, batch_size=job.batch)
-    seconds = []
-    for _ in range(job.repeats):
-        start = time.perf_counter()
-        task.predict(images, batch_size=job.batch)  # ends with the labels in the CPU's memory: a GPU has finished too
-        seconds.append(time.perf_counter() - start)
-    precision = str(task.precision).removeprefix("torch.")
+    with on_device(device):
+        meter = PeakMemory(device)
+        predictor = make_predictor(job)
+        task = predictor.task
+        size = job.size or test_size(task.table)
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        images = [image] * job.batch
+        for _ in range(job.warmup):
+            task.predict(images, batch_size=job.batch)
+        seconds = []
+        for _ in range(job.repeats):
+            start = time.perf_counter()
+            task.predict(images, batch_size=job.batch)  # ends with labels on the CPU: a GPU is done too
+            seconds.append(time.perf_counter() - start)
+    precision = str(task.pixels.precision).removeprefix("torch.")
     done = replace(
         job, size=size, device=str(device), precision=precision, num_classes=task.table.num_classes,
     )  # fmt: skip
     return InferenceFigures(
         job=done, seconds=tuple(seconds), memory=meter.peak(), flops=job.batch * count_flops(task, size),
-        seen=max(_passes(task, size)),
+        network_size=max(_passes(task, size)),
         ceiling=measure_ceiling(device, getattr(torch, precision)) if ceiling else float("nan"),
     )  # fmt: skip
 
@@ -145,17 +144,17 @@ def measure_inference(job: InferenceJob, ceiling: bool = True) -> InferenceFigur
 def make_predictor(job: InferenceJob) -> Predictor:
     """The predictor of a job: a recipe's with random weights, a model file's with its own."""
     if not job.random_weights:
-        return Predictor.from_file(job.model, str(job.place), job.precision, engine=job.engine, compile=job.compile)
+        return Predictor.from_file(job.model, str(job.runs_on), job.precision, engine=job.engine, compile=job.compile)
     config = without_weights(starting_config(job.model))
     table = table_for(config, job.num_classes)
     config = config.changed(
         model__num_classes=None,
-        run__device=str(job.place),
-        train__precision=resolve_precision(job.precision, job.place, engine_precisions(job.engine)),
+        run__device=str(job.runs_on),
+        train__precision=resolve_precision(job.precision, job.runs_on, engine_precisions(job.engine)),
     )
     config = resolve(config, table)
     task = build_task(config, table, load_weights=False)
-    task.to(job.place).to(memory_format=torch.channels_last).eval()
+    task.to(job.runs_on).to(memory_format=torch.channels_last).eval()
     use_engine(task, job.engine, compile=job.compile)
     return Predictor(task)
 
@@ -177,13 +176,13 @@ def count_flops(task: Task, size: Size) -> int:
 
 def _passes(task: Task, size: Size) -> Counter[Size]:
     """How often the network runs at which size for one image."""
-    asked, divisor = task.inference, task.preprocess.size_divisor
+    settings, divisor = task.inference, task.preprocess.size_divisor
     passes: Counter[Size] = Counter()
-    for view in view_sizes(*size, task.preprocess, asked):
-        count, window = 1 + asked.flip, view
-        if asked.mode == "slide":
-            window = (min(asked.window[0], view[0]), min(asked.window[1], view[1]))
-            for length, side, stride in zip(view, window, asked.stride, strict=True):
+    for view in view_sizes(*size, task.preprocess, settings):
+        count, window = 1 + settings.flip, view
+        if settings.mode == "slide":
+            window = (min(settings.window[0], view[0]), min(settings.window[1], view[1]))
+            for length, side, stride in zip(view, window, settings.stride, strict=True):
                 count *= len(window_starts(length, side, stride))
         passes[window[0] + -window[0] % divisor, window[1] + -window[1] % divisor] += count
     return passes

@@ -7,6 +7,7 @@ from panfpn.build import build_dataset
 from panfpn.config import TrainConfig
 from panfpn.data.layouts.scenes import scenes_table
 from panfpn.labels import LabelTable
+from panfpn.tasks import task_type
 from panfpn.weights.zoo import PUBLISHED
 
 # Height and width of a typical image: that of the data set, or for ADE20K the 4:3 photo that fits its test scale.
@@ -45,8 +46,8 @@ def table_for(config: TrainConfig, num_classes: int | None = None) -> LabelTable
     """
     num_classes = num_classes or config.model.num_classes
     if num_classes:
-        panoptic = config.model.architecture == "PanopticFPN"  # every other class is one of things, then
-        classes = [{"name": f"class {k}", "value": k, "thing": panoptic and k % 2 == 0} for k in range(num_classes)]
+        things = task_type(config.model.architecture).needs_segments  # every other class is one of things, then
+        classes = [{"name": f"class {k}", "value": k, "thing": things and k % 2 == 0} for k in range(num_classes)]
         return LabelTable.from_dict({"name": f"{num_classes} classes", "classes": classes})
     if config.data.dataset == "scenes":
         return scenes_table()

@@ -33,7 +33,7 @@ def inference_rows(figures: Sequence[InferenceFigures]) -> Rows:
         job = figure.job
         assert job.size is not None
         row = {
-            "model": job.model, "image": _size(job.size), "network": _size(figure.seen),
+            "model": job.model, "image": _size(job.size), "network": _size(figure.network_size),
             "batch": str(job.batch), "precision": job.precision,
             "engine": f"{job.engine} compiled" if job.compile else job.engine,
             "p50 ms": f"{1e3 * figure.percentile(50):.1f}",

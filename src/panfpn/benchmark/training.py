@@ -22,6 +22,7 @@ from panfpn.engine.distributed import Ranks
 from panfpn.engine.train import check_batch
 from panfpn.engine.trainer import Trainer
 from panfpn.labels import IGNORE, LabelTable
+from panfpn.tasks import task_type
 from panfpn.types import Batch, Instances, Segments
 
 _THINGS = 7  # in an image of COCO, on average
@@ -91,8 +92,10 @@ def prepare_training(config: TrainConfig, num_classes: int | None = None) -> tup
     config = resolve(without_weights(config.changed(model__num_classes=None)), table)
     check_batch(config, Ranks())
     nothing = SceneDataset(table=table, split="", count=0, size=(0, 0))  # brings the classes only
-    trainer = Trainer(config, Path(), Ranks(), nothing, nothing, None, device=resolve_device(config.run.device))
-    return trainer, itertools.repeat(synthetic_batch(config, table))
+    device = resolve_device(config.run.device)
+    trainer = Trainer(config, Path(), Ranks(), nothing, nothing, None, device=device)
+    batch = synthetic_batch(config, table)
+    return trainer, itertools.repeat(batch.pin_memory() if device.type == "cuda" else batch)
 
 
 def synthetic_batch(config: TrainConfig, table: LabelTable) -> Batch:
@@ -102,12 +105,12 @@ def synthetic_batch(config: TrainConfig, table: LabelTable) -> Batch:
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=random)
     targets = torch.randint(0, table.num_classes, (count, height, width), dtype=torch.int16, generator=random)
-    batch = Batch(
+    things = task_type(config.model.architecture).needs_segments
+    return Batch(
         images=images.permute(0, 3, 1, 2), targets=targets, sizes=((height, width),) * count,
         names=tuple(f"random {i}" for i in range(count)),
-        instances=(_things(height, width, table),) * count if config.model.architecture == "PanopticFPN" else None,
+        instances=(_things(height, width, table),) * count if things else None,
     )  # fmt: skip
-    return batch.pin_memory() if config.run.device.startswith("cuda") else batch
 
 
 def _things(height: int, width: int, table: LabelTable) -> Instances:

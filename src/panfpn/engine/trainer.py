@@ -24,7 +24,7 @@ from panfpn.device import tuned_backend
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
 from panfpn.engine.loggers import Logger
-from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, set_lr
+from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, num_moments, set_lr
 from panfpn.engine.run_folder import RunState, save_run
 from panfpn.engine.run_log import RunLog, SilentLog, read_history
 from panfpn.files import write_json
@@ -97,7 +97,7 @@ class Trainer:
     def num_bytes(self) -> int:
         """Size of a checkpoint: weights, their average, and the optimiser's moments."""
         weights = sum(t.numel() * t.element_size() for t in self.task.model.state_dict().values())
-        copies = 1 + bool(self.average) + {"sgd": 1, "adamw": 2}[self.config.optim.name]
+        copies = 1 + bool(self.average) + num_moments(self.config.optim)
         return int(weights * copies)
 
     @contextmanager

@@ -89,7 +89,7 @@ def _run_inference(arguments: list[str]) -> int:
         )
         for name in names
     ]  # fmt: skip
-    device = jobs[0].place
+    device = jobs[0].runs_on
     for job in jobs:  # before minutes of measuring
         resolve_precision(job.precision, device)
         _check(job)
