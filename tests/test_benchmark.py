@@ -237,7 +237,7 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
         (["inference", "scenes", "--size", "0", "9"], "size is 0 9; it must be a height and a width in pixels"),
         (["inference", "scenes", "--batch", "0"], "batch is 0; it must be at least 1"),
         (["inference", "scenes", "--engine", "abacus"], "invalid choice 'abacus'"),
-        (["inference", "scenes", "--precision", "int1"], "precision 'int1'; choose from"),
+        (["inference", "scenes", "--precision", "int1"], "precision is 'int1'; choose from"),
         (["inference", "scenes", "--json", "x.txt"], "x.txt: the figures go into a file whose name ends in .json"),
         (["inference", __file__, "--num-classes", "3"], "has classes of its own; --num-classes goes with a recipe"),
         (["train"], "benchmark train needs a recipe"),
