@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from panfpn import __version__
 from panfpn.choices import lookup
 
-_VERBS = {  # name -> where its function is, and what it does
+VERBS = {  # name -> where its function is, and what it does
     "demo": ("panfpn.verbs.training:run_demo",
              "train on procedural street scenes, score, draw; then the shipped model on a real photo"),
     "recipes": ("panfpn.verbs.training:run_recipes", "list the recipes, or show one"),
@@ -20,12 +20,16 @@ _VERBS = {  # name -> where its function is, and what it does
                 "checkpoints of mmsegmentation and detectron2 into release files, and back"),
     "benchmark": ("panfpn.verbs.benchmark:run_benchmark", "speed and memory of prediction, training and data loading"),
 }  # fmt: skip
-_WIDTH = max(map(len, _VERBS)) + 2
-_HELP = f"""panfpn {__version__}: Semantic FPN and Panoptic FPN on any timm backbone
+
+
+def _help() -> str:
+    width = max(map(len, VERBS)) + 2
+    verbs = "".join(f"  {name:<{width}}{about}\n" for name, (_, about) in VERBS.items())
+    return f"""panfpn {__version__}: Semantic FPN and Panoptic FPN on any timm backbone
 
 usage: panfpn VERB [options]        (panfpn VERB --help shows a verb's options)
 
-{"".join(f"  {name:<{_WIDTH}}{about}{chr(10)}" for name, (_, about) in _VERBS.items())}
+{verbs}
 --version prints the version; --debug shows the traceback of an error.
 """
 
@@ -36,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
     if not args or args[0] in ("-h", "--help"):
-        sys.stdout.write(_HELP)
+        sys.stdout.write(_help())
         return 0 if args else 2
     if args[0] == "--version":
         sys.stdout.write(f"{__version__}\n")
         return 0
     try:
-        run = lookup({name: address for name, (address, _) in _VERBS.items()}, args[0], "the verb")
+        run = lookup({name: address for name, (address, _) in VERBS.items()}, args[0], "the verb")
         return int(run(args[1:]))
     except (ValueError, FloatingPointError, ImportError, OSError) as error:
         if debug:
