@@ -164,7 +164,9 @@ def test_no_number_is_put_into_a_type_that_cannot_hold_it(monkeypatch: pytest.Mo
         types = [value.dtype for value in values if isinstance(value, np.ndarray) and value.dtype.kind in "iu"]
         for value in values:
             if type(value) is int and types:
-                np.array(value, np.result_type(*types))  # OverflowError
+                limits = np.iinfo(np.result_type(*types))
+                if not limits.min <= value <= limits.max:
+                    raise OverflowError(value)
         return where(condition, *values)
 
     labels = np.array([[0, 1, 1, 2]], np.uint8)
