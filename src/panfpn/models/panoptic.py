@@ -62,12 +62,13 @@ class PanopticFPN(nn.Module):
         # Train id of each channel of the semantic branch.
         self.semantic_ids = (IGNORE, *stuff_ids) if semantic_things == "other" else tuple(range(table.num_classes))
         self.anchor_scale = anchor_scale
-        # Of each train id, and last of IGNORE: its channel of the semantic branch, and its class of boxes.
+        # Of each train id, and last of IGNORE: its channel of the semantic branch, and its class of boxes. In int64, as
+        # DDP sends buffers around, but none of 16 bits.
         channels = [self.semantic_ids.index(k) if k in self.semantic_ids else 0 for k in range(table.num_classes)]
         things = [self.thing_ids.index(k) if c.thing else len(self.thing_ids) for k, c in enumerate(table.classes)]
         self.semantic_index: torch.Tensor
         self.thing_index: torch.Tensor
-        self.register_buffer("semantic_index", torch.tensor([*channels, IGNORE], dtype=torch.int16), persistent=False)
+        self.register_buffer("semantic_index", torch.tensor([*channels, IGNORE]), persistent=False)
         self.register_buffer("thing_index", torch.tensor([*things, len(self.thing_ids)]), persistent=False)
         self.backbone = make_backbone(backbone, in_channels=in_channels, pretrained=pretrained_backbone)
         self.fpn = FPN(cast(AnyBackbone, self.backbone).channels, fpn_channels)

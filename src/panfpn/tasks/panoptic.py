@@ -85,7 +85,8 @@ class PanopticTask(Task):
         if batch.instances is None:
             raise ValueError("this batch has no things; open its data set with panoptic=True")
         maps: DenseMaps = self.pixels(batch.images.permute(0, 2, 3, 1), batch.extents)
-        targets = self.model.semantic_index[batch.targets.long()]  # channels; IGNORE as it is
+        channels = self.model.semantic_index.to(batch.targets.dtype)
+        targets = channels[batch.targets.long()]  # IGNORE as it is
         terms = self.loss(without_padding(maps.semantic, batch), targets, pixels=pixels, share=share)
         anchors = candidates(maps.objectness, maps.deltas, self.model.anchor_scale)
         instance = rpn_losses(
@@ -102,7 +103,7 @@ class PanopticTask(Task):
     @property
     def semantic_channels(self) -> npt.NDArray[np.int16]:
         """The channel of the semantic branch of each train id [K]; things it does not tell apart are 'other', 0."""
-        return np.asarray(self.model.semantic_index[:-1].cpu().numpy())
+        return self.model.semantic_index[:-1].cpu().numpy().astype(np.int16)
 
     @property
     def semantic_names(self) -> tuple[str, ...]:
