@@ -103,7 +103,7 @@ class PanopticTask(Task):
     @property
     def semantic_channels(self) -> npt.NDArray[np.int16]:
         """The channel of the semantic branch of each train id [K]; things it does not tell apart are 'other', 0."""
-        return self.model.semantic_index[:-1].cpu().numpy().astype(np.int16)
+        return np.asarray(self.model.semantic_index[:-1].cpu(), np.int16)
 
     @property
     def semantic_names(self) -> tuple[str, ...]:
