@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from panfpn.config import TrainConfig
-    from panfpn.data import Dataset
+    from panfpn.data import Dataset, from_pairs, from_torch
     from panfpn.deploy.predictor import Predictor, load
     from panfpn.engine.evaluate import evaluate
     from panfpn.engine.train import RunResult, train
@@ -24,13 +24,13 @@ _HOMES = {
     "Dataset": "data", "LabelTable": "labels", "PanopticFPN": "models", "PanopticMap": "maps",
     "PanopticScores": "metrics", "Predictor": "deploy.predictor", "RunResult": "engine", "Sample": "types",
     "SemanticFPN": "models", "SemanticMap": "maps", "SemanticScores": "metrics", "TrainConfig": "config",
-    "evaluate": "engine", "load": "deploy.predictor", "train": "engine",
+    "evaluate": "engine", "from_pairs": "data", "from_torch": "data", "load": "deploy.predictor", "train": "engine",
 }  # fmt: skip
 _MODULES = ("data", "recipes")
 
 __all__ = [
     "Dataset", "LabelTable", "PanopticFPN", "PanopticMap", "PanopticScores", "Predictor", "RunResult", "Sample",
-    "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "data", "evaluate", "load", "recipes", "train",
+    "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "data", "evaluate", "from_pairs", "from_torch", "load", "recipes", "train",
 ]  # fmt: skip
 
 

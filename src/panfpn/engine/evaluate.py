@@ -9,7 +9,7 @@ import numpy as np
 
 from panfpn.build import build_dataset, load_task
 from panfpn.config import Data
-from panfpn.data import Dataset, evaluation_loader
+from panfpn.data import Dataset, as_dataset, evaluation_loader
 from panfpn.engine.distributed import Ranks
 from panfpn.metrics import Scores
 from panfpn.progress import progress_bar
@@ -93,7 +93,7 @@ def evaluate(
             raise ValueError(f"data.{key} is {wanted}, but the model's own is {used}, which it is scored with")
     dataset: Dataset = (
         build_dataset(settings, settings.val_split, segments=task.needs_segments)
-        if settings else data
+        if settings else as_dataset(data, table=None if hasattr(data, "table") else task.table)
     )  # fmt: skip
     if task.table.names != dataset.table.names:
         model_table, data_table = (f"{t.name!r} ({t.num_classes} classes)" for t in (task.table, dataset.table))
