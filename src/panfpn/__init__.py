@@ -30,7 +30,8 @@ _MODULES = ("data", "recipes")
 
 __all__ = [
     "Dataset", "LabelTable", "PanopticFPN", "PanopticMap", "PanopticScores", "Predictor", "RunResult", "Sample",
-    "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "data", "evaluate", "from_pairs", "from_torch", "load", "recipes", "train",
+    "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "data", "evaluate", "from_pairs", "from_torch",
+    "load", "recipes", "train",
 ]  # fmt: skip
 
 
