@@ -124,6 +124,9 @@ def count_waits(name: str, device: str, quick: bool) -> dict[str, dict[str, int]
     config = recipes.find(name)(run__device=device, train__batch_size=2, train__accumulate=1)
     config = config.changed(data__crop=(64, 64)) if quick else config
     predictor = make_predictor(InferenceJob(model=name, device=device))
+    if quick:
+        task = predictor.task
+        task.set_inference(scale=None, size_divisor=task.preprocess.size_divisor, inference=task.inference)
     image = np.zeros((64, 128, 3) if quick else (512, 1024, 3), np.uint8)
     trainer, batches = prepare_training(config)
     work = {"training step": lambda: trainer.step(batches), "prediction": lambda: predictor(image)}
