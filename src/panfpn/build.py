@@ -125,7 +125,8 @@ def build_task(
         )  # fmt: skip
         if load_weights and local is not None:
             backbone.load(read_tensors(local.expanduser()), local)
-        network = kind.build_network(model, speed_up_depthwise(backbone), table)
+        speed_up_depthwise(backbone)
+        network = kind.build_network(model, backbone, table)
         if load_weights and model.start_from is not None:
             start_from(network, model.start_from, config, table, say)
     return kind.build(config, table, network, loss=loss)

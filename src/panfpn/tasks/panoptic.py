@@ -25,7 +25,7 @@ from panfpn.tasks.detect import DenseView, detect, of_image
 from panfpn.tasks.scorers import PanopticScorer
 from panfpn.tasks.semantic import without_padding
 from panfpn.tasks.task import Image, Loss, Task
-from panfpn.tasks.views import check_batch_size, groups_of_a_size, pixels_at, view_sizes
+from panfpn.tasks.views import check_batch_size, groups_of_a_size, list_views, pixels_at
 from panfpn.types import Batch, PanopticMap, Segment
 
 _TRAIN_PROPOSALS = (2000, 1000)  # of each level, and in all; in prediction 1000 of each level
@@ -140,11 +140,9 @@ class PanopticTask(Task):
         maps: list[PanopticMap] = []
         for group in groups_of_a_size(images, batch_size):
             some = [images[i] for i in group]
-            views = [
-                self._view(some, view_size, mirrored)
-                for view_size in view_sizes(some[0].shape[0], some[0].shape[1], self.preprocess, self.inference)
-                for mirrored in ((False, True) if self.inference.flip else (False,))
-            ]
+            views = []
+            for size, mirrored in list_views(some[0].shape[0], some[0].shape[1], self.preprocess, self.inference):
+                views.append(self._view(some, size, mirrored))
             for j, i in enumerate(group):
                 single = [replace(view, maps=of_image(view.maps, j)) for view in views]
                 maps.append(self._merged(single, images[i], names[i], every_mask=every_mask))

@@ -13,7 +13,7 @@ from panfpn.models.backbone import AnyBackbone
 from panfpn.ops import Size, View, as_float, upsample_argmax
 from panfpn.tasks.scorers import SemanticScorer
 from panfpn.tasks.task import Image, Task
-from panfpn.tasks.views import check_batch_size, groups_of_a_size, pixels_at, view_sizes, window_starts
+from panfpn.tasks.views import check_batch_size, groups_of_a_size, list_views, pixels_at, window_starts
 from panfpn.types import Batch, SemanticMap
 
 
@@ -61,11 +61,9 @@ class SemanticTask(Task):
         for group in groups_of_a_size(images, batch_size):
             some = [images[i] for i in group]
             size = (some[0].shape[0], some[0].shape[1])
-            views = [
-                self._view(some, view_size, mirrored)
-                for view_size in view_sizes(*size, self.preprocess, self.inference)
-                for mirrored in ((False, True) if self.inference.flip else (False,))
-            ]
+            views = []
+            for view_size, mirrored in list_views(*size, self.preprocess, self.inference):
+                views.append(self._view(some, view_size, mirrored))
             labels, winner = upsample_argmax(views, size, confidence=confidence)
             labels, winner = labels.cpu(), None if winner is None else winner.cpu()
             for j, i in enumerate(group):
@@ -83,10 +81,14 @@ class SemanticTask(Task):
         height, width = (s if whole else min(w, s) for w, s in zip(settings.window, size, strict=True))
         tops = window_starts(size[0], height, settings.stride[0])
         lefts = window_starts(size[1], width, settings.stride[1])
-        windows = tuple(tuple(run(pixels[:, t : t + height, x : x + width]) for x in lefts) for t in tops)
+        windows: list[list[torch.Tensor]] = []
+        for top in tops:
+            windows.append([])
+            for left in lefts:
+                windows[-1].append(run(pixels[:, top : top + height, left : left + width]))
         padded = (height + -height % divisor, width + -width % divisor)
-        return View(windows=windows, tops=tops, lefts=lefts, window=(height, width), padded=padded, size=size,
-                    mirrored=mirrored)  # fmt: skip
+        return View(windows=tuple(map(tuple, windows)), tops=tops, lefts=lefts, window=(height, width), padded=padded,
+                    size=size, mirrored=mirrored)  # fmt: skip
 
     def check_outputs(self, *, confidence: bool = False, every_mask: bool = False) -> None:
         """See `Task.check_outputs`."""

@@ -43,6 +43,12 @@ def view_sizes(height: int, width: int, preprocess: Preprocess, inference: Infer
     return sizes
 
 
+def list_views(height: int, width: int, preprocess: Preprocess, inference: Inference) -> list[tuple[Size, bool]]:
+    """Size of every pass over an image, and whether it is mirrored."""
+    mirrors = (False, True) if inference.flip else (False,)
+    return [(size, mirror) for size in view_sizes(height, width, preprocess, inference) for mirror in mirrors]
+
+
 def window_starts(length: int, window: int, stride: int) -> tuple[int, ...]:
     """Where windows begin along one side; the last is moved back to end with the image."""
     return tuple(min(i * stride, length - window) for i in range(-(-(length - window) // stride) + 1))
