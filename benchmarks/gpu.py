@@ -111,10 +111,14 @@ def panoptic(options: argparse.Namespace) -> tuple[list[dict[str, str]], list]:
 def waits(options: argparse.Namespace) -> tuple[list[dict[str, str]], list]:
     """Rows of every model: host waits of a training step and of a prediction, and the lines that they come from."""
     rows, raw = [], []
+
+    def cell(lines: dict[str, int]) -> str:
+        return str(sum(lines.values())) if options.device.startswith("cuda") else "–"  # only CUDA counts them
+
     for name in (*options.models, *PANOPTIC):
         print(f"host waits {name}", file=sys.stderr, flush=True)
         counts = in_child(count_waits, name, options.device, options.quick)
-        rows.append({"model": name, **{work: str(sum(lines.values())) for work, lines in counts.items()}})
+        rows.append({"model": name, **{work: cell(lines) for work, lines in counts.items()}})
         raw.append({"model": name, **counts})
     return rows, raw
 
