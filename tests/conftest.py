@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared"  # real data, on machines of the developers: none of it is needed
 
 SLOW = Path(__file__).parent / "slow.txt"  # what `make test-fast` leaves out; `pytest -n 0 --measure-slow` writes it
-SLOW_SECONDS = 1.5
+SLOW_SECONDS = 1.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
