@@ -1,4 +1,4 @@
-"""Speed of this tree against another commit, alternating, on the same machine: prediction and training of both networks.
+"""Speed of this tree against another commit, alternating: prediction and training of both networks.
 
     python benchmarks/against_commit.py COMMIT [--rounds 5] [--only NAME]
 
