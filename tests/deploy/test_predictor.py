@@ -1,4 +1,9 @@
+import copy
+import os
+import pickle
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -297,3 +302,38 @@ def test_ctrl_c_keeps_what_is_done(
     for i in range(7):
         ids = decode_ids(read_bytes(tmp_path / f"out/00{i}.png"), rgb=True)
         assert {s["id"] for s in read_json(tmp_path / f"out/00{i}.json")["segments_info"]} == set(np.unique(ids)) - {0}
+
+
+def test_copies_predict_the_same(predictor: Predictor, image: np.ndarray) -> None:
+    labels = predictor(image).labels
+    for twin in (pickle.loads(pickle.dumps(predictor)), copy.deepcopy(predictor)):  # noqa: S301 - our own bytes
+        assert np.array_equal(twin(image).labels, labels) and twin.about == predictor.about
+
+
+_FORKED = """
+import os, signal, sys
+import numpy as np
+import panfpn
+predictor = panfpn.Predictor.from_file(sys.argv[1], "cpu", "float32", engine=None)
+image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+labels = predictor(image).labels
+child = os.fork()
+if not child:
+    signal.alarm(100)  # it would wait for ever for threads that are not there
+    os._exit(0 if np.array_equal(predictor(image).labels, labels) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_the_plain_network_predicts_after_a_fork(model_file: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _FORKED, str(model_file)], check=False, timeout=300)
+    assert done.returncode == 0
+
+
+def test_a_list_of_images_gives_a_list_of_maps(predictor: Predictor, image: np.ndarray, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "photo.png"), image[:, :, ::-1])
+    maps = predictor([image, tmp_path / "photo.png", image[:20]], batch_size=2)
+    assert [m.name for m in maps] == ["image", "photo", "image"]
+    assert np.array_equal(maps[0].labels, maps[1].labels) and maps[2].labels.shape == (20, 71)
+    assert predictor([]) == []

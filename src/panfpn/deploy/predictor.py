@@ -1,5 +1,6 @@
 """Prediction. In: a model, and what `panfpn.deploy.inputs` reads. Out: maps at the input's size."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from torch import nn
 from panfpn.build import load_task
 from panfpn.deploy.inputs import Source, as_image
 from panfpn.deploy.runtime import engine_precisions, make_runtime
-from panfpn.device import describe_choice
+from panfpn.device import describe_choice, survive_fork
 from panfpn.labels import LabelTable
 from panfpn.tasks import Image, Task, check_batch_size
 from panfpn.types import PanopticMap, SemanticMap
@@ -44,6 +45,10 @@ class Predictor:
         self.task = task.eval()
         self.notes = tuple(notes)  # what was left out or assumed when another library's checkpoint was read
         self.about = about  # what runs the network, where, in which precision and why
+        self._process = os.getpid()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _process=os.getpid())
 
     @classmethod
     def from_file(
@@ -102,6 +107,7 @@ class Predictor:
         A list of them gives a list of maps; with `batch_size` > 1, neighbours of one size share a run. `confidence`
         adds the winner's probability to a SemanticMap. ValueError says what cannot be read.
         """
+        self._after_fork()
         several = isinstance(image, list | tuple)
         images = list(image) if several else [image]
         names = [i.stem if (i := _path(one)) else name or "image" for one in images] if several or not name else [name]
@@ -109,6 +115,11 @@ class Predictor:
             [as_image(one) for one in images], names=names, batch_size=batch_size, confidence=confidence
         )
         return list(maps) if several else maps[0]
+
+    def _after_fork(self) -> None:
+        if os.getpid() != self._process:  # engines know what to do by themselves; the plain network would hang
+            survive_fork(self.task.device)
+            self._process = os.getpid()
 
     def stream(
         self, inputs: Iterable[Source], *, confidence: bool = False, batch_size: int = 1,
@@ -119,6 +130,7 @@ class Predictor:
         Decoding runs ahead of the network in one thread, `then` (saving, say) behind it in another; an error in either
         makes that input a `Failure`. With `batch_size` > 1, inputs of one size that are near each other share a run.
         """
+        self._after_fork()
         check_batch_size(batch_size)
         self.task.check_outputs(confidence=confidence)
         window = 1 if batch_size == 1 else _BUCKETS * batch_size
