@@ -116,7 +116,7 @@ def build_task(
     `load_weights` False leaves out the pretrained weights that it names. `say` gets a sentence about what of
     `model.start_from` was taken over.
     """
-    kind, model = task_type(config.model.architecture), config.model
+    task, model = task_type(config.model.architecture), config.model
     if network is None:
         local = model.backbone_weights
         backbone = Backbone(
@@ -126,10 +126,10 @@ def build_task(
         if load_weights and local is not None:
             backbone.load(read_tensors(local.expanduser()), local)
         speed_up_depthwise(backbone)
-        network = kind.build_network(model, backbone, table)
+        network = task.build_network(model, backbone, table)
         if load_weights and model.start_from is not None:
             start_from(network, model.start_from, config, table, say)
-    return kind.build(config, table, network, loss=loss)
+    return task.build(config, table, network, loss=loss)
 
 
 def start_from(

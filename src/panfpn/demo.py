@@ -26,10 +26,10 @@ def run_demo(folder: Path, *, pictures: int = 4) -> tuple[RunResult, list[Path]]
     written = []
     for i in range(pictures):
         sample = data.read(i)
-        found = predictor(sample.image, name=sample.name)
+        prediction = predictor(sample.image, name=sample.name)
         truth = overlay(sample.image, sample.target, data.table.palette)
         written.append(folder / f"{sample.name}.png")
-        write_image(written[-1], side_by_side(sample.image, truth, found.overlay()))
+        write_image(written[-1], side_by_side(sample.image, truth, prediction.overlay()))
     return result, written + _label_photo(folder)
 
 

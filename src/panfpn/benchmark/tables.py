@@ -20,9 +20,9 @@ Rows = list[dict[str, str]]  # heading -> cell
 _WIDEST = 400  # characters that a table may take
 
 
-def document(kind: str, figures: Sequence[Figures], device: torch.device) -> dict[str, Any]:
+def document(measured: str, figures: Sequence[Figures], device: torch.device) -> dict[str, Any]:
     """What `panfpn benchmark --json` writes: the machine, versions, commit, and one entry of figures a row."""
-    return {"benchmark": kind, **describe_machine(device), "rows": [figure.to_dict() for figure in figures]}
+    return {"benchmark": measured, **describe_machine(device), "rows": [figure.to_dict() for figure in figures]}
 
 
 def inference_rows(figures: Sequence[InferenceFigures]) -> Rows:

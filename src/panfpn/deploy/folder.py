@@ -23,12 +23,12 @@ def predict_to_folder(
     cannot be used; KeyboardInterrupt, with what was done in words, after the results under way were written whole.
     """
     check_batch_size(batch_size)
-    kinds = predictor.map_type.outputs
-    what = kinds[:2] if what is None else what
+    outputs = predictor.map_type.outputs
+    what = outputs[:2] if what is None else what
     predictor.task.check_outputs(confidence="confidence" in what)
-    unknown = set(what) - set(kinds)
+    unknown = set(what) - set(outputs)
     if unknown or not what:
-        raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(kinds)}")
+        raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(outputs)}")
     inputs = _list_inputs(arguments, folder, submission)
     folder.mkdir(parents=True, exist_ok=True)
     failures: list[Failure] = []

@@ -62,13 +62,13 @@ class Inputs:
     """
 
     def __init__(self, arguments: Sequence[str | Path], *, out: Path | None = None) -> None:
-        found: list[tuple[str, Path]] = []
+        listed: list[tuple[str, Path]] = []
         for argument in arguments:
-            found += _expand(str(argument), out)
-        stems = Counter(name for name, _ in found)
+            listed += _expand(str(argument), out)
+        stems = Counter(name for name, _ in listed)
         self.files: list[tuple[str, Path]] = []
         taken: set[str] = set()
-        for stem, path in found:
+        for stem, path in listed:
             name = base = stem if stems[stem] == 1 else f"{stem}_{path.suffix[1:]}"
             k = 2
             while not taken.isdisjoint(written_stems(name)):
@@ -94,7 +94,7 @@ class Inputs:
 
 def written_stems(name: str) -> tuple[str, ...]:
     """Stems of the files that may be written for an image: two images must not share one."""
-    return name, *(f"{name}_{kind}" for kind in ("overlay", "confidence", "labels", "instances"))
+    return name, *(f"{name}_{output}" for output in ("overlay", "confidence", "labels", "instances"))
 
 
 def _expand(argument: str, out: Path | None) -> list[tuple[str, Path]]:
@@ -107,8 +107,8 @@ def _expand(argument: str, out: Path | None) -> list[tuple[str, Path]]:
         return [(p.relative_to(path).with_suffix("").as_posix(), p) for p in files]
     if path.is_file():
         return [(path.stem, path)]
-    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-    matches = [p for p in map(Path, found) if p.is_file()]
+    paths = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    matches = [p for p in map(Path, paths) if p.is_file()]
     if not matches:
         raise ValueError(f"{argument}: no such file or folder, and no file matches it as a pattern")
     return [(p.stem, p) for p in matches]

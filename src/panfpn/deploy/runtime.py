@@ -98,8 +98,8 @@ class Engine(ABC):
         return TorchRuntime(self.source, self.precision)
 
 
-def _remade(kind: type[Engine], network: PixelNetwork, precision: torch.dtype, compiled: bool) -> Engine:
-    return kind(network, precision, compile=compiled)
+def _remade(engine: type[Engine], network: PixelNetwork, precision: torch.dtype, compiled: bool) -> Engine:
+    return engine(network, precision, compile=compiled)
 
 
 class TorchRuntime(Engine):

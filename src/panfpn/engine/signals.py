@@ -18,12 +18,12 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         yield flag.is_set
         return
 
-    def ask(number: int, _: FrameType | None) -> None:
+    def request_stop(number: int, _: FrameType | None) -> None:
         if flag.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         flag.set()
 
-    old = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    old = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield flag.is_set
     finally:

@@ -38,7 +38,7 @@ from panfpn.types import Batch, Example
 from panfpn.weights import first_not_finite, to_host, write_release
 from panfpn.weights.files import tensors_digest
 
-_ASK_EVERY = 10  # steps between two looks at the other ranks' stop requests: asking makes the device wait
+_SYNC_EVERY = 10  # steps between two looks at the other ranks' stop requests, for which the host waits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -67,7 +67,7 @@ class Trainer:
             config, train_data.table, network=parts.network, load_weights=not self.state.tensors,
             loss=None if parts.loss is None else CallableLoss(parts.loss), say=self.notes.append,
         )  # fmt: skip
-        self._place_model()
+        self._prepare_network()
         self.optimizer = build_optimizer(self.task.model, config.optim)
         self.average = WeightAverage(self.task.model, config.optim.ema_decay) if config.optim.ema_decay else None
         # float16 needs its small gradients scaled up; for the other types this does nothing
@@ -78,7 +78,7 @@ class Trainer:
         self.log: RunLog | SilentLog = SilentLog()
         self.pending: list[tuple[tuple[str, ...], dict[str, torch.Tensor]]] = []  # losses still on the device
 
-    def _place_model(self) -> None:
+    def _prepare_network(self) -> None:
         train, pixels = self.config.train, self.task.pixels
         if train.frozen_bn:
             freeze_batch_norm(self.task.model.backbone)
@@ -133,7 +133,7 @@ class Trainer:
         """Between two steps: log, validate and save where it is time; returns whether the run is interrupted."""
         run, done = self.config.run, self.state.step
         if self.ranks.world > 1:
-            stop = done % _ASK_EVERY == 0 and self.ranks.any(stop, self.device)
+            stop = done % _SYNC_EVERY == 0 and self.ranks.any(stop, self.device)
         check = done % run.val_every == 0 or done == self.config.train.steps
         save = check or stop or done % run.checkpoint_every == 0
         if save or done % run.log_every == 0:

@@ -26,13 +26,13 @@ loaded program. A table is printed; --json FILE writes all figures with hardware
 
 def run_benchmark(arguments: list[str]) -> int:
     """Measure speed and memory."""
-    kinds = {"inference": _run_inference, "train": _run_train, "data": _run_data}
+    measures = {"inference": _run_inference, "train": _run_train, "data": _run_data}
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_HELP)
         return 0 if arguments else 2
-    if arguments[0] not in kinds:
-        raise ValueError(f"{arguments[0]!r} is nothing that benchmark measures; choose from {', '.join(kinds)}")
-    return kinds[arguments[0]](arguments[1:])
+    if arguments[0] not in measures:
+        raise ValueError(f"{arguments[0]!r} is nothing that benchmark measures; choose from {', '.join(measures)}")
+    return measures[arguments[0]](arguments[1:])
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,10 @@ def _run_data(arguments: list[str]) -> int:
     return 0
 
 
-def _named(arguments: list[str], kind: str) -> tuple[str | None, list[str]]:
+def _named(arguments: list[str], measured: str) -> tuple[str | None, list[str]]:
     """The recipe that comes first, None where only help is asked for, and the options."""
     if arguments and not arguments[0].startswith("-"):
         return arguments[0], arguments[1:]
     if not {"-h", "--help"} & set(arguments):
-        raise ValueError(f"benchmark {kind} needs a recipe (`panfpn recipes` lists them) or a YAML file")
+        raise ValueError(f"benchmark {measured} needs a recipe (`panfpn recipes` lists them) or a YAML file")
     return None, arguments

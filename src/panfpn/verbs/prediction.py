@@ -46,7 +46,7 @@ class _Predict:
     batch_size: int = 1
     """Inputs of one size that go through the network together; for GPUs."""
     scale: tuple[int, int] | None = None
-    """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's own unless
+    """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's released unless
     you set it."""
     size_divisor: int = 1
     """Multiple that images are padded to (with inference.stretch: resized to)."""
@@ -71,9 +71,9 @@ def run_predict(arguments: list[str]) -> int:
     )
     print_notes(predictor.notes)
     task = predictor.task
-    own = replace(options, scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor,
+    released = replace(options, scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor,
                   inference=task.inference)  # fmt: skip
-    options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP, own)
+    options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP, released)
     task.set_inference(scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
     what, submission = _what_to_write(options, predictor)
     # Listed before anything is written: results may lie beside the images.
@@ -109,8 +109,8 @@ def _what_to_write(options: _Predict, predictor: "Predictor") -> "tuple[tuple[st
     if not options.format:
         if options.check or options.annotations:
             raise ValueError(f"--{'check' if options.check else 'annotations'} goes with --format")
-        asked = options.save.split(",") if options.save is not None else predictor.map_type.outputs[:2]
-        return tuple(part.strip() for part in asked), None
+        outputs = options.save.split(",") if options.save is not None else predictor.map_type.outputs[:2]
+        return tuple(part.strip() for part in outputs), None
     only = lookup(SUBMISSIONS, options.format, "format").what
     if options.save not in (None, only):
         raise ValueError(f"--format {options.format} writes {only} only; leave --save out")
