@@ -46,7 +46,7 @@ class _Predict:
     batch_size: int = 1
     """Inputs of one size that go through the network together; for GPUs."""
     scale: tuple[int, int] | None = None
-    """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's released unless
+    """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's own unless
     you set it."""
     size_divisor: int = 1
     """Multiple that images are padded to (with inference.stretch: resized to)."""
