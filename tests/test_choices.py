@@ -7,7 +7,7 @@ import pytest
 
 from panfpn import choices
 
-DICTS = {name: value for name, value in vars(choices).items() if name.isupper()}
+DICTS = {name: value for name, value in vars(choices).items() if isinstance(value, dict) and name.isupper()}
 ENTRIES = [pytest.param(entries, key, id=f"{name}-{key}") for name, entries in DICTS.items() for key in entries]
 
 

@@ -137,6 +137,14 @@ def note_objects(folder: Path, objects: Mapping[str, object]) -> None:
         write_json(folder / _OBJECTS, passed)
 
 
+def resume_command(folder: Path) -> str:
+    """What goes on with the run in `folder`."""
+    passed = read_json(folder / _OBJECTS) if (folder / _OBJECTS).is_file() else {}
+    if not passed:
+        return f"panfpn train --resume {folder}"
+    return f"panfpn.train(resume={str(folder)!r}, {', '.join(f'{name}=…' for name in passed)})"
+
+
 def check_objects(folder: Path, objects: Mapping[str, object]) -> None:
     """ValueError unless a run in `folder` goes on with the kinds of objects that it was started with."""
     passed = read_json(folder / _OBJECTS) if (folder / _OBJECTS).is_file() else {}

@@ -25,7 +25,7 @@ from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
 from panfpn.engine.loggers import Logger
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, num_moments, set_lr
-from panfpn.engine.run_folder import RunState, save_run
+from panfpn.engine.run_folder import RunState, resume_command, save_run
 from panfpn.engine.run_log import RunLog, SilentLog, read_history
 from panfpn.files import write_json
 from panfpn.losses import CallableLoss
@@ -146,7 +146,8 @@ class Trainer:
             save_run(self.folder, self.config, self.state, self.task.model, self.optimizer, self.average, self.scaler)
         if not stop or done == self.config.train.steps:
             return False
-        self.log.say(f"stopped after step {done}; go on with: panfpn train --resume {self.folder}")
+        again = resume_command(self.folder)
+        self.log.say(f"stopped after step {done}; go on with: {again}")
         return True
 
     def _batches(self) -> Iterator[Batch]:

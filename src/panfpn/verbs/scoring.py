@@ -45,12 +45,12 @@ def run_eval(arguments: list[str]) -> int:
     from_start = [a for a in arguments[:1] if not a.startswith("-")]
     if not from_start and not {"-h", "--help"} & set(arguments):
         raise ValueError("eval needs a model: a release file (model.safetensors), a run folder, or a published name")
-    model, words = (from_start[0] if from_start else None), arguments[len(from_start) :]
-    default, complete = _defaults(model)
-    options = parse_options(_Eval, f"eval {model or 'MODEL'}", words, _EVAL_HELP, default)
-    assert model is not None, "tyro ends the program after --help"
+    model, words = (from_start[0] if from_start else "MODEL"), arguments[len(from_start) :]
+    options = parse_options(_Eval, f"eval {model}", words, _EVAL_HELP, _Eval())  # before a file is opened
     if options.trimap_width != _Eval.trimap_width and not options.boundary:
         raise ValueError("--trimap-width goes with --boundary")
+    default, complete = _defaults(model)
+    options = parse_options(_Eval, f"eval {model}", words, _EVAL_HELP, default)
     check_json(options.json, "scores")
     _check_data(options.data)
     from panfpn.deploy.predictor import Predictor
@@ -76,10 +76,8 @@ def run_eval(arguments: list[str]) -> int:
     return 0
 
 
-def _defaults(model: str | None) -> tuple[_Eval, bool]:
+def _defaults(model: str) -> tuple[_Eval, bool]:
     """What a model brings: its data and how it predicts; and whether that is all it will say, known without torch."""
-    if model is None:
-        return _Eval(), True
     from panfpn.weights import peek
 
     settings, header = Path(model).expanduser() / "config.yaml", peek(model)
@@ -95,9 +93,8 @@ def _check_data(data: Data) -> None:
     """ValueError at once, and not after the model was read, where the data are not."""
     if data.root is None and data.pack is None and data.dataset not in DRAWN:
         raise ValueError(f"eval needs the folder of the data set ({data.dataset}): --data.root DIR")
-    for key, path in (("root", data.root), ("pack", data.pack)):
-        if path is not None and not path.expanduser().is_dir():
-            raise ValueError(f"{path}: no such folder (data.{key} of data set {data.dataset!r})")
+    if data.root is not None and not data.root.expanduser().is_dir():
+        raise ValueError(f"{data.root}: no such folder (data.root of data set {data.dataset!r})")
 
 
 @dataclass(frozen=True)
