@@ -31,7 +31,7 @@ def test_fit_size_as_published(size: tuple[int, int], scale: tuple[int, int] | N
 
 
 @given(
-    height=st.integers(20, 120), width=st.integers(20, 120), crop=st.integers(16, 90), seed=st.integers(0, 10**6),
+    height=st.integers(40, 120), width=st.integers(40, 120), crop=st.integers(32, 90), seed=st.integers(0, 10**6),
     aspect=st.sampled_from([1.0, 1.3]), scale=st.sampled_from([None, (150, 90)]),
 )  # fmt: skip
 @settings(max_examples=80, deadline=None)
