@@ -23,6 +23,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from panfpn.choices import ENGINES, lookup
 from panfpn.deploy.fold import folded
+from panfpn.deploy.signal_stack import kept_signal_stack
 from panfpn.device import DTYPES, on_device, survive_fork
 from panfpn.models.pixels import PixelNetwork
 from panfpn.types import moved
@@ -166,7 +167,8 @@ class OpenVINORuntime(Engine):
         graph = self.core.read_model(self.graphs.onnx(aligned))
         if shape:
             graph.reshape(shape)
-        return _Requests(self.core.compile_model(graph, "CPU", self.settings))
+        with kept_signal_stack():
+            return _Requests(self.core.compile_model(graph, "CPU", self.settings))
 
 
 class _Requests:
