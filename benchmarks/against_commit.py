@@ -1,13 +1,12 @@
-"""Speed of this tree against another commit, alternating: prediction and training of both networks.
+"""Speed of this tree against another commit, alternating: prediction and training steps of both networks, float32.
 
     python benchmarks/against_commit.py COMMIT [--rounds 5] [--only NAME]
 
-Each measurement is `panfpn benchmark` in a process of its own, with the same options on either side; printed are the
-medians of both and of the ratios round by round (below 1: this tree is faster). `chrt -f 5` before python steadies it.
+Either side is a process with the same options and random weights, told in turn to measure once; printed are the medians
+of both and of the ratios round by round (below 1: this tree is faster). `chrt -f 5` before python steadies it.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -16,23 +15,58 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
-FLOAT32 = ("--precision", "float32")
 MEASURED = {
-    "predict Semantic FPN R-50 1024x2048": "inference fpn_r50_cityscapes --size 1024 2048 --repeats 3 --warmup 1",
-    "predict Panoptic FPN R-50 800x1067": "inference panoptic_r50_coco_1x --size 800 1067 --repeats 3 --warmup 1",
-    "train Semantic FPN R-50 4x512x512": "train fpn_r50_ade20k --train.batch-size 4 --repeats 3 --warmup 1",
-    "train Panoptic FPN lite0 8x160x224": "train panoptic_scenes --repeats 5 --warmup 2",
+    "predict Semantic FPN R-50 1024x2048": "predict fpn_r50_cityscapes 1024 2048",
+    "predict Panoptic FPN R-50 800x1067": "predict panoptic_r50_coco_1x 800 1067",
+    "train Semantic FPN R-50 2x512x512": "train fpn_r50_ade20k 2",
+    "train Panoptic FPN lite0 8x160x224": "train panoptic_scenes 8",
 }
+SIDE = """
+import sys, time
+import numpy as np, torch
+from panfpn import recipes
+from panfpn.benchmark.inference import InferenceJob, make_predictor
+from panfpn.benchmark.training import prepare_training
+
+what, recipe, *numbers = sys.argv[1:]
+if what == "predict":
+    size = (int(numbers[0]), int(numbers[1]))
+    torch.manual_seed(0)
+    predictor = make_predictor(InferenceJob(model=recipe, size=size, precision="float32", device="cpu"))
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    once = lambda: predictor(image)
+else:
+    changes = {"train.batch_size": int(numbers[0]), "train.precision": "float32", "run.device": "cpu",
+               "model.pretrained": False}
+    trainer, batches = prepare_training(recipes.find(recipe)(**changes))
+    once = lambda: trainer.step(batches)
+once()
+print("ready", flush=True)
+for _ in sys.stdin:
+    start = time.perf_counter()
+    once()
+    print(time.perf_counter() - start, flush=True)
+"""
 
 
-def seconds(source: Path, words: str) -> float:
-    """The median time that `panfpn benchmark` reports."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "figures.json"
-        precision = FLOAT32 if words.startswith("inference") else ("--train.precision", "float32")
-        command = [sys.executable, "-m", "panfpn", "benchmark", *words.split(), *precision, "--json", str(file)]
-        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(source / "src")})
-        return statistics.median(json.loads(file.read_text())["rows"][0]["seconds"])
+def start(source: Path, words: str) -> subprocess.Popen[str]:
+    """A side, warmed up."""
+    side = subprocess.Popen(
+        [sys.executable, "-c", SIDE, *words.split()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(source / "src")},
+    )  # fmt: skip
+    assert side.stdout is not None
+    if side.stdout.readline().strip() != "ready":
+        raise SystemExit(f"{source}: {words} cannot be measured")
+    return side
+
+
+def measure(side: subprocess.Popen[str]) -> float:
+    """Seconds of one run of a side."""
+    assert side.stdin is not None and side.stdout is not None
+    side.stdin.write("\n")
+    side.stdin.flush()
+    return float(side.stdout.readline())
 
 
 def main() -> None:
@@ -48,9 +82,12 @@ def main() -> None:
         for name, words in MEASURED.items():
             if options.only not in name:
                 continue
-            rounds = [(seconds(before, words), seconds(HERE, words)) for _ in range(options.rounds)]
+            sides = [start(tree, words) for tree in (before, HERE)]
+            rounds = [[measure(side) for side in sides] for _ in range(options.rounds)]
+            for side in sides:
+                side.communicate()
             ratios = sorted(new / old for old, new in rounds)
-            old, new = (statistics.median(side) for side in zip(*rounds, strict=True))
+            old, new = (statistics.median(times) for times in zip(*rounds, strict=True))
             print(f"{name}: before {old:.3f} s, now {new:.3f} s, ratio {statistics.median(ratios):.3f} "
                   f"({ratios[0]:.3f} to {ratios[-1]:.3f}, {options.rounds} rounds)", flush=True)  # fmt: skip
 
