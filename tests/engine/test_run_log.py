@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def test_rows_and_curves_of_a_resumed_run(tmp_path: Path, capfd: pytest.CaptureF
     log.close()
     assert broken.config == {"a": 1}
     assert capfd.readouterr().err.count("Broken: ConnectionError: gone") == 1
+    time.sleep(1.1)  # event files are read in the order of their names, which begin with the second
     log = log_of(tmp_path, 2, TensorBoardLogger())  # killed after step 3, goes on from the checkpoint of step 2
     log.train(3, {"ce": 0.25, "dice": 0.25}, 0.1)
     log.close()
