@@ -119,6 +119,15 @@ def test_what_is_no_such_object(objects: dict[str, Any], message: str, tmp_path:
         panfpn.train(settings(tmp_path / "run"), **given)
 
 
+def test_the_two_data_sets_must_mean_the_same(tmp_path: Path) -> None:
+    classes = [{"name": "top", "value": 3}, {"name": "floor", "value": 7}]
+    other = LabelTable.from_dict({"name": "rooms", "classes": classes, "ignore": [255]})
+    given = data() | {"val_data": from_pairs(pairs(3), other)}
+    with pytest.raises(ValueError, match="train id 1 is 'bottom' in 'halves' and 'floor' in 'rooms'"):
+        panfpn.train(settings(tmp_path / "run"), model=network(), **given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_label_table_must_fit_the_network(tmp_path: Path) -> None:
     three = SemanticFPN(OneConvolutionALevel(), 3, fpn_channels=8, head_channels=8)
     with pytest.raises(ValueError, match=r"model\.num_classes is 3, but label table 'halves' has 2 classes"):

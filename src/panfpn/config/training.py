@@ -126,7 +126,7 @@ class Train:
     """Micro-batches per step and rank."""
     seed: Annotated[int, Bounds(at_least=0, below=2**32)] = 0
     precision: Precision = "auto"
-    """auto: bfloat16 where the hardware has it, else float32."""
+    """auto: bfloat16 where the hardware has it, else float16 on CUDA and float32 elsewhere."""
     channels_last: bool = True
     compile: bool = False
     """torch.compile of the network: minutes at the start, then faster on GPUs."""

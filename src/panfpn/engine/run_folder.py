@@ -1,5 +1,7 @@
 """The run folder: config.yaml, metrics.jsonl, last.safetensors (resumes), model.safetensors (predicts), report.html.
 
+objects.json names the arguments of `train` that were objects of the user's.
+
 In: a run in progress, or a folder that holds one. Out: the folder, or the run's state.
 """
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from panfpn import build
 from panfpn.config import TrainConfig
-from panfpn.data import as_dataset
+from panfpn.data import Dataset, as_dataset
 from panfpn.device import kept_generators, on_device, resolve_device, tuned_backend
 from panfpn.engine.distributed import Ranks, joined_ranks
 from panfpn.engine.loggers import make_loggers
@@ -82,6 +83,7 @@ def train(
                 data = build.build_datasets(config.data, segments=segments)
             else:
                 data = as_dataset(train_data), as_dataset(val_data)
+                check_tables(*data)
             config = build.resolve(config, data[0].table, model)
             check_batch(config, ranks)
             parts = Parts(
@@ -105,6 +107,14 @@ def train(
                 dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
                 interrupted=interrupted, minutes=trainer.log.minutes,
             )  # fmt: skip
+
+
+def check_tables(train_data: Dataset, val_data: Dataset) -> None:
+    """ValueError unless both data sets mean the same by their train ids."""
+    for k, (one, other) in enumerate(zip_longest(train_data.table.names, val_data.table.names)):
+        if one != other:
+            raise ValueError(f"train_data and val_data have other label tables: train id {k} is {one!r} in "
+                             f"{train_data.table.name!r} and {other!r} in {val_data.table.name!r}")  # fmt: skip
 
 
 def check_batch(config: TrainConfig, ranks: Ranks) -> None:

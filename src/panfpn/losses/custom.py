@@ -16,8 +16,8 @@ class CallableLoss(nn.Module):
     """`function(logits, target)` in the place of `SemanticLoss`.
 
     It gets logits [B, K, H/4, W/4], float32 at least, and train ids int64 [B, H, W] (IGNORE = −1 where a pixel is not
-    labelled), and returns a scalar, or {name: scalar}, that is a mean over this batch. A module's weights are trained
-    with the network's.
+    labelled), and returns a scalar, or {name: scalar}, that is a mean over this batch. A module's own weights stay as
+    they are: the optimiser has the network's.
 
     Raises:
         ValueError: something that is no function; in use, something else than scalars that depend on the logits.

@@ -44,7 +44,7 @@ class _Inference:
     batch: int = 1
     """Images of one size given in one call, which go through the network together."""
     precision: str = "auto"
-    """float32, bfloat16, float16; auto: bfloat16 where the hardware has it."""
+    """float32, bfloat16, float16; auto: the fastest that hardware and engine have."""
     engine: EngineName = "torch"
     """What runs the network; the last two are for CPUs (pip install 'panfpn[export]')."""
     compile: bool = False
