@@ -110,7 +110,7 @@ class Predictor:
         self._after_fork()
         several = isinstance(image, list | tuple)
         images = list(image) if several else [image]
-        names = [i.stem if (i := _path(one)) else name or "image" for one in images] if several or not name else [name]
+        names = [name or (Path(one).stem if isinstance(one, str | Path) else "image") for one in images]
         maps = self.task.predict(
             [as_image(one) for one in images], names=names, batch_size=batch_size, confidence=confidence
         )
@@ -181,10 +181,6 @@ def load(name: str | Path | None = None, *, device: str = "cpu") -> nn.Module:
 def use_engine(task: Task, engine: str = "torch", *, compile: bool = False) -> None:
     """Let an engine (torch, openvino, onnxruntime) make the task's predictions; see `make_runtime` for the errors."""
     task.predict_with(partial(make_runtime, engine, precision=task.pixels.precision, compile=compile))
-
-
-def _path(image: Any) -> Path | None:
-    return Path(image) if isinstance(image, str | Path) else None
 
 
 def _decoded(part: Sequence[tuple[str, Future[Image]]]) -> tuple[dict[int, Map | Failure], dict[int, Image]]:

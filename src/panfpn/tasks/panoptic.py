@@ -63,9 +63,9 @@ class PanopticTask(Task):
         """See `Task.build_network`."""
         return PanopticFPN(
             backbone, table, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
-            head_channels=model.head_channels, norm=model.norm,
-            dropout=model.dropout, semantic_things=model.semantic_things, anchor_scale=model.anchor_scale,
-            box_channels=model.box_channels, mask_channels=model.mask_channels,
+            head_channels=model.head_channels, norm=model.norm, dropout=model.dropout,
+            semantic_things=model.semantic_things, anchor_scale=model.anchor_scale, box_channels=model.box_channels,
+            mask_channels=model.mask_channels,
         )  # fmt: skip
 
     @staticmethod
