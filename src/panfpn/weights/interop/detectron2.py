@@ -19,7 +19,14 @@ from panfpn.models.semantic import num_groups
 from panfpn.weights.foreign import write_foreign
 from panfpn.weights.interop.described import FIRST, describe_model, folded, with_table
 from panfpn.weights.interop.detectron2_config import Detectron2Settings, read_settings, write_settings
-from panfpn.weights.interop.imported import Imported, fitted, panoptic_shapes, semantic_shapes, views_left_out
+from panfpn.weights.interop.imported import (
+    Imported,
+    fitted,
+    imported_config,
+    panoptic_shapes,
+    semantic_shapes,
+    views_left_out,
+)
 
 _MODULES = {
     "head.classifier": "sem_seg_head.predictor",
@@ -72,11 +79,7 @@ def read_detectron2(
         tensors |= _statistics(tensors)
     weights = fitted(tensors, {name: detectron2_name(name) for name in shapes}, shapes, path)
     weights[FIRST] = folded(weights[FIRST], settings.std, bgr=settings.bgr)
-    data_settings = Data(scale=scale or settings.scale, size_divisor=32)
-    try:
-        config = TrainConfig(model=model, data=data_settings, inference=settings.inference)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    config = imported_config(model, Data(scale=scale or settings.scale, size_divisor=32), settings.inference, path)
     return Imported(weights=weights, config=config, table=table, format="detectron2", notes=tuple(notes))
 
 

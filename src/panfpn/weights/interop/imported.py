@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from panfpn.config import Inference, Model, TrainConfig
+from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.labels import LabelTable
 from panfpn.models import PanopticFPN, SemanticFPN
 
@@ -74,6 +74,14 @@ def fitted(
         raise ValueError(f"{path}: its tensors do not fit; {'; '.join(problems)}")
     count = torch.zeros((), dtype=torch.int64)  # FrozenBN and old files keep no num_batches_tracked
     return {ours: tensors.get(theirs, count).clone() for ours, theirs in names.items()}
+
+
+def imported_config(model: Model, data: Data, inference: Inference, path: Path) -> TrainConfig:
+    """The settings of an imported network; ValueError names the file whose settings are out of range or damaged."""
+    try:
+        return TrainConfig(model=model, data=data, inference=inference)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def views_left_out(inference: Inference) -> tuple[str, ...]:

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from panfpn.config import Data, Inference, TrainConfig
+from panfpn.config import Data, Inference
 from panfpn.labels import LabelTable
 from panfpn.parsing import parse
 from panfpn.weights.interop.config_text import assignments, differences, is_numbers, part, pipeline_steps
 from panfpn.weights.interop.described import FIRST, IMAGENET_MEAN, IMAGENET_STD, describe_model, folded, with_table
-from panfpn.weights.interop.imported import Imported, fitted, panoptic_shapes
+from panfpn.weights.interop.imported import Imported, fitted, imported_config, panoptic_shapes
 
 _MODULES = {
     "head.classifier": "semantic_head.conv_logits", "rpn.conv": "rpn_head.rpn_conv",
@@ -100,11 +100,7 @@ def read_mmdet(
     weights[FIRST] = folded(weights[FIRST], settings.std, bgr=settings.bgr)
     for leaf in ("weight", "bias"):  # things are the last channel there
         weights[f"head.classifier.{leaf}"] = weights[f"head.classifier.{leaf}"].roll(1, 0)
-    data_settings = Data(scale=scale or settings.scale, size_divisor=32)
-    try:
-        config = TrainConfig(model=model, data=data_settings, inference=settings.inference)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    config = imported_config(model, Data(scale=scale or settings.scale, size_divisor=32), settings.inference, path)
     return Imported(weights=weights, config=config, table=table, format="mmdetection", notes=tuple(notes))
 
 

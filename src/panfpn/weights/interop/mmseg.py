@@ -17,7 +17,7 @@ from panfpn import recipes
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.labels import LabelClass, LabelTable
 from panfpn.weights.foreign import write_foreign
-from panfpn.weights.interop.imported import Imported, fitted, semantic_shapes, views_left_out
+from panfpn.weights.interop.imported import Imported, fitted, imported_config, semantic_shapes, views_left_out
 from panfpn.weights.interop.mmseg_config import MMSegSettings, read_settings, write_settings
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -78,11 +78,7 @@ def read_mmseg(
         )
     shapes = semantic_shapes(model)
     weights = fitted(tensors, {name: mmseg_name(name, model) for name in shapes}, shapes, path)
-    data_settings = Data(scale=scale, size_divisor=settings.size_divisor)
-    try:
-        config = TrainConfig(data=data_settings, model=model, inference=settings.inference)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    config = imported_config(model, Data(scale=scale, size_divisor=settings.size_divisor), settings.inference, path)
     version = "1.x" if "mmengine_version" in meta or "dataset_meta" in meta else "0.x"
     return Imported(weights=weights, config=config, table=table, format=f"mmsegmentation {version}", notes=tuple(notes))
 
