@@ -326,8 +326,17 @@ def test_classes_without_color_get_distinct_ones(tmp_path: Path) -> None:
         ("classes:\n- name: a\n  value: 1\n  color: #804080\n", "color"),  # unquoted: a comment for YAML
         ("classes: [{name: a, value: 1}]\nmasks: greys", "masks is 'greys'; use 'values' or 'colors'"),
         ("classes: [{name: a, value: 1}]\nignore: none", "ignore: 'none' is neither an integer nor a colour"),
-        ("classes: [{name: a, value: -1}]", "-1"),
-        ("classes: [{name: a, value: 1}]\nignore: -1", "-1"),
+        ("classes: [{name: a, value: -3000000000000}]", "-3000000000000"),
+        ("classes: [{name: null, value: 1}]", r"classes\[0\] name: None is no text"),
+        ("classes: [{name: no, value: 1}]", r"classes\[0\] name: False is no text; write the name in quotes"),
+        ("classes: [{name: [a], value: 1}]", r"classes\[0\] name: \['a'\] is no text"),
+        ('classes: [{name: " ", value: 1}]', r"classes\[0\] name: ' ' is no text"),
+        ("classes: [{name: a, value: 1, color: 16777216}]", "16777216 is no colour"),
+        ("classes: [{name: a, value: 1, color: -1}]", "-1 is no colour"),
+        ("classes: [{name: a, value: 16777216}]\nmasks: colors", "16777216 is no colour"),
+        ("name: [x]\nclasses: [{name: a, value: 1}]", r"name: \['x'\] is no text"),
+        ("classes: [{name: a, value: 1}]\nclasses: []", "the key 'classes' stands there twice in line 2"),
+        ("classes: [{name: a, value: 1, name: b}]", "the key 'name' stands there twice in line 1"),
         ("classes: [{name: a, value: 3000000000000}]", "3000000000000"),
         ('classes: [{name: a, value: 1, thing: "no"}]', "thing"),
     ],
@@ -358,3 +367,14 @@ def test_missing_yaml_names_the_file(tmp_path: Path) -> None:
 def test_number_of_classes_is_bounded(count: int) -> None:
     with pytest.raises(ValueError, match=f"'toy' has {count} classes; 1 to 32000"):
         make_table(*((k,) for k in range(count)))
+
+
+def test_values_below_zero_mean_what_the_table_says() -> None:
+    table = LabelTable.from_dict(
+        {"classes": [{"name": "a", "value": [0, -3]}, {"name": "b", "value": 1}], "ignore": [-9999]}
+    )
+    mask = np.array([[0, -3, 1], [-9999, 1, 0]], np.int16)
+    assert table.encode(mask).tolist() == [[0, 0, 1], [-1, 1, 0]]
+    assert table.decode(np.array([[0, 1, -1]])).tolist() == [[0, 1, -9999]]
+    with pytest.raises(ValueError, match=r"m\.tif: value -7 \(1 pixels\) not in label table"):
+        table.encode(np.array([[0, -7]], np.int16), "m.tif")

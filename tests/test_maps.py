@@ -158,7 +158,7 @@ def test_what_a_panoptic_map_cannot_save_is_named(tmp_path: Path) -> None:
 
 def make_table(*values: int, masks: str = "values") -> LabelTable:
     classes = tuple(
-        LabelClass(name=f"class {k}", color=(80 * k, 200 - 80 * k, 40), values=(v,)) for k, v in enumerate(values)
+        LabelClass(name=f"class {k}", color=(50 * k, 200 - 50 * k, 40), values=(v,)) for k, v in enumerate(values)
     )
     return LabelTable(name="toy", classes=classes, ignore=(0,), masks=masks)
 

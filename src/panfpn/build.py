@@ -5,31 +5,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from panfpn.choices import DRAWN
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack
+from panfpn.data.checked import open_sample
 from panfpn.device import resolve_device, resolve_precision
 from panfpn.labels import LabelTable
 from panfpn.models import Backbone
 from panfpn.models.depthwise import speed_up_depthwise
-from panfpn.tasks import Loss, Task, architecture_of, task_type
+from panfpn.tasks import Loss, Task, architecture_of, reading_of, task_type
 from panfpn.weights import Release, fitting, load, read_tensors
 
+_MEASURED = 64  # images whose pixels are measured
 _MODULE = "module "  # how the name of a backbone begins that is the user's own
 
 
-def build_datasets(data: Data, *, segments: bool = False) -> tuple[Dataset, Dataset]:
+def build_datasets(data: Data, *, segments: bool = False, channels: int = 3) -> tuple[Dataset, Dataset]:
     """Training and validation data; see `open_dataset` and `open_pack` for what is refused."""
-    return (
-        build_dataset(data, data.train_split, segments=segments),
-        build_dataset(data, data.val_split, segments=segments),
+    train, val = (
+        build_dataset(data, split, segments=segments, channels=channels) for split in (data.train_split, data.val_split)
     )
+    return train, val
 
 
-def build_dataset(data: Data, split: str, *, segments: bool = False) -> Dataset:
-    """One split of the configured data set; with `segments`, its instances are told apart."""
+def build_dataset(data: Data, split: str, *, segments: bool = False, channels: int = 3) -> Dataset:
+    """One split of the configured data set; with `segments`, its instances are told apart; images have `channels`."""
+    if data.dataset in DRAWN and channels != 3:
+        raise ValueError(f"data set {data.dataset!r} is drawn in RGB, but model.in_channels is {channels}; set it to 3")
+    reading = reading_of(data, channels)
     count = data.scenes[0] if split == data.train_split else data.scenes[1]
     root = data.root.expanduser() if data.root else None
     if data.pack is not None:
@@ -37,10 +44,17 @@ def build_dataset(data: Data, split: str, *, segments: bool = False) -> Dataset:
             raise ValueError(
                 f"{data.pack}: a pack holds no instances; train Panoptic FPN from the files (data.pack None)"
             )
-        return open_pack(data.pack.expanduser(), data.dataset, split, root)
+        return open_pack(data.pack.expanduser(), data.dataset, split, root, reading=reading)
     instances = data.instances if segments and split == data.train_split else "panoptic"  # scores are by segments
     return open_dataset(
-        data.dataset, root, split, panoptic=segments, scene_count=count, scene_size=data.scene_size, instances=instances
+        data.dataset,
+        root,
+        split,
+        panoptic=segments,
+        scene_count=count,
+        scene_size=data.scene_size,
+        instances=instances,
+        reading=reading,
     )
 
 
@@ -52,18 +66,19 @@ def build_transform(data: Data) -> TrainTransform:
     )  # fmt: skip
 
 
-def resolve(config: TrainConfig, table: LabelTable, network: nn.Module | None = None) -> TrainConfig:
+def resolve(
+    config: TrainConfig, table: LabelTable, network: nn.Module | None = None, *, images: Dataset | None = None
+) -> TrainConfig:
     """The configuration with every open choice made: classes, normalisation, precision, whole paths.
 
-    `network` is the user's own, which then has the say. `run.device` stays as it is: a run may go on elsewhere.
+    Of other images than RGB, no backbone says mean and standard deviation: they are measured on `images`. `network` is
+    the user's own, which then has the say. `run.device` stays as it is: a run may go on elsewhere.
 
     Raises:
         ValueError: `model.num_classes` or `loss.class_weights` that disagree with the label table, a backbone that does
             not fit, an unavailable device.
     """
     model = config.model if network is None else _described(config.model, network)
-    if model.in_channels != 3:
-        raise ValueError(f"model.in_channels is {model.in_channels}, but the data sets give RGB images (3 channels)")
     if model.num_classes not in (None, table.num_classes):
         raise ValueError(f"model.num_classes is {model.num_classes}, but label table {table.name!r} has "
                          f"{table.num_classes} classes; leave it out to follow the table")  # fmt: skip
@@ -77,6 +92,9 @@ def resolve(config: TrainConfig, table: LabelTable, network: nn.Module | None = 
     else:
         backbone = network.backbone
     mean, std = model.mean or backbone.mean, model.std or backbone.std
+    if network is None and model.in_channels != 3 and images is not None and not (model.mean and model.std):
+        measured = channel_statistics(images, model.in_channels)
+        mean, std = model.mean or measured[0], model.std or measured[1]
     for key, value in (("mean", mean), ("std", std)):
         if len(value) != model.in_channels:
             raise ValueError(f"model.{key} has {len(value)} entries for {model.in_channels} input channels")
@@ -91,6 +109,20 @@ def resolve(config: TrainConfig, table: LabelTable, network: nn.Module | None = 
     precision = resolve_precision(config.train.precision, resolve_device(config.run.device))
     config = replace(config, data=replace(config.data, root=root, pack=pack), model=model)
     return config.changed(train__precision=precision)
+
+
+def channel_statistics(images: Dataset, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in 0..255, over the pixels of images spread over a data set."""
+    step = max(1, len(images) // _MEASURED)
+    sums, squares, count = np.zeros(channels), np.zeros(channels), 0
+    for i in range(0, len(images), step):
+        pixels = open_sample(images, i, channels=channels)[0].reshape(-1, channels).astype(np.float64)
+        sums += pixels.sum(0)
+        squares += (pixels**2).sum(0)
+        count += len(pixels)
+    mean = sums / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1))  # a constant channel stays finite
+    return tuple(map(float, mean.round(3))), tuple(map(float, std.round(3)))
 
 
 def _whole(path: Path) -> Path:

@@ -1,10 +1,12 @@
 """The command line: find the verb, turn errors into one sentence. `panfpn --help` answers without importing torch."""
 
+import io
 import sys
 from collections.abc import Sequence
 
 from panfpn import __version__
 from panfpn.choices import lookup
+from panfpn.files import printable
 
 VERBS = {  # name -> where its function is, and what it does
     "demo": ("panfpn.verbs.training:run_demo",
@@ -36,6 +38,9 @@ usage: panfpn VERB [options]        (panfpn VERB --help shows a verb's options)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0, or 2 after one sentence on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # where the locale knows few characters
     args = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, FloatingPointError, ImportError, OSError) as error:
         if debug:
             raise
-        sys.stderr.write(f"panfpn: {error}\n")
+        sys.stderr.write(f"panfpn: {printable(str(error))}\n")
         return 2
     except KeyboardInterrupt as error:
         sys.stderr.write(f"panfpn: {str(error) or 'interrupted'}\n")
@@ -60,5 +65,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         first = (str(error).splitlines() or [""])[0]
-        sys.stderr.write(f"panfpn: {type(error).__name__}: {first} (--debug shows where)\n")
+        sys.stderr.write(f"panfpn: {type(error).__name__}: {printable(first)} (--debug shows where)\n")
         return 2

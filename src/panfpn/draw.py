@@ -34,13 +34,20 @@ def segment_colors(
     return colors
 
 
+def as_rgb(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """What is shown of an image [H, W, C]: its first three channels, or one as grey."""
+    return image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
+
+
 def overlay(
     image: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8], opacity: float = 0.55
 ) -> npt.NDArray[np.uint8]:
-    """The image [H, W, 3] tinted by class, a light line where two classes meet; ignored pixels stay as they are.
+    """RGB [H, W, 3]: the image [H, W, C] tinted by class, a light line where two classes meet.
 
+    Ignored pixels stay as they are.
     Segments are drawn alike: the index of each pixel's segment, and `segment_colors`.
     """
+    image = np.ascontiguousarray(as_rgb(image))
     tinted = cv2.addWeighted(image, 1 - opacity, colorize(labels, palette), opacity, 0)
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]

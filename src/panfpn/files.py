@@ -103,9 +103,13 @@ def ids_to_rgb(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(ids.astype("<i4", order="C").view(np.uint8).reshape(*ids.shape, 4)[:, :, :3])
 
 
-def is_hidden(path: Path, root: Path) -> bool:
-    """Whether a part of `path` below `root` begins with a dot: editors' and systems' own files, not data."""
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def printable(text: str, *, longest: int = 2000) -> str:
+    """Text of anyone's as a terminal may show it: control characters escaped, lines cut in their middle."""
+    lines = []
+    for line in text.split("\n"):
+        clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+        lines.append(clean if len(clean) <= longest else f"{clean[: longest // 2]} … {clean[-longest // 2 :]}")
+    return "\n".join(lines)
 
 
 def read_bytes(path: Path) -> bytes:

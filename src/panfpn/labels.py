@@ -1,7 +1,7 @@
 """The label contract: what every raw value of a mask means, and back.
 
-In: a raw mask (8, 16 or 32 bits, or RGB) or train ids. Out: train ids (int16, IGNORE where nothing is to be learnt) or
-the raw mask. This is the one place where ids are translated; nothing else knows a raw value.
+In: a raw mask (integers of any width, or RGB) or train ids. Out: train ids (int16, IGNORE where nothing is to be
+learnt) or the raw mask. This is the one place where ids are translated; nothing else knows a raw value.
 """
 
 import json
@@ -18,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.files import ids_to_rgb, rgb_to_ids
+from panfpn.yaml_text import read_yaml
 
 IGNORE = -1  # in train ids, everywhere
 MAX_CLASSES = 32_000  # train ids are int16
-MAX_VALUE = 2**31 - 1  # of a raw mask
+MIN_VALUE, MAX_VALUE = -(2**31), 2**31 - 1  # of a raw mask
+_COLORS = 1 << 24  # that RGB has
 _UNKNOWN = -2
 _DENSE = 1 << 16  # raw values below this are looked up in an array, larger ones (colours, 32 bits) by search
 
@@ -55,11 +57,16 @@ class LabelTable:
         if len(set(self.names)) != len(self.names):
             twice = next(n for n in self.names if self.names.count(n) > 1)
             raise ValueError(f"label table {self.name!r} names two classes {twice!r}")
+        for c in self.classes:
+            if not c.name or not all(type(v) is int and 0 <= v < 256 for v in c.color) or len(c.color) != 3:
+                raise ValueError(f"label table {self.name!r}: class {c.name!r} has colour {c.color!r}; a class has a "
+                                 "name, and red, green and blue from 0 to 255")  # fmt: skip
+        low, high = (0, _COLORS - 1) if self.masks == "colors" else (MIN_VALUE, MAX_VALUE)
         train_ids: dict[int, int] = {}
         for k, values in [*enumerate(c.values for c in self.classes), (IGNORE, self.ignore)]:
             for value in values:
-                if not 0 <= value <= MAX_VALUE:
-                    raise ValueError(f"label table {self.name!r}: value {value} is not from 0 to {MAX_VALUE}")
+                if not low <= value <= high:
+                    raise ValueError(f"label table {self.name!r}: value {value} is not from {low} to {high}")
                 if train_ids.setdefault(value, k) != k:
                     first, second = (self.classes[i].name if i >= 0 else "ignore" for i in (train_ids[value], k))
                     raise ValueError(f"label table {self.name!r}: value {value} means both {first!r} and {second!r}")
@@ -173,7 +180,8 @@ class LabelTable:
         if self.masks == "colors":
             return ids_to_rgb(raw)
         largest = first.max()
-        return np.asarray(raw, np.uint8 if largest < 256 else np.uint16 if largest < 65536 else np.int32)
+        wide = largest >= 65536 or first.min() < 0
+        return np.asarray(raw, np.int32 if wide else np.uint8 if largest < 256 else np.uint16)
 
     def as_train_ids(self, ignore: int = 255) -> "LabelTable":
         """The same classes for masks that already hold train ids, with `ignore` for the rest."""
@@ -215,12 +223,7 @@ class LabelTable:
     @staticmethod
     def from_yaml(path: Path) -> "LabelTable":
         """The table of a `labels.yaml`: `classes` with `name`, `value` (or `color`), `thing`; `ignore`; `masks`."""
-        import yaml  # noqa: PLC0415 - only where text enters
-
-        try:
-            data = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ValueError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from error
+        data = read_yaml(path)
         if not isinstance(data, dict):
             raise ValueError(f"{path}: expected a mapping with the key `classes`, found {type(data).__name__}")
         return _parse({"name": path.parent.name or "labels"} | data, path)
@@ -240,8 +243,11 @@ def _parse(data: Mapping[str, Any], source: object) -> LabelTable:
     ignore = tuple(
         _raw_value(v, f"{source}: ignore") for v in _as_list(data.get("ignore", ()), colors=masks == "colors")
     )
+    name = data.get("name", "labels")
+    if not isinstance(name, str | int) or isinstance(name, bool):
+        raise ValueError(f"{source}: name: {name!r} is no text")
     try:
-        return LabelTable(name=str(data.get("name", "labels")), classes=classes, ignore=ignore, masks=masks)
+        return LabelTable(name=str(name), classes=classes, ignore=ignore, masks=masks)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
@@ -250,6 +256,9 @@ def _parse_class(entry: Any, k: int, masks: str, total: int, source: object) -> 
     where = f"{source}: classes[{k}]"
     if not isinstance(entry, Mapping) or "name" not in entry:
         raise ValueError(f"{where} must be a mapping with `name` and `value`, found {entry!r}")
+    name = entry["name"]
+    if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
+        raise ValueError(f"{where} name: {name!r} is no text; write the name in quotes")
     unknown = set(entry) - {"name", "value", "color", "thing"}
     if unknown:
         raise ValueError(
@@ -270,9 +279,11 @@ def _parse_class(entry: Any, k: int, masks: str, total: int, source: object) -> 
         rgb = _spread_color(k)
     else:
         packed = _raw_value(color if masks == "values" else _as_list(color, colors=True)[0], f"{where} color")
+        if not 0 <= packed < _COLORS:
+            raise ValueError(f"{where} color: {packed} is no colour; it has red, green and blue from 0 to 255")
         rgb = (packed & 255, packed >> 8 & 255, packed >> 16 & 255)
     values = tuple(_raw_value(v, f"{where} value") for v in _as_list(value, colors=masks == "colors"))
-    return LabelClass(name=str(entry["name"]), color=rgb, thing=bool(entry.get("thing", False)), values=values)
+    return LabelClass(name=str(name), color=rgb, thing=bool(entry.get("thing", False)), values=values)
 
 
 def _as_list(value: Any, *, colors: bool = False) -> list[Any]:

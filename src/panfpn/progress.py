@@ -9,8 +9,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(what: str, total: int, *, show: bool = True, unit: str = "images") -> Iterator[Callable[[int], None]]:
-    """A bar over `total` units for the time of the block; silent where nobody watches, or `show` is false."""
+def progress_bar(
+    what: str, total: int | None, *, show: bool = True, unit: str = "images"
+) -> Iterator[Callable[..., None]]:
+    """A bar over `total` units for the time of the block; silent where nobody watches, or `show` is false.
+
+    It yields a function of how many are done, and of a new total where that is only known then; None: nobody knows.
+    """
     console = Console(stderr=True)
     watched = show and (console.is_terminal or console.is_jupyter)
     speed = TextColumn(f"{{task.fields[speed]:.1f}} {unit}/s")
@@ -19,7 +24,7 @@ def progress_bar(what: str, total: int, *, show: bool = True, unit: str = "image
     with Progress(*columns, console=console, disable=not watched, transient=True) as bar:
         task = bar.add_task("", total=total, speed=0.0)
 
-        def advance(done: int) -> None:
-            bar.update(task, completed=done, speed=done / max(1e-9, time.monotonic() - start))
+        def advance(done: int, whole: int | None = None) -> None:
+            bar.update(task, total=whole or total, completed=done, speed=done / max(1e-9, time.monotonic() - start))
 
         yield advance

@@ -6,6 +6,7 @@ or task.predict(batch) -> SemanticMap or PanopticMap -> metric. The maps have sh
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from panfpn.labels import LabelTable
 from panfpn.maps import Detections, PanopticMap, Segment, Segments, SemanticMap
 
 __all__ = [
+    "RGB",
     "Batch",
     "Detections",
     "Example",
@@ -22,6 +24,7 @@ __all__ = [
     "PanopticMap",
     "Preprocess",
     "RawMask",
+    "Reading",
     "Sample",
     "Segment",
     "Segments",
@@ -47,7 +50,7 @@ class Instances:
 class Sample:
     """One image and what is known about it; data sets of one's own return it from `read`."""
 
-    image: npt.NDArray[np.uint8]  # [H, W, 3] RGB
+    image: npt.NDArray[np.uint8]  # [H, W, 3] RGB, or as many channels as the network sees
     target: npt.NDArray[np.int16]  # [H, W] train ids, IGNORE = -1 where nothing is to be learnt
     name: str  # unique in its split; also the stem of what is written for it
     segments: Segments | None = None  # of a panoptic data set; `target` is their `labels`
@@ -79,7 +82,7 @@ class RawMask:
 class Batch:
     """Samples of one size, padded to the right and below; `sizes` says which part of each is real."""
 
-    images: torch.Tensor  # uint8 [B, 3, H, W], channels_last
+    images: torch.Tensor  # uint8 [B, C, H, W], channels_last
     targets: torch.Tensor  # int16 [B, H, W] train ids, IGNORE
     sizes: tuple[tuple[int, int], ...]  # (height, width) without padding
     names: tuple[str, ...]
@@ -123,10 +126,26 @@ def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What image files leave open about their pixels: settings of `data` and `model`, which travel with the weights."""
+
+    channels: int = 3  # that the network sees (model.in_channels)
+    bands: tuple[int, ...] = ()  # which of a file's bands, from 1 on; (): those that its header makes plain
+    range: tuple[float, float] | Literal["percentile"] | None = None
+    """What is black and white where values have more than 8 bits; percentile: each band's 2 % and 98 %."""
+    page: int | None = None  # of files with several, from 1 on
+    mask_orientation: Literal["auto", "turned", "stored"] = "auto"  # what masks of turned photos were drawn on
+
+
+RGB = Reading()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
     """What happens to an image before the network sees it; travels with the weights in a release file."""
 
     mean: tuple[float, ...]  # per channel, of the input in 0..255
     std: tuple[float, ...]
     scale: tuple[int, int] | None = None  # longer and shorter side the image is fitted into; None: its own size
+    reading: Reading = RGB
     size_divisor: int = 1  # the network sees it grown to a multiple of this: with the mean colour, right and below

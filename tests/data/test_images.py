@@ -10,16 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageOps
 
 from panfpn.data import images
+from panfpn.data.header import read_header
 from panfpn.data.images import decode_image, decode_mask, read_image, read_mask
-from panfpn.files import (
-    write_image,
-)
+from panfpn.files import write_image
+from panfpn.types import Reading
 
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -88,7 +89,7 @@ def test_alpha_of_a_mask_is_dropped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(tmp_path / "rgba.png"), rgba[:, :, :3])
     grey = pixels(4, 5, 2)
     Image.fromarray(grey, mode="LA").save(tmp_path / "la.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "la.png"), np.stack([grey[:, :, 0]] * 3, -1))
+    np.testing.assert_array_equal(read_mask(tmp_path / "la.png"), grey[:, :, 0])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -200,8 +201,7 @@ def test_the_fast_decoder_gives_opencvs_pixels(
 ) -> None:
     pytest.importorskip("kornia_rs.io", reason="kornia-rs (extra `fast`) is not installed")
     data = png(pixels(*shape), *chunks)
-    by_depth = {color_type: images._decode_plain_png(data, color_type) is not None for color_type in (0, 2)}
-    assert by_depth == {0: fast and len(shape) == 2, 2: fast and len(shape) == 3}
+    assert (images._decode_plain_png(data, read_header(data)) is not None) == fast
     image, mask = decode_image(data), decode_mask(data)
     monkeypatch.setattr(images, "_png_decoder", lambda: None)
     np.testing.assert_array_equal(image, decode_image(data))
@@ -239,3 +239,166 @@ def test_without_the_fast_decoder_png_is_read_by_opencv(monkeypatch: pytest.Monk
 def test_rgb_is_opencvs_bgr_turned_round(suffix: str, shape: tuple[int, ...]) -> None:
     data = cv2.imencode(suffix, pixels(*shape))[1]
     np.testing.assert_array_equal(decode_image(data.tobytes()), cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+SCENE = np.random.default_rng(1).integers(0, 256, (20, 30, 5), dtype=np.uint8)
+
+
+def tif(samples: np.ndarray, **options: object) -> bytes:
+    box = io.BytesIO()
+    photometric = "rgb" if samples.ndim == 3 and samples.shape[2] in (3, 4) else "minisblack"
+    tifffile.imwrite(box, samples, **{"photometric": photometric, "planarconfig": "contig"} | options)
+    return box.getvalue()
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits"])
+@pytest.mark.parametrize("bands", [1, 3, 4, 5])
+def test_bands_as_they_are_stored(bands: int, compression: str | None) -> None:
+    samples = SCENE[:, :, :bands] if bands > 1 else SCENE[:, :, 0]
+    data = tif(samples, compression=compression)
+    found = decode_image(data, reading=Reading(channels=bands))
+    np.testing.assert_array_equal(found, samples.reshape(20, 30, bands))
+    if bands > 1:
+        chosen = decode_image(data, reading=Reading(channels=2, bands=(bands, 1)))
+        np.testing.assert_array_equal(chosen, samples[:, :, [bands - 1, 0]])
+
+
+@pytest.mark.parametrize("extra", [0, 1, 2])  # unspecified, premultiplied, straight
+@pytest.mark.parametrize("form", ["tif", "png", "webp"])
+def test_a_fourth_band_changes_none_of_the_three(form: str, extra: int) -> None:
+    rgbn = SCENE[:, :, :4]
+    if form == "tif":
+        data = tif(rgbn, extrasamples=[extra])
+    else:
+        box = io.BytesIO()
+        Image.fromarray(rgbn).save(box, form, **({"lossless": True, "exact": True} if form == "webp" else {}))
+        data = box.getvalue()
+    np.testing.assert_array_equal(decode_image(data), rgbn[:, :, :3])
+    np.testing.assert_array_equal(decode_image(data, reading=Reading(channels=4)), rgbn)
+
+
+def test_one_band_of_a_photo_is_its_grey() -> None:
+    grey = decode_image(png(SCENE[:, :, :3]), reading=Reading(channels=1))
+    wanted = cv2.cvtColor(SCENE[:, :, :3], cv2.COLOR_RGB2GRAY)
+    assert grey.shape == (20, 30, 1) and np.abs(grey[:, :, 0].astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("data", "reading", "message"),
+    [
+        (tif(SCENE), Reading(), r"x: has 5 bands, and the network sees 3; name those .* data.bands 1 2 3"),
+        (tif(SCENE[:, :, :2]), Reading(), r"has 2 bands, and the network sees 3"),
+        (tif(SCENE[:, :, :3]), Reading(channels=4), r"has 3 bands, and the network sees 4"),
+        (tif(SCENE), Reading(bands=(1, 2, 7)), r"has 5 bands; data.bands names band 7"),
+        (tif(SCENE[:, :, 0].astype(np.uint16) * 16), Reading(), r"uint16 pixels from .* data.range 0 65535, data"),
+        (tif(SCENE.astype(np.float32)[:, :, 0]), Reading(), r"float32 pixels from .*or data.range percentile"),
+        (tif(np.full((4, 4), np.nan, np.float32)), Reading(range=(0, 1)), r"x: nan in row 0, column 0 of band 1"),
+        (tif(np.zeros((4, 4), np.complex64)), Reading(range=(0, 1)), r"complex64 pixels"),
+    ],
+)  # fmt: skip
+def test_what_is_left_open_is_named(data: bytes, reading: Reading, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        decode_image(data, "x", reading)
+
+
+def test_a_range_says_what_is_black_and_white() -> None:
+    grey = SCENE[:, :, 0]
+    repeated = np.repeat(grey[:, :, None], 3, 2)
+    for samples, limits in (
+        (grey.astype(np.uint16) * 257, (0, 65535)), (grey.astype(np.uint16) * 16, (0, 255 * 16)),
+        (51241 + grey.astype(np.uint16) * 4, (51241, 51241 + 255 * 4)), (grey / np.float32(255), (0, 1)),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(decode_image(tif(samples), reading=Reading(range=limits)), repeated)
+        found = images.as_channels(samples, Reading(range=limits), "array")
+        np.testing.assert_array_equal(found, repeated)
+    spread = decode_image(tif(grey.astype(np.uint16) * 3 + 1000), reading=Reading(range="percentile"))
+    assert spread.min() == 0 and spread.max() == 255 and len(np.unique(spread)) > 200
+    np.testing.assert_array_equal(decode_image(png(grey), reading=Reading(range=(0, 9))), repeated)  # 8 bits: as it is
+    assert decode_image(tif(np.full((4, 4), 7, np.uint16)), reading=Reading(range="percentile")).max() == 0
+
+
+TRUTH = np.zeros((48, 64), bool)
+TRUTH[10:30, 20:50] = True
+
+
+def black_and_white(order: list[int]) -> Image.Image:
+    picture = Image.fromarray(TRUTH.astype(np.uint8)).copy()
+    picture.putpalette(order)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("picture", "form", "options"),
+    [
+        *((Image.fromarray(TRUTH), form, {}) for form in ("PNG", "TIFF", "BMP", "GIF", "PPM")),
+        (Image.fromarray(TRUTH), "TIFF", {"compression": "group4"}),
+        *((black_and_white([0, 0, 0, 255, 255, 255]), form, {}) for form in ("PNG", "TIFF", "GIF")),
+        (black_and_white([0, 0, 0, 255, 255, 255]), "PNG", {"bits": 1}),
+    ],
+)  # fmt: skip
+def test_a_mask_of_one_bit_has_zeros_and_ones_in_every_format(
+    picture: Image.Image, form: str, options: dict[str, object]
+) -> None:
+    box = io.BytesIO()
+    picture.save(box, form, **options)
+    mask = decode_mask(box.getvalue())
+    if form == "GIF" and picture.mode == "1":
+        mask = mask // 255  # it has no bits, only 256 greys
+    np.testing.assert_array_equal(mask, TRUTH)
+
+
+def test_white_is_zero_in_some_tiffs() -> None:
+    data = tif(TRUTH, photometric="miniswhite")  # stored 1 is black
+    np.testing.assert_array_equal(decode_mask(data), ~TRUTH)
+    np.testing.assert_array_equal(decode_image(data)[:, :, 0] > 0, ~TRUTH)
+    grey = tif(SCENE[:, :, 0], photometric="miniswhite")
+    np.testing.assert_array_equal(decode_image(grey)[:, :, 0], 255 - SCENE[:, :, 0])
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP", "GIF"])
+def test_a_palette_gives_indices_or_colours(form: str) -> None:
+    indices = pixels(20, 30, largest=7)
+    picture = palette_image(indices)
+    box = io.BytesIO()
+    picture.save(box, form)
+    np.testing.assert_array_equal(decode_mask(box.getvalue(), colors=True), np.array(picture.convert("RGB")))
+    np.testing.assert_array_equal(decode_image(box.getvalue()), np.array(picture.convert("RGB")))
+    if form != "GIF":  # which sorts its palette
+        np.testing.assert_array_equal(decode_mask(box.getvalue()), indices)
+
+
+def test_a_mask_of_floats_must_be_whole() -> None:
+    whole = pixels(8, 9, largest=20).astype(np.float32)
+    np.testing.assert_array_equal(decode_mask(tif(whole)), whole.astype(np.int32))
+    for value in (1.5, np.nan, np.inf):
+        whole[3, 4] = value
+        with pytest.raises(ValueError, match=rf"m.tif: {value} in row 3, column 4; a mask has whole numbers"):
+            decode_mask(tif(whole), "m.tif")
+
+
+@pytest.mark.parametrize("form", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_pages_are_named_not_guessed(form: str) -> None:
+    first, second = (Image.fromarray(np.full((12, 16, 3), value, np.uint8)) for value in (40, 200))
+    box = io.BytesIO()
+    lossless = {"lossless": True} if form == "WEBP" else {}
+    first.save(box, form, save_all=True, append_images=[second], **lossless)
+    for decode in (decode_image, decode_mask):
+        with pytest.raises(ValueError, match=r"^x: has 2 pages; say which is meant, as in data\.pages 1"):
+            decode(box.getvalue(), "x")
+    assert decode_image(box.getvalue(), reading=Reading(page=1))[0, 0, 0] == 40
+    if form != "PNG":
+        assert decode_image(box.getvalue(), reading=Reading(page=2))[0, 0, 0] == 200
+    with pytest.raises(ValueError, match=r"has 2 pages; data\.pages is 3"):
+        decode_image(box.getvalue(), reading=Reading(page=3))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_in_every_format(form: str, orientation: int) -> None:
+    stored = pixels(12, 20, 3)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    box = io.BytesIO()
+    Image.fromarray(stored).save(box, form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+    upright = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(box.getvalue()))).convert("RGB"))
+    np.testing.assert_array_equal(decode_image(box.getvalue()), upright)

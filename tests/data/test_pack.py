@@ -338,7 +338,7 @@ def test_what_is_no_pack(folder_data: Path, packed: Path, tmp_path: Path, monkey
 
 def test_space_is_asked_for_what_is_written(folder_data: Path, tmp_path: Path) -> None:
     pairs = [(image, mask) for split in SPLITS for _, image, mask in open_dataset("folder", folder_data, split).items]
-    asked = sum(pack._raw_bytes(image, "RGB") + pack._raw_bytes(mask) for image, mask in pairs)
+    asked = sum(pack._raw_bytes(image, 3) + pack._raw_bytes(mask) for image, mask in pairs)
     results = write_pack("folder", folder_data, tmp_path / "pack", SPLITS)
     assert asked == sum(r.num_bytes for r in results)
     assert asked == sum(p.stat().st_size for p in (tmp_path / "pack").rglob("*.raw"))

@@ -171,7 +171,9 @@ def test_an_engine_computes_in_other_processes(engine: str, method: str, tmp_pat
 
 def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-    with pytest.raises(ValueError, match=r"openvino is not installed: pip install 'panfpn\[export\]'"):
+    with pytest.raises(
+        ImportError, match=r"engine openvino needs openvino; install it with pip install 'panfpn\[export\]'"
+    ):
         make_runtime("openvino", network(), torch.float32)
 
 

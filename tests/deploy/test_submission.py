@@ -15,13 +15,14 @@ from panfpn import build
 from panfpn.cli import main
 from panfpn.config import Model, TrainConfig
 from panfpn.data.images import decode_ids, read_image, read_mask
-from panfpn.deploy.folder import predict_to_folder
+from panfpn.deploy.folder import Outcome, predict_to_folder
 from panfpn.deploy.predictor import Predictor
 from panfpn.deploy.submission import submission_for
 from panfpn.deploy.submission.label_files import LabelFiles
 from panfpn.deploy.submission.segment_files import SegmentFiles
 from panfpn.files import read_bytes, read_json, write_json
 from panfpn.labels import LabelTable
+from panfpn.listing import LeftOut
 from panfpn.types import PanopticMap
 from panfpn.weights.release import write_release
 
@@ -200,7 +201,7 @@ def predicted(
     submission = submission_for(format, table, maps=PanopticMap, **options)
     predictor, what = Predictor(fake(table)), ("panoptic",)
     done = predict_to_folder(images, out, predictor=predictor, what=what, submission=submission, progress=False)
-    assert done == ([], len(images))
+    assert done == Outcome(len(images), (), LeftOut())
     return submission
 
 
@@ -347,7 +348,7 @@ def test_an_interrupted_submission_leaves_no_json(fake_panoptic_task: Any, tmp_p
         predict_to_folder(images, out, predictor=predictor, **options)
     assert not (out / "panoptic.json").exists() and not list(out.rglob(".*"))
     predictor = Predictor(fake_panoptic_task(COCO))
-    assert predict_to_folder(images, out, predictor=predictor, **options) == ([], 3)
+    assert predict_to_folder(images, out, predictor=predictor, **options) == Outcome(3, (), LeftOut())
     assert submission.check(images, out) == (3, None)
 
 
@@ -423,7 +424,7 @@ def test_a_real_panoptic_model_through_the_command_line(
     base = ["predict", str(image), "--out", str(out), *options]
     assert main([*base, "--save", "panoptic,overlay,labels,instances"]) == 0
     endings = (".json", ".png", "_instances.png", "_labels.png", "_overlay.jpg")
-    assert sorted(p.name for p in out.iterdir()) == [f"{image.stem}{end}" for end in endings]
+    assert {p.name for p in out.iterdir()} == {f"{image.stem}{end}" for end in endings} | {"predictions.json"}
     ids, data = decode_ids(read_bytes(out / f"{image.stem}.png"), rgb=True), read_json(out / f"{image.stem}.json")
     assert ids.shape == (data["height"], data["width"]) == read_image(image).shape[:2]
     assert {s["id"]: s["area"] for s in data["segments_info"]} == {

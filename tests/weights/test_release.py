@@ -196,7 +196,7 @@ def test_labels_on_the_command_line(
         ((), "bare.pth: names no classes; say what its 3 classes are: panfpn convert FILE --labels"),
         (("--labels", "cityscapes"), "bare.pth: has 3 classes, but label table 'cityscapes' names 19"),
         (("--labels", "cityscape"), "no label table 'cityscape' ships with panfpn; there are ade20k, camvid"),
-        (("--labels", "gone.yaml"), "gone.yaml: cannot be read as YAML"),
+        (("--labels", "gone.yaml"), "gone.yaml: cannot be read (No such file"),
         (("--labels", "labels.yaml", "--ema", "True"), "bare.pth: holds one copy of the weights only"),
         (("--labels", "labels.yaml", "--out", "x.pth"), "x.pth: is to be written as .safetensors"),
     ):

@@ -49,6 +49,16 @@ class Data:
     """Strength of the photometric distortion: 1 as published, 0 none."""
     instances: Annotated[Literal["panoptic", "json"], _PANOPTIC] = "panoptic"
     """Where COCO's instances come from in training: the panoptic PNGs, or instances_*.json, whose masks overlap."""
+    bands: Annotated[tuple[int, ...], Bounds(above=0, of="numbers of bands")] = ()
+    """Which of a file's bands the network sees, numbered from 1; without, those that its header makes plain."""
+    range: tuple[float, float] | Literal["percentile"] | None = None
+    """What is black and white in images of more than 8 bits (0 4095 for 12 bits, 0 65535 for 16), or percentile: 2 %
+    and 98 % of each band of each image; none: such images are refused."""
+    pages: Count | None = None
+    """Which page of files with several is read, numbered from 1; none: such files are refused."""
+    mask_orientation: Literal["auto", "turned", "stored"] = "auto"
+    """What masks of photos that EXIF turns were drawn on: turned pixels, as viewers show them, or stored ones; auto: by
+    the sizes, and where they do not tell, such photos are refused."""
     num_workers: Annotated[int, Bounds(at_least=0)] = 2
     scenes: Annotated[tuple[int, int], Bounds(above=0, of="two counts")] = (512, 64)
     """How many training and validation scenes there are (data set `scenes`)."""
@@ -58,6 +68,9 @@ class Data:
     def __post_init__(self) -> None:
         check_settings(self, "data.")
         require(self.ratio[0] <= self.ratio[1], "data.ratio", self.ratio, "two positive factors, the smaller first")
+        span = self.range if isinstance(self.range, tuple) else (0.0, 1.0)
+        rising = span[0] < span[1] and all(abs(limit) < float("inf") for limit in span)
+        require(rising, "data.range", self.range, "two finite numbers, the smaller first, or percentile")
         sides, scaled = self.short_sides, self.scale is not None
         require(not sides or scaled, "data.short_sides", sides, "empty where data.scale is none")
         drawn = self.dataset in DRAWN

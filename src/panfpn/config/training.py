@@ -23,6 +23,7 @@ from panfpn.parsing import (
     require,
     settings_of,
 )
+from panfpn.yaml_text import read_yaml
 
 if TYPE_CHECKING:  # a type checker cannot read choices from a dict
     LoggerName = str
@@ -186,6 +187,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_settings(self, "")
         check_architecture(self.model.architecture, *(getattr(self, f.name) for f in fields(self)))
+        bands, channels = self.data.bands, self.model.in_channels
+        fits = not bands or len(bands) == channels
+        require(fits, "data.bands", bands, f"of as many bands as the network sees: {channels} (model.in_channels)")
         milestones, warmup, steps = self.optim.milestones, self.optim.warmup_steps, self.train.steps
         require(all(step < steps for step in milestones), "optim.milestones", milestones, _MILESTONES)
         require(warmup < steps, "optim.warmup_steps", warmup, "from 0 to below train.steps")
@@ -224,12 +228,7 @@ class TrainConfig:
     @staticmethod
     def from_yaml(path: str | Path) -> "TrainConfig":
         """Read a YAML file; ValueError names the file, the key, and the nearest key or the wanted type."""
-        import yaml  # noqa: PLC0415
-
-        try:
-            data = yaml.safe_load(Path(path).read_text("utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ValueError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]})") from error
+        data = read_yaml(Path(path))
         try:
             return parse(TrainConfig, {} if data is None else data)
         except ValueError as error:

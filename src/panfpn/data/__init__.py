@@ -7,10 +7,10 @@ from panfpn.data.loader import evaluation_loader, train_loader
 from panfpn.data.pack import PackedDataset, check_pack, open_pack, write_pack
 from panfpn.data.prefetch import prefetched
 from panfpn.data.transforms import TrainTransform
-from panfpn.types import Sample
+from panfpn.types import Reading, Sample
 
 __all__ = [
-    "Dataset", "PackedDataset", "Sample", "TrainTransform", "WindowedDataset", "as_dataset", "check_dataset",
+    "Dataset", "PackedDataset", "Reading", "Sample", "TrainTransform", "WindowedDataset", "as_dataset", "check_dataset",
     "check_pack", "dataset_fingerprint", "evaluation_loader", "from_pairs", "from_torch", "open_dataset", "open_pack",
     "prefetched", "train_loader", "write_pack",
 ]  # fmt: skip

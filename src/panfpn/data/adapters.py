@@ -16,9 +16,9 @@ from PIL import Image, ImageOps
 
 from panfpn.data.checked import check_image
 from panfpn.data.dataset import Dataset
-from panfpn.data.images import read_image, read_mask
+from panfpn.data.images import as_channels, read_image, read_mask
 from panfpn.labels import LabelTable
-from panfpn.types import RawMask, Sample
+from panfpn.types import RGB, RawMask, Reading, Sample
 
 _MEMBERS = ("__len__", "name", "read")
 _PROTOCOL = "a data set has __len__, name(i), read(i) and table (see panfpn.Dataset)"
@@ -31,6 +31,7 @@ class PairDataset:
     table: LabelTable
     pairs: Any  # pairs[i] -> (image, mask)
     names: tuple[str, ...]
+    reading: Reading = RGB
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,7 +45,7 @@ class PairDataset:
         name, pair = self.names[index], self.pairs[index]
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise ValueError(f"{name}: expected a pair (image, mask), but there is {_described(pair)}")
-        image, mask = _as_image(pair[0], name), _as_mask(pair[1], name)
+        image, mask = _as_image(pair[0], name, self.reading), _as_mask(pair[1], name, self.table.masks == "colors")
         if image.shape[:2] != mask.shape[:2]:
             raise ValueError(f"{name}: the image is {image.shape[1]}×{image.shape[0]} pixels, but its mask "
                              f"{mask.shape[1]}×{mask.shape[0]}; they must agree")  # fmt: skip
@@ -57,11 +58,14 @@ class PairDataset:
         return Sample(image=image, target=mask[:, :], name=self.name(index))
 
 
-def from_pairs(pairs: Sequence[tuple[Any, Any]], table: LabelTable, names: Sequence[str] | None = None) -> PairDataset:
+def from_pairs(
+    pairs: Sequence[tuple[Any, Any]], table: LabelTable, names: Sequence[str] | None = None, *, reading: Reading = RGB
+) -> PairDataset:
     """The data set of (image, mask) pairs: each a path, an array, a PIL image or a tensor.
 
-    Images are RGB or grey, 8 bits; masks [H, W] of integers (or RGB, for a table of colours) with the raw values that
-    `table` knows. Samples are called as in `names`, else like the images' files, else by number.
+    Images are RGB or grey of 8 bits, or what `reading` says of other bands and bits; masks [H, W] of integers (or RGB,
+    for a table of colours) with the raw values that `table` knows. Samples are called as in `names`, else like the
+    images' files, else by number.
 
     Raises:
         ValueError: no pairs, what is no pair, or names that are not one for each and all different. When a sample is
@@ -79,10 +83,10 @@ def from_pairs(pairs: Sequence[tuple[Any, Any]], table: LabelTable, names: Seque
     name, count = Counter(unique).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{count} samples are named {name!r}; a name is unique in its data set")
-    return PairDataset(table, tuple((image, mask) for image, mask in pairs), unique)
+    return PairDataset(table, tuple((image, mask) for image, mask in pairs), unique, reading)
 
 
-def from_torch(dataset: Any, table: LabelTable) -> PairDataset:
+def from_torch(dataset: Any, table: LabelTable, *, reading: Reading = RGB) -> PairDataset:
     """The data set of a torch one, whose items are (image, mask); samples are named by their numbers.
 
     An image is a PIL image, a uint8 array [H, W, 3] or a uint8 tensor [3, H, W]; a mask a PIL image, an array, or an
@@ -99,7 +103,7 @@ def from_torch(dataset: Any, table: LabelTable) -> PairDataset:
                              "number, as a Map-style one does")  # fmt: skip
     if not len(dataset):
         raise ValueError(f"{type(dataset).__name__} has no items")
-    return PairDataset(table, dataset, tuple(f"{i:06d}" for i in range(len(dataset))))
+    return PairDataset(table, dataset, tuple(f"{i:06d}" for i in range(len(dataset))), reading)
 
 
 def as_dataset(data: Any, table: LabelTable | None = None) -> Dataset:
@@ -145,30 +149,30 @@ def _names(pairs: Sequence[tuple[Any, Any]]) -> tuple[str, ...]:
     return tuple(f"{i:06d}_{stem}" if stem else f"{i:06d}" for i, stem in enumerate(stems))
 
 
-def _as_image(image: object, name: str) -> npt.NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3] of whatever holds an image."""
+def _as_image(image: object, name: str, reading: Reading) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, C] of whatever holds an image."""
     if isinstance(image, str | Path):
-        return read_image(Path(image).expanduser())
+        return read_image(Path(image).expanduser(), reading)
     if isinstance(image, Image.Image):
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    if isinstance(image, torch.Tensor):
-        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3):
-            raise ValueError(f"{name}: the image is a {_described(image)}; a tensor holds uint8 [3, H, W] in 0..255, "
-                             "which panfpn normalises itself")  # fmt: skip
+        image = ImageOps.exif_transpose(image)
+        image = np.array(image.convert("RGB") if image.mode in ("1", "P", "PA", "CMYK", "YCbCr") else image)
+    elif isinstance(image, torch.Tensor):
+        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3, reading.channels):
+            raise ValueError(f"{name}: the image is a {_described(image)}; a tensor holds uint8 "
+                             f"[{reading.channels}, H, W] in 0..255, which panfpn normalises itself")  # fmt: skip
         image = image.permute(1, 2, 0).numpy(force=True)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        if image.ndim == 2:
-            image = image[:, :, None]
-        if image.ndim == 3 and image.shape[2] == 1:  # grey
-            image = np.repeat(image, 3, 2)
-    return check_image(image, name)
+    if isinstance(image, np.ndarray) and image.ndim in (2, 3) and image.size:
+        grey = image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 1)
+        image = as_channels(image, reading, name) if grey or reading is not RGB else image
+    return check_image(image, name, reading.channels)
 
 
-def _as_mask(mask: object, name: str) -> npt.NDArray[np.generic]:
+def _as_mask(mask: object, name: str, colors: bool) -> npt.NDArray[np.generic]:
     """Raw values [H, W], or RGB uint8 [H, W, 3], of whatever holds a mask."""
     if isinstance(mask, str | Path):
-        return read_mask(Path(mask).expanduser())
+        return read_mask(Path(mask).expanduser(), colors=colors)
     if isinstance(mask, Image.Image):
+        mask = mask.convert("RGB") if mask.mode == "P" and colors else mask
         pixels = np.array(mask)
         pixels = pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
         if pixels.ndim == 3:  # an alpha channel says nothing

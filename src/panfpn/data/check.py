@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from panfpn.choices import LAYOUTS, lookup
-from panfpn.data.dataset import Dataset
+from panfpn.data.dataset import Dataset, open_split
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.progress import progress_bar
 
@@ -15,20 +15,20 @@ from panfpn.progress import progress_bar
 def check_dataset(layout: str, root: Path | None, split: str, *, progress: bool = True) -> Iterator[str]:
     """What is wrong in a split of the data set under `root`, file by file; every pixel is read."""
     try:
-        open_split = lookup(LAYOUTS, layout, "data.dataset")
-        read_all = partial(reading_problems, open_split)
-        problems = getattr(sys.modules[open_split.__module__], "problems", read_all)  # a layout may know more
+        opener = lookup(LAYOUTS, layout, "data.dataset")
+        read_all = partial(reading_problems, opener)
+        problems = getattr(sys.modules[opener.__module__], "problems", read_all)  # a layout may know more
         yield from problems(SplitRequest(layout=layout, root=root, split=split), progress=progress)
     except ValueError as error:
         yield str(error)
 
 
 def reading_problems(
-    open_split: Callable[[SplitRequest], Dataset], request: SplitRequest, *, progress: bool
+    opener: Callable[[SplitRequest], Dataset], request: SplitRequest, *, progress: bool
 ) -> Iterator[str]:
     """The sentence of every sample of a split that cannot be read, and of every file without its partner."""
     unpaired: list[str] = []
-    data = open_split(replace(request, unpaired=unpaired))
+    data = open_split(opener, replace(request, unpaired=unpaired))
     yield from unpaired
     with progress_bar("checking", len(data), show=progress) as advance:
         for i in range(len(data)):

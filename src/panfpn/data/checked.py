@@ -15,23 +15,28 @@ from panfpn.types import RawMask, Sample, Segments
 
 
 def open_sample(
-    dataset: Dataset, index: int
+    dataset: Dataset, index: int, *, channels: int = 3
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int16] | RawMask | Segments]:
     """What training cuts from: by `open` where the data set has that, else a whole sample, checked."""
     if isinstance(dataset, WindowedDataset):
-        return dataset.open(index)
-    sample = read_sample(dataset, index)
+        image, target = dataset.open(index)
+        return check_image(image, dataset.name(index), channels) if image.shape[2] != channels else image, target
+    sample = read_sample(dataset, index, channels=channels)
     return sample.image, sample.target if sample.segments is None else sample.segments
 
 
-def read_sample(dataset: Dataset, index: int) -> Sample:
-    """One whole sample, checked unless the data set vouches for it; see `WindowedDataset`."""
-    sample = dataset.read(index)
-    return sample if isinstance(dataset, WindowedDataset) else check_sample(sample, dataset.table, dataset.name(index))
+def read_sample(dataset: Dataset, index: int, *, channels: int = 3) -> Sample:
+    """One whole sample, checked unless the data set vouches for it (see `WindowedDataset`) but for its channels."""
+    sample, name = dataset.read(index), dataset.name(index)
+    if not isinstance(dataset, WindowedDataset):
+        return check_sample(sample, dataset.table, name, channels=channels)
+    if sample.image.shape[2] != channels:
+        check_image(sample.image, name, channels)
+    return sample
 
 
-def check_sample(sample: Sample, table: LabelTable, name: str) -> Sample:
-    """The sample under its `name`: image uint8 [H, W, 3], target int16 [H, W], both contiguous.
+def check_sample(sample: Sample, table: LabelTable, name: str, *, channels: int = 3) -> Sample:
+    """The sample under its `name`: image uint8 [H, W, channels], target int16 [H, W], both contiguous.
 
     Raises:
         ValueError: no Sample; an image of another type or shape (tensors and floats too); a target that is no integer
@@ -39,7 +44,7 @@ def check_sample(sample: Sample, table: LabelTable, name: str) -> Sample:
     """
     if not isinstance(sample, Sample):
         raise ValueError(f"{name}: read() gave a {_type(sample)}; return panfpn.Sample(image=…, target=…, name=…)")
-    image = check_image(sample.image, name)
+    image = check_image(sample.image, name, channels)
     if sample.segments is not None:
         _check_segments(sample.segments, image.shape[:2], table, name)
     target = _check_target(sample.target, image.shape[:2], table, name)
@@ -51,16 +56,18 @@ def check_sample(sample: Sample, table: LabelTable, name: str) -> Sample:
     return replace(sample, image=image, target=target, name=name)
 
 
-def check_image(image: object, name: str) -> npt.NDArray[np.uint8]:
-    """The image, contiguous; ValueError if it is not uint8 [H, W, 3]."""
-    rgb = "an image is RGB uint8 [H, W, 3]"
+def check_image(image: object, name: str, channels: int = 3) -> npt.NDArray[np.uint8]:
+    """The image, contiguous; ValueError if it is not uint8 [H, W, channels]."""
+    rgb = f"an image is {'RGB ' * (channels == 3)}uint8 [H, W, {channels}]"
     if not isinstance(image, np.ndarray):
         raise ValueError(f"{name}: the image is a {_type(image)}; {rgb}: a NumPy array")
     if image.dtype != np.uint8:
         raise ValueError(f"{name}: the image has {image.dtype} pixels; {rgb} of 0..255, which panfpn normalises itself")
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+    if image.ndim != 3 or image.shape[2] != channels or 0 in image.shape:
         fix = ""
-        if image.ndim == 2:
+        if channels != 3:
+            fix = ", as model.in_channels says"
+        elif image.ndim == 2:
             fix = "; repeat a grey one: np.stack([image] * 3, -1)"
         elif image.ndim == 3 and image.shape[0] == 3:
             fix = "; transpose this one: image.transpose(1, 2, 0)"

@@ -49,19 +49,24 @@ def draw_colors(rng: np.random.Generator, strength: float = 1.0) -> Colors:
 
 
 def distort_colors(image: Image, draw: Colors) -> Image:
-    """RGB [H, W, 3] under a draw; every step rounds to uint8 and goes through HSV by itself, as published."""
+    """An image [H, W, C] under a draw; every step rounds to uint8 and goes through HSV by itself, as published."""
     if draw.brightness is not None:
-        image = cv2.LUT(image, _scaled(1.0, draw.brightness))
+        image = _mapped(image, _scaled(1.0, draw.brightness))
     if draw.contrast is not None and draw.contrast_first:
-        image = cv2.LUT(image, _scaled(draw.contrast))
-    if draw.saturation is not None:
+        image = _mapped(image, _scaled(draw.contrast))
+    color = image.shape[2] == 3  # of one band, or of many, there is no hue
+    if draw.saturation is not None and color:
         image = _in_hsv(image, (_LEVELS, _scaled(draw.saturation), _LEVELS))
-    if draw.hue is not None:
+    if draw.hue is not None and color:
         turned = ((np.arange(256) + draw.hue) % 180).astype(np.uint8)  # OpenCV's hue runs from 0 to 179
         image = _in_hsv(image, (turned, _LEVELS, _LEVELS))
     if draw.contrast is not None and not draw.contrast_first:
-        image = cv2.LUT(image, _scaled(draw.contrast))
+        image = _mapped(image, _scaled(draw.contrast))
     return image
+
+
+def _mapped(image: Image, table: Image) -> Image:
+    return cv2.LUT(image, table).reshape(image.shape)  # type: ignore[no-any-return]  # OpenCV drops a lone band
 
 
 def _scaled(alpha: float, beta: float = 0.0) -> Image:

@@ -5,7 +5,9 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.choices import LAYOUTS, lookup
-from panfpn.data.images import decode_image, decode_mask
+from panfpn.data.header import read_header
+from panfpn.data.images import decode_with_header, fit_mask, mask_of
 from panfpn.data.layouts.request import SplitRequest
-from panfpn.data.segments import different_sizes
+from panfpn.data.segments import PanopticDataset, different_sizes
 from panfpn.files import read_bytes
 from panfpn.labels import LabelTable
-from panfpn.types import RawMask, Sample, Segments
+from panfpn.listing import LeftOut
+from panfpn.types import RGB, RawMask, Reading, Sample, Segments
 
 
 class Dataset(Protocol):
@@ -84,6 +88,8 @@ class FileDataset:
     table: LabelTable
     items: tuple[tuple[str, Path, Path], ...]  # (name, image, mask)
     mask_table: LabelTable | None = None
+    reading: Reading = RGB
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -100,11 +106,37 @@ class FileDataset:
     def decode(self, index: int, image_data: bytes, mask_data: bytes) -> tuple[npt.NDArray[np.uint8], RawMask]:
         """`open` for an item whose two files have been read already."""
         _, image_path, mask_path = self.items[index]
-        image, mask = decode_image(image_data, image_path), decode_mask(mask_data, mask_path)
+        table = self.mask_table or self.table
+        image, header = decode_with_header(image_data, image_path, self.reading)
+        mask_header = read_header(mask_data, mask_path, self.reading.page or 1)
+        mask = mask_of(mask_header, mask_data, mask_path, colors=table.masks == "colors", page=self.reading.page)
+        if header.orientation > 1:
+            mask = fit_mask(mask, header, self.reading, image_path, mask_path)
         if image.shape[:2] != mask.shape[:2]:
             raise ValueError(different_sizes(image_path, image.shape[:2], mask_path, mask.shape[:2]))
-        table = self.mask_table or self.table
+        if mask_header.palette is not None and table.masks == "values":
+            self._check_palette(mask, mask_header.palette, mask_path)
         return image, RawMask(table.in_form(mask, mask_path), table, mask_path)
+
+    @cached_property
+    def _first_palette(self) -> npt.NDArray[np.uint8] | None:
+        path = self.items[0][2]
+        return read_header(read_bytes(path), path).palette
+
+    def _check_palette(self, mask: npt.NDArray[np.generic], palette: npt.NDArray[np.uint8], path: Path) -> None:
+        """ValueError if a colour of this file's palette is another index in the first file's: another order."""
+        first = self._first_palette
+        if first is None or np.array_equal(first, palette):
+            return
+        index_of = {tuple(color): k for k, color in reversed(list(enumerate(first.tolist())))}
+        for k in np.unique(mask).tolist():
+            color = tuple(palette[k].tolist())
+            if k < len(first) and tuple(first[k].tolist()) != color and color in index_of:
+                raise ValueError(
+                    f"{path}: its palette has another order than that of {self.items[0][2]}: colour "
+                    f"#{bytes(color).hex()} is {k} here and {index_of[color]} there; declare the classes by their "
+                    "colours (`masks: colors` in labels.yaml), or save all with one palette"
+                )
 
     def read(self, index: int) -> Sample:
         """Decode one image and its mask; see `Dataset.read`."""
@@ -114,13 +146,14 @@ class FileDataset:
 
 def open_dataset(
     layout: str, root: str | Path | None, split: str, *, panoptic: bool = False, scene_count: int = 64,
-    scene_size: tuple[int, int] = (192, 256), instances: str = "panoptic", unpaired: list[str] | None = None,
+    scene_size: tuple[int, int] = (192, 256), instances: str = "panoptic", reading: Reading = RGB,
+    unpaired: list[str] | None = None,
 ) -> Dataset:  # fmt: skip
     """A split of the data set under `root` in a layout of `panfpn.choices.LAYOUTS`.
 
-    With `panoptic`, samples carry segments too, and with `instances` "json" the things of COCO are those of
-    instances_SPLIT.json in training. A list `unpaired` gets a sentence for every image without mask and mask
-    without image, which are then left out.
+    `reading` says what images' files leave open. With `panoptic`, samples carry segments too, and with `instances`
+    "json" the things of COCO are those of instances_SPLIT.json in training. A list `unpaired` gets a sentence for every
+    image without mask and mask without image, which are then left out.
 
     Raises:
         ValueError: an unknown layout, a missing root, an empty split, an image without mask or a mask without image; it
@@ -128,9 +161,16 @@ def open_dataset(
     """
     request = SplitRequest(
         layout=layout, root=None if root is None else Path(root), split=split, panoptic=panoptic, instances=instances,
-        scene_count=scene_count, scene_size=scene_size, unpaired=unpaired,
+        scene_count=scene_count, scene_size=scene_size, reading=reading, unpaired=unpaired,
     )  # fmt: skip
-    data: Dataset = lookup(LAYOUTS, layout, "data.dataset")(request)
+    return open_split(lookup(LAYOUTS, layout, "data.dataset"), request)
+
+
+def open_split(opener: Callable[[SplitRequest], Dataset], request: SplitRequest) -> Dataset:
+    """The split that a layout's opener finds, read as the request says."""
+    data = opener(request)
+    if isinstance(data, FileDataset | PanopticDataset):
+        return replace(data, reading=request.reading, left_out=request.left_out)
     return data
 
 

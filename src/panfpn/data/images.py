@@ -1,6 +1,6 @@
-"""Image files decoded, with errors that name them. In: paths and bytes. Out: RGB images, raw masks, maps of ids.
+"""Image files decoded, with errors that name them. In: paths and bytes. Out: images, raw masks, maps of ids.
 
-Nothing here knows what a pixel value means.
+header.py says what a file's pixels mean. What it leaves open is a setting (`Reading`), or refused: nothing is guessed.
 """
 
 import contextlib
@@ -13,62 +13,218 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.data.header import (
+    PNG,
+    TIFF,
+    Header,
+    full_pages,
+    grey_png,
+    open_by_pillow,
+    open_tiff,
+    read_header,
+    unreadable,
+)  # fmt: skip
 from panfpn.files import read_bytes, rgb_to_ids
+from panfpn.types import RGB, Reading
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PLAIN_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME", b"tEXt"})
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".j2k", ".avif",
+    ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm",
+})  # fmt: skip
+_OPENCV_PIXELS = 1 << 30  # it decodes no more
+_PERCENTILES = (2, 98)
+_BY_OPENCV = frozenset({PNG, "JPEG", "BMP", "WEBP", "PPM"})
 
-
-def _decode(data: bytes, flags: int, source: object) -> npt.NDArray[np.generic]:
-    image = None
-    if data:
-        # A broken header raises; a truncated body gives None, with a warning on stderr that says less than we do.
-        with contextlib.suppress(cv2.error):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None:
-        raise ValueError(f"{source}: not a readable image (empty, damaged or of an unknown format)")
-    return np.asarray(image)
+Samples = npt.NDArray[np.generic]
 
 
-def decode_image(data: bytes, source: object = "image bytes") -> npt.NDArray[np.uint8]:
-    """Decode image bytes to RGB uint8 [H, W, 3]; ValueError names `source` if that fails."""
-    image = _decode_plain_png(data, color_type=2)
-    if image is None:
-        image = _decode(data, cv2.IMREAD_COLOR_RGB, source)  # [H, W, 3], EXIF orientation applied
-    return image  # type: ignore[return-value]
+def decode_image(data: bytes, source: object = "image bytes", reading: Reading = RGB) -> npt.NDArray[np.uint8]:
+    """Decode image bytes to uint8 [H, W, C], upright: RGB, or the bands that `reading` names.
 
-
-def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an image file as RGB uint8 [H, W, 3]."""
-    return decode_image(read_bytes(path), path)
-
-
-def decode_mask(data: bytes, source: object = "mask bytes") -> npt.NDArray[np.generic]:
-    """Decode a mask file's bytes as they were stored: [H, W] of 8, 16 or 32 bits, or RGB uint8 [H, W, 3].
-
-    A palette PNG gives its indices, which OpenCV would expand to colours; Pillow reads that one kind. A grey PNG of
-    1, 2 or 4 bits gives its own values, which OpenCV stretches to 0..255.
+    Raises:
+        ValueError: of `source`: not a readable image, or one whose pixels can mean several things; it names the setting
+            that says which.
+        ImportError: a format that needs an extra, which it names.
     """
-    depth, color_type = data[24:26] if data[:8] == _PNG and len(data) > 26 else (8, 0)  # in IHDR
-    if color_type == 3:
-        return _palette_indices(data, source)
-    mask = _decode_plain_png(data, color_type)
-    if mask is not None:
-        return mask
-    mask = _decode(data, cv2.IMREAD_UNCHANGED, source)
-    if color_type == 0 and depth < 8:
-        mask = np.asarray(mask, np.uint8) // (255 // (2**depth - 1))
-    if mask.ndim == 3:
-        if mask.shape[2] == 4:
+    return decode_with_header(data, source, reading)[0]
+
+
+def decode_with_header(
+    data: bytes, source: object = "image bytes", reading: Reading = RGB
+) -> tuple[npt.NDArray[np.uint8], Header]:
+    """`decode_image`, and what the file says of its pixels."""
+    header = read_header(data, source, reading.page or 1)
+    index = _page_index(header, reading.page, source)
+    rgb = header.dtype == "uint8" and header.colors and reading.channels == 3 and not reading.bands and not index
+    if rgb and header.format in _BY_OPENCV and header.height * header.width < _OPENCV_PIXELS:
+        image = _decode_plain_png(data, header) if header.bands == 3 else None
+        if image is None:
+            image = _by_opencv(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION, source)  # [H, W, 3]
+    else:
+        samples = _samples(data, header, index, source)
+        if header.inverted:
+            samples = np.asarray(2**header.bits - 1 - samples, samples.dtype)
+        if header.palette is not None and not reading.bands:
+            samples = header.palette[samples]
+        elif header.bits < 8:
+            samples = np.asarray(samples * (255 // (2**header.bits - 1)), np.uint8)
+        image = as_channels(samples, reading, source, alpha=header.alpha, colors=header.colors)
+    return np.ascontiguousarray(turned(image, header.orientation)), header
+
+
+def read_image(path: Path, reading: Reading = RGB) -> npt.NDArray[np.uint8]:
+    """Read an image file; see `decode_image`."""
+    return decode_image(read_bytes(path), path, reading)
+
+
+def as_channels(
+    samples: Samples, reading: Reading, source: object, *, alpha: bool = False, colors: bool | None = None
+) -> npt.NDArray[np.uint8]:
+    """The bands of samples [H, W] or [H, W, B] that the network sees, as uint8 [H, W, C].
+
+    `alpha`: the last band is none. `colors`: the bands are grey, or begin with RGB; None: one, three and four do.
+
+    Raises:
+        ValueError: of `source`: bands that could be meant in several ways, values of more than 8 bits without a range.
+    """
+    if samples.ndim == 2:
+        samples = samples[:, :, None]
+    bands, wanted = samples.shape[2], reading.channels
+    colors = bands in (1, 3, 4) if colors is None else colors
+    if reading.bands:
+        if max(reading.bands) > bands:
+            raise ValueError(f"{source}: has {bands} bands; data.bands names band {max(reading.bands)}")
+        samples = samples[:, :, [band - 1 for band in reading.bands]]
+    elif bands - alpha in (wanted, 1) and (bands - alpha == wanted or wanted == 3):
+        samples = np.repeat(samples[:, :, :1], 3, axis=2) if bands - alpha < wanted else samples[:, :, :wanted]
+    elif colors and wanted == 3 and bands > 3:
+        samples = samples[:, :, :3]
+    elif colors and wanted == 1 and bands in (3, 4):
+        samples = _grey(samples[:, :, :3])
+    elif bands != wanted:
+        numbers = " ".join(map(str, range(1, wanted + 1)))
+        raise ValueError(f"{source}: has {bands} bands, and the network sees {wanted}; name those that are meant, as "
+                         f"in data.bands {numbers}, or set model.in_channels")  # fmt: skip
+    return np.ascontiguousarray(_in_range(samples, reading.range, source))
+
+
+def _grey(rgb: Samples) -> Samples:
+    weights = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as OpenCV
+    return np.asarray(np.round(rgb.astype(np.float32) @ weights), rgb.dtype)[:, :, None]
+
+
+def _in_range(samples: Samples, limits: Any, source: object) -> npt.NDArray[np.uint8]:
+    """The samples as uint8: black at the lower limit, white at the upper one."""
+    if samples.dtype in (np.uint8, np.bool_):
+        return np.asarray(samples, np.uint8)
+    if samples.dtype.kind not in "iuf":
+        raise ValueError(f"{source}: {samples.dtype} pixels; an image has whole or floating-point numbers")
+    finite = np.isfinite(samples)
+    if not finite.all():
+        row, column, band = np.unravel_index(np.argmin(finite), samples.shape)
+        raise ValueError(f"{source}: {samples[row, column, band]} in row {row}, column {column} of band {band + 1}; "
+                         "give such pixels a number")  # fmt: skip
+    if limits is None:
+        low, high = samples.min(), samples.max()
+        full = f"0 {2 ** (8 * samples.itemsize) - 1}" if samples.dtype.kind == "u" else "0 1"
+        raise ValueError(f"{source}: {samples.dtype} pixels from {low} to {high}; say what is black and what is white: "
+                         f"data.range {full}, data.range {low} {high}, or data.range percentile")  # fmt: skip
+    values = samples.astype(np.float32)
+    if limits == "percentile":
+        low, high = np.percentile(values, _PERCENTILES, axis=(0, 1)).astype(np.float32)  # [C] each
+        high = np.maximum(high, np.nextafter(low, np.float32(np.inf)))
+    else:
+        low, high = (np.float32(limit) for limit in limits)
+    values -= low
+    values *= np.float32(255) / (high - low)
+    np.rint(values, out=values)
+    return values.clip(0, 255, out=values).astype(np.uint8)
+
+
+def turned(pixels: Samples, orientation: int) -> Samples:
+    """Pixels [H, W, …] as stored under an EXIF orientation (1..8), upright."""
+    if orientation > 4:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def decode_mask(
+    data: bytes, source: object = "mask bytes", *, colors: bool = False, page: int | None = None
+) -> npt.NDArray[np.generic]:
+    """Decode a mask file's bytes: [H, W] of 8, 16 or 32 bits as they were stored, or RGB uint8 [H, W, 3].
+
+    A palette file gives its indices, with `colors` its colours. Values of 1, 2 or 4 bits stay as small as they are
+    stored, in every format. Alpha is left out.
+
+    Raises:
+        ValueError: of `source`: not a readable image, one whose compression changes values, or of several pages.
+        ImportError: a format that needs an extra, which it names.
+    """
+    return mask_of(read_header(data, source, page or 1), data, source, colors=colors, page=page)
+
+
+def mask_of(
+    header: Header, data: bytes, source: object, *, colors: bool = False, page: int | None = None
+) -> npt.NDArray[np.generic]:
+    """`decode_mask` of bytes whose header has been looked at."""
+    if header.lossy:
+        raise ValueError(f"{source}: a mask as {header.format}, which changes values when it compresses, and so "
+                         "classes; save masks as PNG")  # fmt: skip
+    index = _page_index(header, page, source)
+    mask = _decode_plain_png(data, header)
+    if mask is None:
+        mask = _samples(data, header, index, source)
+        if header.palette is not None and colors:
+            mask = header.palette[mask]
+        if header.inverted:
+            mask = np.asarray(2**header.bits - 1 - mask, mask.dtype)
+        if mask.ndim == 3 and header.alpha:
+            mask = mask[:, :, :-1]
+        if mask.ndim == 3 and mask.shape[2] == 1:
+            mask = mask[:, :, 0]
+        if mask.ndim == 3 and mask.shape[2] > 3 and header.colors:
             mask = mask[:, :, :3]
-        mask = mask[:, :, 0] if mask.shape[2] == 1 else mask[:, :, ::-1]
-    return np.ascontiguousarray(mask)
+    mask = _whole_numbers(mask, source) if mask.dtype.kind == "f" else mask
+    return np.ascontiguousarray(turned(mask, header.orientation))
 
 
-def read_mask(path: Path) -> npt.NDArray[np.generic]:
+def read_mask(path: Path, *, colors: bool = False) -> npt.NDArray[np.generic]:
     """Read a mask file; see `decode_mask`."""
-    return decode_mask(read_bytes(path), path)
+    return decode_mask(read_bytes(path), path, colors=colors)
+
+
+def _whole_numbers(mask: Samples, source: object) -> Samples:
+    whole = (mask == np.rint(mask)) & (np.abs(mask) < 2**31)  # false of NaN
+    if not whole.all():
+        row, column = np.unravel_index(np.argmin(whole), whole.shape)[:2]
+        raise ValueError(f"{source}: {mask[row, column]} in row {row}, column {column}; a mask has whole numbers")
+    return mask.astype(np.int32)
+
+
+def fit_mask(
+    mask: Samples, header: Header, reading: Reading, image: object, source: object
+) -> npt.NDArray[Any]:  # fmt: skip
+    """A mask [H, W, …] turned as its photo is by EXIF, if it was drawn on the stored pixels.
+
+    `data.mask_orientation` says so; "auto" looks at the sizes, and ValueError names the photo whose sizes do not tell.
+    """
+    drawn, stored = reading.mask_orientation, (header.height, header.width)
+    if header.orientation == 1 or drawn == "turned":
+        return mask
+    if drawn == "auto":
+        if mask.shape[:2] not in (stored, header.size):
+            return mask  # whoever compares sizes will say so
+        if stored == header.size:
+            raise ValueError(f"{image}: EXIF turns this photo (orientation {header.orientation}), and its mask "
+                             f"{source} fits either way; say what masks were drawn on: data.mask_orientation turned "
+                             "(as viewers show the photo), or stored")  # fmt: skip
+        if mask.shape[:2] == header.size:
+            return mask
+    return np.ascontiguousarray(turned(mask, header.orientation))
 
 
 def decode_ids(data: bytes, source: object = "id map bytes", *, rgb: bool = False) -> npt.NDArray[np.integer[Any]]:
@@ -91,6 +247,69 @@ def decode_ids(data: bytes, source: object = "id map bytes", *, rgb: bool = Fals
     return ids
 
 
+def _page_index(header: Header, page: int | None, source: object) -> int:
+    """Of the page that is read, from 0 on; ValueError for a file of several where nothing says which."""
+    if page is None and header.pages > 1:
+        raise ValueError(f"{source}: has {header.pages} pages; say which is meant, as in data.pages 1")
+    return 0 if page is None or header.pages == 1 else page - 1
+
+
+def _samples(data: bytes, header: Header, index: int, source: object) -> Samples:
+    """The pixels of a page as stored, [H, W] or [H, W, B]: palette indices, 0 and 1 of one bit, RGB in this order."""
+    if header.format == TIFF:
+        return _by_tifffile(data, index, header, source)
+    if header.format == PNG and not index and header.height * header.width < _OPENCV_PIXELS:
+        if header.palette is not None:
+            data = grey_png(data)
+        pixels = _by_opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, source)
+        if header.bits < 8:
+            pixels = np.asarray(pixels, np.uint8) // (255 // (2**header.bits - 1))
+        if header.bands == 2:
+            return pixels[:, :, 2:4]  # grey is repeated
+        return pixels if pixels.ndim == 2 else np.concatenate([pixels[:, :, 2::-1], pixels[:, :, 3:]], 2)
+    try:
+        with open_by_pillow(data) as picture:
+            if index:
+                picture.seek(index)
+            pixels = np.array(picture)
+    except Exception as error:  # its decoders raise whatever they stumble over
+        raise unreadable(source, f"a damaged {header.format}: {error}") from error
+    return np.asarray(pixels, np.uint8) if pixels.dtype == np.bool_ else pixels
+
+
+def _by_opencv(data: bytes, flags: int, source: object) -> Samples:
+    image = None
+    # A broken header raises; a truncated body gives None, with a warning on stderr that says less than we do.
+    with contextlib.suppress(cv2.error):
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise unreadable(source, "damaged")
+    return np.asarray(image)
+
+
+def _by_tifffile(data: bytes, index: int, header: Header, source: object) -> Samples:
+    try:
+        with open_tiff(data) as file:
+            page = full_pages(file)[index]
+            pixels: Samples = page.asarray()
+    except Exception as error:
+        if "imagecodecs" in str(error):
+            return _by_opencv_tiff(data, index, header, source)
+        raise unreadable(source, f"a damaged TIFF: {error}") from error
+    if page.axes.startswith("S"):  # a plane for each band
+        pixels = np.moveaxis(pixels, 0, -1)
+    return np.asarray(pixels, np.uint8) if pixels.dtype == np.bool_ else pixels
+
+
+def _by_opencv_tiff(data: bytes, index: int, header: Header, source: object) -> Samples:
+    """Where the extra `tiff` is missing, OpenCV decompresses what it knows."""
+    if index or header.bands not in (1, 3) or header.bits not in (8, 16) or header.palette is not None:
+        raise ImportError(f"{source}: a compressed TIFF of this kind needs imagecodecs; install it with pip install "
+                          "'panfpn[tiff]'")  # fmt: skip
+    pixels = _by_opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, source)
+    return pixels if pixels.ndim == 2 else pixels[:, :, ::-1]
+
+
 @functools.cache
 def _png_decoder() -> Callable[..., npt.NDArray[np.uint8]] | None:
     """Where it is installed (extra `fast`), kornia-rs decodes PNG 2 (photographs) to 9 (masks) times as fast."""
@@ -101,34 +320,15 @@ def _png_decoder() -> Callable[..., npt.NDArray[np.uint8]] | None:
     return decode_image_png_u8  # type: ignore[no-any-return]
 
 
-def _decode_plain_png(data: bytes, color_type: int) -> npt.NDArray[np.generic] | None:
-    """Grey [H, W] (`color_type` 0) or RGB [H, W, 3] (2) of an 8-bit PNG; None for whatever OpenCV shall look at.
-
-    That are all files with a chunk that may change pixels (transparency, EXIF, animation), and damaged ones.
-    """
+def _decode_plain_png(data: bytes, header: Header) -> Samples | None:
+    """Grey [H, W] or RGB [H, W, 3] of a PNG whose header is plain; None for whatever OpenCV shall look at."""
     decoder = _png_decoder()
-    plain = bytes((8, color_type, 0, 0, 0))  # IHDR: 8 bits, not interlaced
-    if decoder is None or color_type not in (0, 2) or data[:8] != _PNG or data[24:29] != plain:
+    if decoder is None or not header.plain:
         return None
-    start = 8
-    while start < len(data):
-        if data[start + 4 : start + 8] not in _PLAIN_CHUNKS:
-            return None
-        start += 12 + int.from_bytes(data[start : start + 4])
-    size = int.from_bytes(data[20:24]), int.from_bytes(data[16:20])
     try:
-        pixels = decoder(data, size, "rgb" if color_type else "mono")  # [H, W, 3 or 1]
-    except Exception:  # it raises nothing more special; OpenCV then reads the file, or says that it cannot be read
+        pixels = decoder(data, (header.height, header.width), "rgb" if header.bands == 3 else "mono")  # [H, W, B]
+    except BaseException as error:  # a decoder in Rust may panic, which is no Exception; OpenCV then reads the file
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         return None
-    return pixels if color_type else pixels[:, :, 0]
-
-
-def _palette_indices(data: bytes, source: object) -> npt.NDArray[np.uint8]:
-    import io  # noqa: PLC0415 - palette masks are rare: the common path does not pay for Pillow
-
-    from PIL import Image  # noqa: PLC0415
-
-    try:
-        return np.array(Image.open(io.BytesIO(data)), np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{source}: not a readable palette PNG ({error})") from error
+    return pixels if header.bands == 3 else pixels[:, :, 0]

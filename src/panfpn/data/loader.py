@@ -43,8 +43,11 @@ class DrawSampler:
 class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
     """Augmented samples by draw. A sample that cannot be read is returned as its error: see `_raising`."""
 
-    def __init__(self, dataset: Dataset, transform: TrainTransform, seed: int, needs_segments: bool | None) -> None:
-        self.dataset, self.transform, self.seed, self.needs_segments = dataset, transform, seed, needs_segments
+    def __init__(
+        self, dataset: Dataset, transform: TrainTransform, seed: int, needs_segments: bool | None, channels: int
+    ) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.needs_segments, self.channels = needs_segments, channels
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __getitem__(self, draw: int) -> Sample | ValueError:
@@ -59,7 +62,7 @@ class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
 
     def _augmented(self, index: int, rng: np.random.Generator) -> Sample:
         name = self.dataset.name(index)
-        image, target = open_sample(self.dataset, index)
+        image, target = open_sample(self.dataset, index, channels=self.channels)
         _check_segments(isinstance(target, Segments), self.needs_segments, name)
         if isinstance(target, Segments) and self.needs_segments is False:
             target = target.labels
@@ -86,15 +89,15 @@ def _check_segments(has_segments: bool, needs_segments: bool | None, name: str) 
 class _Whole(torch.utils.data.Dataset[Sample | ValueError]):
     """Samples as they are, by number."""
 
-    def __init__(self, dataset: Dataset, needs_segments: bool | None) -> None:
-        self.dataset, self.needs_segments = dataset, needs_segments
+    def __init__(self, dataset: Dataset, needs_segments: bool | None, channels: int) -> None:
+        self.dataset, self.needs_segments, self.channels = dataset, needs_segments, channels
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample | ValueError:
         try:
-            sample = read_sample(self.dataset, index)
+            sample = read_sample(self.dataset, index, channels=self.channels)
             _check_segments(sample.segments is not None, self.needs_segments, sample.name)
         except ValueError as error:
             return error
@@ -116,10 +119,10 @@ class _Collate:
         size = self.size or (_grown(s.target.shape[0] for s in good), _grown(s.target.shape[1] for s in good))
         pairs = [padded(s.image, s.target, size) for s in good]
         instances = tuple(s.instances for s in good if s.instances is not None)
-        images = torch.from_numpy(np.stack([image for image, _ in pairs]))  # [B, H, W, 3]
+        images = torch.from_numpy(np.stack([image for image, _ in pairs]))  # [B, H, W, C]
         sizes = tuple((s.target.shape[0], s.target.shape[1]) for s in good)
         return Batch(
-            images=images.permute(0, 3, 1, 2),  # [B, 3, H, W], channels_last without a copy
+            images=images.permute(0, 3, 1, 2),  # [B, C, H, W], channels_last without a copy
             targets=torch.from_numpy(np.stack([target for _, target in pairs])),
             sizes=sizes,
             extents=None if set(sizes) == {size} else torch.tensor(sizes),
@@ -144,7 +147,7 @@ def _start_worker(_: int) -> None:
 
 def train_loader(
     dataset: Dataset, transform: TrainTransform, sampler: DrawSampler, *, seed: int, num_workers: int,
-    pin: bool = False, needs_segments: bool | None = None,
+    pin: bool = False, needs_segments: bool | None = None, channels: int = 3,
 ) -> Iterator[Batch]:  # fmt: skip
     """Micro-batches in the sampler's order.
 
@@ -152,21 +155,27 @@ def train_loader(
     without segments is an error. ValueError for a sample that cannot be used.
     """
     loader: DataLoader[Any] = DataLoader(
-        _Drawn(dataset, transform, seed, needs_segments), batch_sampler=sampler, collate_fn=_Collate(transform.crop),
-        num_workers=num_workers, worker_init_fn=_start_worker, pin_memory=pin,
+        _Drawn(dataset, transform, seed, needs_segments, channels), batch_sampler=sampler,
+        collate_fn=_Collate(transform.crop), num_workers=num_workers, worker_init_fn=_start_worker, pin_memory=pin,
     )  # fmt: skip
     return _raising(loader)
 
 
 def evaluation_loader(
-    dataset: Dataset, indices: Sequence[int], *, batch_size: int, num_workers: int, needs_segments: bool | None = None
+    dataset: Dataset,
+    indices: Sequence[int],
+    *,
+    batch_size: int,
+    num_workers: int,
+    needs_segments: bool | None = None,
+    channels: int = 3,
 ) -> Iterator[list[Sample]]:
     """Lists of whole samples, at their own sizes, in the order of `indices`.
 
     ValueError for a sample that cannot be used, and with `needs_segments` for one without segments.
     """
     loader: DataLoader[Any] = DataLoader(
-        _Whole(dataset, needs_segments), batch_size=batch_size, sampler=indices, collate_fn=_as_list,
+        _Whole(dataset, needs_segments, channels), batch_size=batch_size, sampler=indices, collate_fn=_as_list,
         num_workers=num_workers, worker_init_fn=_start_worker,
     )  # fmt: skip
     for samples in _raising(loader):

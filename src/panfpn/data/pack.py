@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from panfpn.data.pack_index import Index, Item, Source, Split, check_split, comm
 from panfpn.files import read_bytes, replacing, sha256
 from panfpn.labels import LabelTable
 from panfpn.progress import progress_bar
-from panfpn.types import RawMask, Sample
+from panfpn.types import RGB, RawMask, Reading, Sample
 
 _SAVE_EVERY = 10.0  # seconds between two states of the index while a pack is written
 
@@ -48,7 +48,8 @@ class PackedDataset:
         _check_size(path, item)
         pixels = np.asarray(np.memmap(path, np.uint8, "r"))
         height, width, dtype = item.height, item.width, np.dtype(item.mask_type).newbyteorder("<")
-        image = pixels[: height * width * 3].reshape(height, width, 3)
+        channels = item.image_channels
+        image = pixels[: height * width * channels].reshape(height, width, channels)
         mask = pixels[item.mask_offset :].view(dtype).reshape(height, width, *(3,) * (item.mask_channels == 3))
         return image, RawMask(mask, self.mask_table, f"{item.mask.path} (packed in {self.folder})")
 
@@ -65,7 +66,9 @@ def _check_size(path: Path, item: Item) -> None:
         raise ValueError(f"{path}: damaged pack: the file {fault}; `panfpn data pack` writes it again")
 
 
-def open_pack(folder: Path, layout: str, split: str, root: Path | None = None) -> PackedDataset:
+def open_pack(
+    folder: Path, layout: str, split: str, root: Path | None = None, *, reading: Reading = RGB
+) -> PackedDataset:
     """A split of the pack in `folder`, of a data set in this layout.
 
     With `root`, the files that were packed must lie there.
@@ -78,6 +81,7 @@ def open_pack(folder: Path, layout: str, split: str, root: Path | None = None) -
     index = read_index(folder)
     if index.dataset != layout:
         raise ValueError(f"{folder}: packs a data set {index.dataset!r}, but data.dataset is {layout!r}")
+    _check_reading(folder, index, reading)
     again = command(root or "ROOT", folder, layout, split)
     part = index.splits.get(split)
     if part is None or not part.complete:
@@ -87,12 +91,23 @@ def open_pack(folder: Path, layout: str, split: str, root: Path | None = None) -
         _check_size(item.file(folder, split), item)
     table, mask_table = part.tables()
     if root is not None:
-        _check_sources(part, _dataset(layout, root, split), root, f"the pack {folder}; bring it up to date: {again}")
+        _check_sources(
+            part, _dataset(layout, root, split, reading), root, f"the pack {folder}; bring it up to date: {again}"
+        )
     return PackedDataset(table, mask_table or table, folder, split, tuple(part.items))
 
 
-def _dataset(layout: str, root: Path, split: str) -> FileDataset:
-    data = open_dataset(layout, root, split)
+def _check_reading(folder: Path, index: Index, reading: Reading) -> None:
+    for field in fields(Reading):
+        packed, wanted = getattr(index.reading, field.name), getattr(reading, field.name)
+        if packed != wanted:
+            key = {"channels": "model.in_channels", "page": "data.pages"}.get(field.name, f"data.{field.name}")
+            raise ValueError(f"{folder}: was packed with {key} {packed!r}, but it is {wanted!r} here; set that, or "
+                             "pack into another folder")  # fmt: skip
+
+
+def _dataset(layout: str, root: Path, split: str, reading: Reading) -> FileDataset:
+    data = open_dataset(layout, root, split, reading=reading)
     if not isinstance(data, FileDataset):
         raise ValueError(f"data set {layout!r} under {root} cannot be packed: only images with masks of classes are")
     return data
@@ -133,7 +148,7 @@ class PackResult:
 
 
 def write_pack(
-    layout: str, root: Path, folder: Path, splits: Sequence[str], *, progress: bool = True
+    layout: str, root: Path, folder: Path, splits: Sequence[str], *, reading: Reading = RGB, progress: bool = True
 ) -> list[PackResult]:
     """Pack splits of the data set under `root`, or bring its pack up to date; a pack that was stopped goes on.
 
@@ -146,23 +161,24 @@ def write_pack(
         raise ValueError("name at least one split to pack")
     for split in splits:
         check_split(split)
-    data = {split: _dataset(layout, root, split) for split in splits}
-    index = _index_to_write(folder, layout)
+    data = {split: _dataset(layout, root, split, reading) for split in splits}
+    index = _index_to_write(folder, layout, reading)
     kept = {split: _kept(index.splits.get(split), data[split], folder, split, root) for split in splits}
-    _check_space(folder, [
+    _check_space(folder, reading.channels, [
         (image, mask) for split in splits for name, image, mask in data[split].items if name not in kept[split]
     ])  # fmt: skip
     return [_write_split(index, folder, split, data[split], kept[split], root, progress) for split in splits]
 
 
-def _index_to_write(folder: Path, layout: str) -> Index:
+def _index_to_write(folder: Path, layout: str, reading: Reading) -> Index:
     if not (folder / "pack.json").exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder}: is not a pack, and not empty; choose a folder for the pack alone")
-        return Index(dataset=layout, splits={})
+        return Index(dataset=layout, splits={}, reading=reading)
     index = read_index(folder)
     if index.dataset != layout:
         raise ValueError(f"{folder}: packs a data set {index.dataset!r}, not {layout!r}; choose another folder")
+    _check_reading(folder, index, reading)
     return index
 
 
@@ -183,9 +199,9 @@ def _kept(old: Split | None, data: FileDataset, folder: Path, split: str, root: 
     return kept
 
 
-def _check_space(folder: Path, pairs: list[tuple[Path, Path]]) -> None:
+def _check_space(folder: Path, channels: int, pairs: list[tuple[Path, Path]]) -> None:
     """ValueError if the pixels of these images and masks do not fit on the disk of `folder`."""
-    needed = sum(_raw_bytes(image, "RGB") + _raw_bytes(mask) for image, mask in pairs)
+    needed = sum(_raw_bytes(image, channels) + _raw_bytes(mask) for image, mask in pairs)
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -193,13 +209,13 @@ def _check_space(folder: Path, pairs: list[tuple[Path, Path]]) -> None:
                          "nothing was written")  # fmt: skip
 
 
-def _raw_bytes(path: Path, mode: str | None = None) -> int:
+def _raw_bytes(path: Path, channels: int | None = None) -> int:
     """Bytes of a file's pixels, by its header; 0 if Pillow cannot tell: decoding will say what is wrong."""
-    from PIL import Image  # noqa: PLC0415 - OpenCV cannot read a header alone
+    from PIL import Image  # noqa: PLC0415 - it reads a header alone
 
     try:
         with Image.open(path) as picture:
-            each = {"1": 1, "L": 1, "P": 1, "I;16": 2, "RGB": 3}.get(mode or picture.mode, 4)
+            each = channels or {"1": 1, "L": 1, "P": 1, "I;16": 2, "RGB": 3}.get(picture.mode, 4)
             return picture.width * picture.height * each
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 0
@@ -251,7 +267,8 @@ def _write_item(folder: Path, split: str, data: FileDataset, index: int, root: P
     image, mask = data.decode(index, *contents)
     mask[:, :]  # a value that the table does not know is an error now, not in the middle of a training
     item = Item(
-        name=name, image=sources[0], mask=sources[1], height=image.shape[0], width=image.shape[1],
+        name=name, image=sources[0], mask=sources[1],
+        height=image.shape[0], width=image.shape[1], image_channels=image.shape[2],
         mask_type=mask.values.dtype.name, mask_channels=3 if mask.values.ndim == 3 else 1, sha256="0" * 64,
     )  # fmt: skip
     values = mask.values.astype(mask.values.dtype.newbyteorder("<"))
@@ -268,7 +285,7 @@ def check_pack(folder: Path, root: Path | None = None, *, progress: bool = True)
     """
     index = read_index(folder)
     for split, part in index.splits.items():
-        open_pack(folder, index.dataset, split, root)
+        open_pack(folder, index.dataset, split, root, reading=index.reading)
         with progress_bar(f"checking {split}", len(part.items), show=progress) as advance:
             for i, item in enumerate(part.items):
                 file = item.file(folder, split)

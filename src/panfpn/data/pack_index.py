@@ -13,6 +13,7 @@ import numpy as np
 
 from panfpn.files import read_bytes, sha256, write_json
 from panfpn.labels import LabelTable
+from panfpn.types import RGB, Reading
 
 FORMAT = "panfpn pack 1"
 _MASK_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "int64")
@@ -48,7 +49,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One image and its mask: a file with RGB [H, W, 3] uint8, then the mask [H, W] or [H, W, 3], little-endian."""
+    """One image and its mask: a file with uint8 [H, W, C], then the mask [H, W] or [H, W, 3], little-endian."""
 
     name: str
     image: Source
@@ -58,11 +59,12 @@ class Item:
     mask_type: str
     mask_channels: int
     sha256: str  # of the pixel file
+    image_channels: int = 3
 
     def __post_init__(self) -> None:
         _check_path(self.name)
         _check_digest(self.sha256)
-        if min(self.height, self.width) < 1:
+        if min(self.height, self.width, self.image_channels) < 1:
             raise ValueError(f"{self.name!r} has {self.height} rows of {self.width} pixels")
         if self.mask_type not in _MASK_TYPES or self.mask_channels not in (1, 3):
             raise ValueError(f"{self.name!r} has a mask of {self.mask_channels} × {self.mask_type}")
@@ -70,7 +72,7 @@ class Item:
     @property
     def mask_offset(self) -> int:
         """Where the mask begins, in bytes."""
-        return -(-self.height * self.width * 3 // _ALIGNMENT) * _ALIGNMENT
+        return -(-self.height * self.width * self.image_channels // _ALIGNMENT) * _ALIGNMENT
 
     @property
     def num_bytes(self) -> int:
@@ -110,6 +112,7 @@ class Index:
     format: str = FORMAT
     dataset: str
     splits: dict[str, Split]
+    reading: Reading = RGB  # what was said about what its images' files leave open
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:

@@ -3,17 +3,19 @@
 What an id means is the affair of layouts (coco.py, cityscapes.py, folder.py); here are the parts they share.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.data.images import read_image
+from panfpn.data.images import decode_with_header, fit_mask
 from panfpn.data.transforms import Geometry
+from panfpn.files import read_bytes
 from panfpn.labels import LabelTable
-from panfpn.types import Instances, Sample, Segments
+from panfpn.listing import LeftOut
+from panfpn.types import RGB, Instances, Reading, Sample, Segments
 
 Ids = npt.NDArray[np.integer[Any]]
 _DENSE = 1 << 24  # ids below this (all that RGB can hold) are looked up in an array that memory backs where it is used
@@ -46,6 +48,8 @@ class PanopticDataset:
     source: SegmentSource
     panoptic: bool = True
     outlines: InstanceSource | None = None  # what training takes things from in place of the segments
+    reading: Reading = RGB
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,9 +71,12 @@ class PanopticDataset:
 
     def _decode(self, index: int) -> tuple[npt.NDArray[np.uint8], Segments]:
         path = self.images[index][1]
-        image, segments = read_image(path), self.source.segments(index)
+        image, header = decode_with_header(read_bytes(path), path, self.reading)
+        segments, source = self.source.segments(index), self.source.file(index)
+        if header.orientation > 1:
+            segments = replace(segments, index=fit_mask(segments.index, header, self.reading, path, source))
         if image.shape[:2] != segments.shape:
-            raise ValueError(different_sizes(path, image.shape[:2], self.source.file(index), segments.shape))
+            raise ValueError(different_sizes(path, image.shape[:2], source, segments.shape))
         return image, segments
 
 

@@ -68,7 +68,7 @@ class TrainTransform:
     def __call__(
         self, image: Image, target: Target | RawMask | Segments, rng: np.random.Generator
     ) -> tuple[Image, Target | Segments]:
-        """A crop [h, w, 3] of the image and [h, w] of its train ids or segments, in one geometry for either.
+        """A crop [h, w, C] of the image and [h, w] of its train ids or segments, in one geometry for either.
 
         Smaller than `crop` if the scaled image is.
         """
@@ -148,11 +148,11 @@ def cut(image: Image, target: Target | RawMask | Segments, geometry: Geometry) -
     image = image[source_window(target.shape, size, window)]
     if size != target.shape:
         factors = {"fx": size[1] / target.shape[1], "fy": size[0] / target.shape[0]}
-        image = cv2.resize(image, None, **factors, interpolation=cv2.INTER_LINEAR)
+        image = _with_bands(cv2.resize(image, None, **factors, interpolation=cv2.INTER_LINEAR))
     # A window that ends at the border may come out a pixel short of its rounded size: it is cut off there.
     image = image[: window[2], : window[3]]
     ids = cut_map(target.index if isinstance(target, Segments) else target, geometry)
-    image = cv2.flip(image, 1) if geometry.flip else image
+    image = _with_bands(cv2.flip(image, 1)) if geometry.flip else image
     return image, _shown(target, ids) if isinstance(target, Segments) else ids
 
 
@@ -190,4 +190,9 @@ def resized_image(image: Image, size: tuple[int, int]) -> Image:
     """The whole image at (height, width), bilinear as OpenCV does it; the same object if it has that size."""
     if image.shape[:2] == size:
         return image
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)  # type: ignore[no-any-return]
+    return _with_bands(cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR))
+
+
+def _with_bands(image: Image) -> Image:
+    """The image as [H, W, C]: OpenCV drops a lone band."""
+    return image if image.ndim == 3 else image[:, :, None]

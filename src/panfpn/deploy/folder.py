@@ -2,24 +2,37 @@
 
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from panfpn.deploy.inputs import WRITTEN_SUFFIXES, Inputs, written_stems
+from panfpn.deploy.inputs import Inputs
+from panfpn.deploy.manifest import write_manifest, written_files
 from panfpn.deploy.predictor import Failure, Map, Predictor
 from panfpn.deploy.submission import Submission
+from panfpn.listing import LeftOut
 from panfpn.progress import progress_bar
 from panfpn.tasks import check_batch_size
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of the inputs of a call."""
+
+    done: int  # images that were labelled
+    failures: tuple[Failure, ...]
+    left_out: LeftOut  # what in folders was not used
+
+
 def predict_to_folder(
     arguments: Sequence[str | Path], folder: Path, *, predictor: Predictor, what: tuple[str, ...] | None = None,
-    submission: Submission | None = None, batch_size: int = 1, progress: bool = True,
-) -> tuple[list[Failure], int]:  # fmt: skip
-    """Label everything behind `arguments` and save it in `folder`; returns what failed, and how many did not.
+    submission: Submission | None = None, batch_size: int = 1, max_frames: int | None = None, progress: bool = True,
+) -> Outcome:  # fmt: skip
+    """Label everything behind `arguments` (see `Inputs`) and save it in `folder`.
 
     `what` None is the first two of what the model's maps can save. `submission` names and writes the files as a
-    benchmark's server wants them instead. ValueError if there is nothing to label, `what` is unknown, or the folder
+    benchmark's server wants them instead. Of a video or camera, `max_frames` are labelled. predictions.json there says
+    which result belongs to which input. ValueError if there is nothing to label, `what` is unknown, or the folder
     cannot be used; KeyboardInterrupt, with what was done in words, after the results under way were written whole.
     """
     check_batch_size(batch_size)
@@ -29,8 +42,13 @@ def predict_to_folder(
     unknown = set(what) - set(outputs)
     if unknown or not what:
         raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(outputs)}")
-    inputs = _list_inputs(arguments, folder, submission)
+    inputs = Inputs(arguments, out=folder, reading=predictor.task.preprocess.reading, max_frames=max_frames)
+    _check_inputs(inputs, folder, submission)
+    total = inputs.count()
     folder.mkdir(parents=True, exist_ok=True)
+    if submission is None:
+        videos = [one.name for one in inputs.inputs if one.video]
+        write_manifest(folder, {one.name: one.address for one in inputs.inputs}, videos)
     failures: list[Failure] = []
     written: list[str] = []
     images = [path for _, path in inputs.files]
@@ -42,32 +60,35 @@ def predict_to_folder(
 
         results = predictor.stream(inputs, confidence="confidence" in what, batch_size=batch_size, then=save)
         try:
-            with progress_bar("labelling", inputs.count, show=progress) as advance, closing(results):
+            with progress_bar("labelling", total, show=progress) as advance, closing(results):
                 for result in results:
                     if isinstance(result, Failure):
                         failures.append(result)
                     advance(len(written) + len(failures))
         except KeyboardInterrupt:
-            text = f"interrupted: {len(written)} of {inputs.count} inputs are done, their files in {folder} are whole"
+            of = "" if total is None else f" of {total}"
+            text = f"interrupted: {len(written)}{of} inputs are done, their files in {folder} are whole"
             if submission and submission.last:
                 text += f"; {submission.last}, which is written last, is not there"
             raise KeyboardInterrupt(text) from None
-    return failures, len(written)
+    return Outcome(len(written), tuple(failures), inputs.left_out)
 
 
-def _list_inputs(arguments: Sequence[str | Path], folder: Path, submission: Any) -> Inputs:
-    """The inputs under the names that their results get; ValueError if a result would lie on an input."""
-    inputs = Inputs(arguments, out=folder)
-    if not inputs.files:
-        raise ValueError("nothing to label; name images, folders, patterns or videos")
+def _check_inputs(inputs: Inputs, folder: Path, submission: Any) -> None:
+    """Give the inputs the names that their results get; ValueError if a result would lie on an input."""
+    if not inputs.inputs:
+        raise ValueError("nothing to label; name images, folders, patterns, videos, URLs, a camera's number or -")
     kept = {path.resolve() for _, path in inputs.files}
     if submission:
         inputs.rename(submission.names(path for _, path in inputs.files))
         kept |= {truth.resolve() for _, path in inputs.files if (truth := submission.ground_truth(path))}
-    for name, _ in inputs.files:
-        written = (folder / f"{stem}{end}" for stem in written_stems(name) for end in WRITTEN_SUFFIXES)
-        if lost := [path for path in written if path.resolve() in kept]:
+    for one in inputs.inputs:
+        frames = (folder / one.name).resolve()
+        if one.video:
+            lost = [path for path in kept if path.is_relative_to(frames)]
+        else:
+            lost = [path for path in written_files(folder, one.name) if path.resolve() in kept]
+        if lost:
             raise ValueError(f"{folder}: the results would overwrite {lost[0]}; choose another folder for them")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder for the results")
-    return inputs

@@ -1,32 +1,38 @@
-"""What can be labelled. In: a path, bytes, PIL image, array, folder, glob or video. Out: RGB images with names."""
+"""What can be labelled. In: a path, bytes, PIL image, array, folder, pattern, video, URL … Out: images with names."""
 
 import glob
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.data.images import IMAGE_SUFFIXES, decode_image, read_image
-from panfpn.files import is_hidden
-
-WRITTEN_SUFFIXES = (".png", ".jpg", ".json")  # of results
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+from panfpn.data.images import IMAGE_SUFFIXES, as_channels, decode_image, read_image
+from panfpn.deploy.manifest import results_in, written_stems
+from panfpn.deploy.streams import VIDEO_SUFFIXES, Video
+from panfpn.fetch import fetched, is_url, without_password
+from panfpn.listing import LeftOut, files_in
+from panfpn.types import RGB, Reading
 
 Image = npt.NDArray[np.uint8]
+_LARGEST = 1 << 29  # bytes of an image from a server or from standard input
 
 
-def as_image(image: Any) -> Image:
-    """An RGB uint8 array [H, W, 3] of a path, encoded bytes, PIL image or array; ValueError says what it is instead."""
+def as_image(image: Any, reading: Reading = RGB) -> Image:
+    """A uint8 array [H, W, C] of a path, URL, encoded bytes, PIL image or array; ValueError says what it is instead."""
+    if isinstance(image, str) and is_url(image):
+        return _read_url(image, reading)
     if isinstance(image, str | Path):
-        return read_image(Path(image))
+        return read_image(Path(image).expanduser(), reading)
     if isinstance(image, bytes | bytearray | memoryview):
-        return decode_image(bytes(image))
+        return decode_image(bytes(image), reading=reading)
     if not isinstance(image, np.ndarray):
         from PIL import Image as Pillow  # noqa: PLC0415 - only who passes PIL images pays for it
         from PIL import ImageOps  # noqa: PLC0415
@@ -35,14 +41,11 @@ def as_image(image: Any) -> Image:
             raise ValueError(
                 f"cannot predict a {type(image).__name__}; give a path, bytes, a PIL image or an RGB array"
             )
-        image = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    if image.dtype != np.uint8:
-        raise ValueError(f"an image array must be uint8 (0 to 255), this one is {image.dtype}")
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None], 3, axis=2)
-    if image.ndim != 3 or image.shape[2] not in (3, 4) or not image.size:
-        raise ValueError(f"an image array must have shape [H, W, 3], this one has {list(image.shape)}")
-    return np.asarray(image[:, :, :3])
+        image = ImageOps.exif_transpose(image)
+        image = np.array(image.convert("RGB") if image.mode in ("1", "P", "PA", "LA", "CMYK", "YCbCr") else image)
+    if image.ndim not in (2, 3) or not image.size:
+        raise ValueError(f"an image array must have shape [H, W] or [H, W, bands], this one has {list(image.shape)}")
+    return as_channels(image, reading, "the image array")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,100 +56,217 @@ class Source:
     read: Callable[[], Image]
 
 
-class Inputs:
-    """All images behind paths, folders, globs and videos, as `Source`s; nothing is decoded before its turn.
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One thing to be labelled: a file, an address, a camera, or standard input."""
 
-    Names are unique: the path below a folder argument without suffix, with the suffix where two would clash; a video's
-    frames lie in a folder of its name. What lies in the folder `out` is not taken as input. ValueError for an argument
-    behind which there is nothing.
+    name: str  # of its results: the path of their stem in the folder of results
+    address: str
+    path: Path | None = None  # of a local file
+    video: Video | None = None
+
+
+class Inputs:
+    """All images behind paths, folders, patterns, videos, URLs, cameras and "-", as `Source`s; each read at its turn.
+
+    A name is the path below a folder argument without suffix, or a file's stem; where two would clash, more of their
+    paths, and then the suffix, tell them apart. A video's frames lie in a folder of its name. What earlier calls wrote
+    is no input. `left_out` counts what is not used. ValueError for an argument behind which there is nothing.
     """
 
-    def __init__(self, arguments: Sequence[str | Path], *, out: Path | None = None) -> None:
-        listed: list[tuple[str, Path]] = []
+    def __init__(
+        self, arguments: Sequence[str | Path], *, out: Path | None = None, reading: Reading = RGB,
+        max_frames: int | None = None,
+    ) -> None:  # fmt: skip
+        self.left_out, self._reading, self._max_frames = LeftOut(), reading, max_frames
+        found: dict[str, _Found] = {}
         for argument in arguments:
-            listed += _expand(str(argument), out)
-        stems = Counter(name for name, _ in listed)
-        self.files: list[tuple[str, Path]] = []
-        taken: set[str] = set()
-        for stem, path in listed:
-            name = base = stem if stems[stem] == 1 else f"{stem}_{path.suffix[1:]}"
-            k = 2
-            while not taken.isdisjoint(written_stems(name)):
-                name, k = f"{base}_{k}", k + 1
-            taken.update(written_stems(name))
-            self.files.append((name, path))
-        self.count = sum(_num_frames(path) if _is_video(path) else 1 for _, path in self.files)
+            for one in _expand(str(argument), out, self.left_out):
+                if one.address in found:
+                    self.left_out.add("named twice", Path(one.address))
+                found.setdefault(one.address, one)
+        self.inputs = _named(list(found.values()))
+
+    @property
+    def files(self) -> list[tuple[str, Path]]:
+        """Names and paths of the local files."""
+        return [(one.name, one.path) for one in self.inputs if one.path is not None]
+
+    def count(self) -> int | None:
+        """How many images there are, as far as containers tell; None for a stream without an end."""
+        if self._max_frames is None and any(one.video and one.video.is_live for one in self.inputs):
+            return None
+        total = 0
+        for one in self.inputs:
+            frames = one.video.count() if one.video else 1
+            total += max(1, frames) if self._max_frames is None else min(max(1, frames), self._max_frames)
+        return total
 
     def rename(self, names: Sequence[str]) -> None:
-        """Write under other names; ValueError if one of the inputs is a video, which has many."""
-        for _, path in self.files:
-            if _is_video(path):
-                raise ValueError(f"{path}: is a video; only images can be renamed one by one")
-        self.files = [(name, path) for name, (_, path) in zip(names, self.files, strict=True)]
+        """Write under other names; ValueError if one of the inputs is no image file."""
+        for one in self.inputs:
+            if one.video or one.path is None:
+                raise ValueError(f"{one.address}: is no image file; only those can be renamed one by one")
+        self.inputs = [
+            Input(name, one.address, one.path) for name, one in zip(names, self.inputs, strict=True)
+        ]  # fmt: skip
 
     def __iter__(self) -> Iterator[Source]:
-        for name, path in self.files:
-            if _is_video(path):
-                yield from _frames(name, path)
+        for one in self.inputs:
+            if one.video:
+                yield from self._frames(one.name, one.video)
+            elif one.path is not None:
+                yield Source(one.name, partial(read_image, one.path, self._reading))
+            elif one.address == "-":
+                yield Source(one.name, partial(_read_standard_input, self._reading))
             else:
-                yield Source(name, partial(read_image, path))
+                yield Source(one.name, partial(_read_url, one.address, self._reading))
+
+    def _frames(self, name: str, video: Video) -> Iterator[Source]:
+        frames = video.frames()
+        try:
+            for number, frame in enumerate(frames):
+                if number == self._max_frames:
+                    return
+                yield Source(f"{name}/{number:06d}", partial(as_channels, frame, self._reading, video.shown))
+        except ValueError as error:  # after the last frame
+            yield Source(name, partial(_raise, str(error)))
+        finally:
+            frames.close()  # type: ignore[attr-defined]
 
 
-def written_stems(name: str) -> tuple[str, ...]:
-    """Stems of the files that may be written for an image: two images must not share one."""
-    return name, *(f"{name}_{output}" for output in ("overlay", "confidence", "labels", "instances"))
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An input before it is named: `parts` are those of its path, the last without suffix."""
+
+    address: str
+    parts: tuple[str, ...]
+    wanted: int  # so many of the last parts make its name, if that is free
+    suffix: str = ""
+    path: Path | None = None
+    video: Video | None = None
 
 
-def _expand(argument: str, out: Path | None) -> list[tuple[str, Path]]:
+def _expand(argument: str, out: Path | None, left_out: LeftOut) -> Iterator[_Found]:
+    if not argument:
+        raise ValueError("an input is empty; name images, folders, patterns, videos, URLs, a camera's number or -")
+    if argument == "-":
+        yield _Found("-", ("stdin",), 1)
+        return
+    if "://" in argument:
+        yield _address(argument)
+        return
     path = Path(argument).expanduser()
     if path.is_dir():
-        wanted = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES)
-        files = [p for p in wanted if p.is_file() and not is_hidden(p, path) and not _below(p, out, path)]
+        files = list(_in_folder(path, out, left_out))
         if not files:
-            raise ValueError(f"{path}: holds no images or videos")
-        return [(p.relative_to(path).with_suffix("").as_posix(), p) for p in files]
-    if path.is_file():
-        return [(path.stem, path)]
-    paths = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-    matches = [p for p in map(Path, paths) if p.is_file()]
-    if not matches:
+            lost = f"; left out: {left_out}" if left_out.counts else ""
+            raise ValueError(f"{path}: holds no images or videos{lost}")
+        for file in files:
+            yield _of_file(file, len(file.relative_to(path).parts))
+        return
+    if path.exists():
+        yield _of_file(path, 1)
+        return
+    if argument.isdecimal():
+        yield _Found(argument, (f"camera{argument}",), 1, video=Video(argument))
+        return
+    matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    files = [Path(match) for match in matches if Path(match).is_file()]
+    for match in matches:
+        if Path(match).is_dir():
+            left_out.add("folders that a pattern matches", Path(match))
+    if not files:
         raise ValueError(f"{argument}: no such file or folder, and no file matches it as a pattern")
-    return [(p.stem, p) for p in matches]
+    for file in files:
+        yield _of_file(file, 1)
 
 
-def _below(path: Path, out: Path | None, root: Path) -> bool:
-    """Whether `path` is a result of an earlier run: in `out`, where that lies inside the input folder `root`."""
-    return out is not None and out.resolve() != root.resolve() and path.resolve().is_relative_to(out.resolve())
+def _in_folder(folder: Path, out: Path | None, left_out: LeftOut) -> Iterator[Path]:
+    """Images and videos below a folder, without what this call or an earlier one writes there."""
+    own = None if out is None or out.resolve() == folder.resolve() else out.resolve()
+    results: dict[Path, tuple[set[Path], set[Path]]] = {}
+    for path in files_in(folder, left_out):
+        above = [parent for parent in path.parents if parent.is_relative_to(folder)]
+        for parent in above:
+            if parent not in results:
+                results[parent] = results_in(parent)
+        written = any(path in results[parent][0] or not results[parent][1].isdisjoint(above) for parent in above)
+        if written or (own is not None and path.resolve().is_relative_to(own)):
+            left_out.add("results of earlier calls", path)
+        elif path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+            yield path
+        else:
+            left_out.add(f"neither image nor video ({path.suffix or 'no suffix'})", path)
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
+def _of_file(path: Path, wanted: int) -> _Found:
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they are named
+    stem = absolute.stem if absolute.stem.strip(".") else absolute.name.strip(".") or "image"
+    parts = (*absolute.parent.parts[1:], stem)
+    video = Video(str(path)) if path.suffix.lower() in VIDEO_SUFFIXES else None
+    return _Found(str(absolute), parts, wanted, absolute.suffix[1:], path, video)
 
 
-def _num_frames(path: Path) -> int:
-    """As the container claims: for the progress bar only."""
-    capture = cv2.VideoCapture(str(path))
-    try:
-        return max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-    finally:
-        capture.release()
+def _address(url: str) -> _Found:
+    if not (is_url(url) or Video(url).is_live):
+        raise ValueError(f"{without_password(url)}: cannot be read; http, https and rtsp addresses can")
+    split = urlsplit(url)
+    inside = PurePosixPath(unquote(split.path))
+    parts = tuple(part for part in inside.parts[1:] if part.strip(".")) or ("image",)
+    parts = (split.hostname or "host", *parts[:-1], PurePosixPath(parts[-1]).stem)
+    moving = Video(url).is_live or inside.suffix.lower() in VIDEO_SUFFIXES
+    return _Found(url, parts, 1, inside.suffix[1:], video=Video(url) if moving else None)
 
 
-def _frames(name: str, path: Path) -> Iterator[Source]:
-    capture = cv2.VideoCapture(str(path))
-    try:
-        number = 0
-        while True:
-            more, frame = capture.read()
-            if not more:
+def _named(found: Sequence[_Found]) -> list[Input]:
+    """Every input under a name of its own: as many parts of its path as tell it from the others, then its suffix."""
+    names = ["/".join(one.parts[-one.wanted :]) for one in found]
+    for name in [name for name, count in Counter(names).items() if count > 1]:
+        same = [i for i in range(len(found)) if names[i] == name]
+        longest = max(len(found[i].parts) for i in same)
+        for length in range(min(found[i].wanted for i in same), longest + 1):
+            if len({(found[i].parts[-length:], found[i].suffix) for i in same}) == len(same):
                 break
-            yield Source(f"{name}/{number:06d}", partial(cv2.cvtColor, frame, cv2.COLOR_BGR2RGB))
-            number += 1
-        if number == 0:
-            yield Source(name, partial(_no_frames, path))
-    finally:
-        capture.release()
+        for i in same:
+            names[i] = "/".join(found[i].parts[-length:])
+    counts = Counter(names)
+    taken: set[str] = set()
+    inputs = []
+    for one, name in zip(found, names, strict=True):
+        base = f"{name}_{one.suffix}" if one.suffix else name
+        unique, k = name if counts[name] == 1 else base, 2
+        while not _free(unique, one.video is not None, taken):
+            unique, k = (base, k) if unique != base and k == 2 else (f"{base}_{k}", k + 1)
+        taken.update(written_stems(unique))
+        if one.video:
+            taken.add(f"{unique}/")
+        taken.update(f"{parent.as_posix()}/*" for parent in PurePosixPath(unique).parents)  # it lies in these
+        inputs.append(Input(unique, one.address, one.path, one.video))
+    return inputs
 
 
-def _no_frames(path: Path) -> Image:
-    raise ValueError(f"{path}: not a readable video (no frame could be decoded)")
+def _free(name: str, is_video: bool, taken: set[str]) -> bool:
+    """Whether results of this name lie beside those of the names that are taken, and not on or among them."""
+    if not taken.isdisjoint(written_stems(name)) or (is_video and f"{name}/*" in taken):
+        return False
+    return not any(f"{parent.as_posix()}/" in taken for parent in PurePosixPath(name).parents)
+
+
+def _read_url(url: str, reading: Reading) -> Image:
+    try:
+        content = b"".join(block for block, _ in fetched(url, limit=_LARGEST))
+    except OSError as error:
+        raise ValueError(f"{without_password(url)}: cannot be fetched ({error})") from error
+    return decode_image(content, without_password(url), reading)
+
+
+def _read_standard_input(reading: Reading) -> Image:
+    content = sys.stdin.buffer.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ValueError(f"standard input: more than {_LARGEST >> 20} MiB")
+    return decode_image(content, "standard input", reading)
+
+
+def _raise(reason: str) -> Image:
+    raise ValueError(reason)

@@ -102,7 +102,7 @@ class Predictor:
     ) -> Map: ...
 
     def __call__(self, image: Any, *, confidence: bool = False, name: str | None = None, batch_size: int = 1) -> Any:
-        """The map of one image: a path, encoded bytes, a PIL image, or an RGB array uint8 [H, W, 3].
+        """The map of one image: a path, encoded bytes, a PIL image, or an array [H, W, C] with the model's bands.
 
         A list of them gives a list of maps; with `batch_size` > 1, neighbours of one size share a run. `confidence`
         adds the winner's probability to a SemanticMap. ValueError says what cannot be read.
@@ -112,7 +112,10 @@ class Predictor:
         images = list(image) if several else [image]
         names = [name or (Path(one).stem if isinstance(one, str | Path) else "image") for one in images]
         maps = self.task.predict(
-            [as_image(one) for one in images], names=names, batch_size=batch_size, confidence=confidence
+            [as_image(one, self.task.preprocess.reading) for one in images],
+            names=names,
+            batch_size=batch_size,
+            confidence=confidence,
         )
         return list(maps) if several else maps[0]
 

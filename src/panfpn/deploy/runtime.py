@@ -4,7 +4,6 @@ All run one graph: normalisation, padding, network. Which is fastest where: docs
 from any thread, pickled, copied and sent to a spawned process, which makes it again; see `Engine` for forks.
 """
 
-import importlib
 import io
 import os
 import threading
@@ -13,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +23,7 @@ from panfpn.choices import ENGINES, lookup
 from panfpn.deploy.fold import folded
 from panfpn.deploy.signal_stack import kept_signal_stack
 from panfpn.device import DTYPES, on_device, survive_fork
+from panfpn.extras import optional
 from panfpn.models.pixels import PixelNetwork
 from panfpn.types import moved
 
@@ -40,7 +39,8 @@ def make_runtime(engine: str, network: PixelNetwork, precision: torch.dtype, *, 
     another size, kept on disk in TORCHINDUCTOR_CACHE_DIR.
 
     Raises:
-        ValueError: an unknown engine, one that is not installed, or one that cannot compute so or there.
+        ValueError: an unknown engine, or one that cannot compute so or there.
+        ImportError: the extra `export` is not installed.
     """
     made: Engine = lookup(ENGINES, engine, "engine")(network, precision, compile=compile)
     return made
@@ -136,7 +136,7 @@ class OpenVINORuntime(Engine):
 
     def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
         super().__init__(network, precision, compile=compile)
-        self.core = _installed("openvino").Core()
+        self.core = optional("openvino", "export", "engine openvino needs").Core()
         self.graphs = _Graphs(network)
         hint = "f32" if precision == torch.float32 else "bf16"
         self.settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY",
@@ -196,7 +196,7 @@ class ONNXRuntime(Engine):
 
     def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
         super().__init__(network, precision, compile=compile)
-        _installed("onnxruntime")
+        self.onnxruntime = optional("onnxruntime", "export", "engine onnxruntime needs")
         self.graphs = _Graphs(network)
         self.sessions: dict[bool, Any] = {}
 
@@ -212,10 +212,9 @@ class ONNXRuntime(Engine):
         return self.graphs.joined(self.sessions[aligned].run(None, {"pixels": pixels.contiguous().numpy()}))
 
     def _session(self, aligned: bool) -> Any:
-        onnxruntime = _installed("onnxruntime")
-        options = onnxruntime.SessionOptions()
+        options = self.onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        return onnxruntime.InferenceSession(self.graphs.onnx(aligned), options, providers=["CPUExecutionProvider"])
+        return self.onnxruntime.InferenceSession(self.graphs.onnx(aligned), options, providers=["CPUExecutionProvider"])
 
 
 class _Graphs:
@@ -225,7 +224,7 @@ class _Graphs:
     """
 
     def __init__(self, network: PixelNetwork) -> None:
-        _installed("onnx")  # which torch's exporter imports
+        optional("onnx", "export", "an ONNX graph needs")  # which torch's exporter imports
         self.network = network.at(torch.float32)  # autocast would become a part of the graph
         self.form: TreeSpec | None = None
 
@@ -251,10 +250,3 @@ class _Graphs:
                 dynamic_axes={"pixels": {0: "batch", 1: "height", 2: "width"}}, dynamo=False,
             )  # fmt: skip
         return file.getvalue()
-
-
-def _installed(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(f"{name} is not installed: pip install 'panfpn[export]'") from error

@@ -54,7 +54,8 @@ def score_dataset(
     task.eval()
     try:
         for samples in evaluation_loader(dataset, indices, batch_size=batch_size, num_workers=num_workers,
-                                         needs_segments=task.needs_segments):  # fmt: skip
+                                         needs_segments=task.needs_segments,
+                                         channels=task.preprocess.reading.channels):  # fmt: skip
             images, names = [s.image for s in samples], [s.name for s in samples]
             maps = task.predict(images, names=names, batch_size=batch_size, **scorer.options)
             for sample, prediction in zip(samples, maps, strict=True):
@@ -92,7 +93,9 @@ def evaluate(
         if settings and wanted not in (getattr(Data(), key), used):
             raise ValueError(f"data.{key} is {wanted}, but the model's own is {used}, which it is scored with")
     dataset: Dataset = (
-        build_dataset(settings, settings.val_split, segments=task.needs_segments)
+        build_dataset(
+            settings, settings.val_split, segments=task.needs_segments, channels=task.preprocess.reading.channels
+        )
         if settings else as_dataset(data, table=None if hasattr(data, "table") else task.table)
     )  # fmt: skip
     if task.table.names != dataset.table.names:

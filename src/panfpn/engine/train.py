@@ -80,11 +80,11 @@ def train(
         ):
             segments = task_type(architecture_of(model) if model else config.model.architecture).needs_segments
             if train_data is None:
-                data = build.build_datasets(config.data, segments=segments)
+                data = build.build_datasets(config.data, segments=segments, channels=_channels(config, model))
             else:
                 data = as_dataset(train_data), as_dataset(val_data)
                 check_tables(*data)
-            config = build.resolve(config, data[0].table, model)
+            config = build.resolve(config, data[0].table, model, images=data[0])
             check_batch(config, ranks)
             parts = Parts(
                 network=model, loss=loss, named_data=train_data is None,
@@ -107,6 +107,10 @@ def train(
                 dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
                 interrupted=interrupted, minutes=trainer.log.minutes,
             )  # fmt: skip
+
+
+def _channels(config: TrainConfig, network: Any) -> int:
+    return config.model.in_channels if network is None else len(network.backbone.mean)
 
 
 def check_tables(train_data: Dataset, val_data: Dataset) -> None:

@@ -159,6 +159,7 @@ class Trainer:
         batches = train_loader(
             self.train_data, build.build_transform(data), sampler, seed=train.seed, num_workers=data.num_workers,
             pin=self.device.type == "cuda", needs_segments=self.task.needs_segments,
+            channels=self.config.model.in_channels,
         )  # fmt: skip
         return prefetched(batches, self.device)
 

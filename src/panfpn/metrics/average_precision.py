@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.extras import optional
 from panfpn.labels import LabelTable
 from panfpn.metrics.counts import mean, plain
 from panfpn.types import Detections, Segments
@@ -165,10 +166,4 @@ def _evaluate(
 
 
 def _evaluator() -> Any:
-    try:
-        import faster_coco_eval  # noqa: PLC0415 - optional
-    except ImportError as error:
-        raise ImportError(
-            "box and mask AP need faster-coco-eval; install it with pip install 'panfpn[coco]'"
-        ) from error
-    return faster_coco_eval
+    return optional("faster_coco_eval", "coco", "box and mask AP need")

@@ -83,7 +83,7 @@ class Backbone(nn.Module):
             {name: weights[key] for name in expected if (key := _joined(name.removeprefix(prefix))) in weights}
             for weights in _spellings(tensors)
         ]
-        used = max(candidates, key=len)
+        used = fitted_input(max(candidates, key=len), expected)
         missing = [n for n in expected if n not in used and not n.endswith("num_batches_tracked")]
         wrong = [n for n in used if used[n].shape != expected[n].shape]
         if missing or wrong:
@@ -95,6 +95,21 @@ class Backbone(nn.Module):
                 what = _difference(wrong[0].removeprefix(prefix), used[wrong[0]].shape, expected[wrong[0]].shape)
             raise ValueError(f"{source}: not weights of backbone {self.name!r} in timm's names; {what}")
         self.body.load_state_dict(used, strict=False)
+
+
+def fitted_input(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, where a convolution of RGB images is wanted for another number of channels made for that.
+
+    Its weights are summed for one channel, and repeated (scaled, so that sums stay) for more, as timm does it.
+    """
+    from timm.models import adapt_input_conv  # noqa: PLC0415
+
+    fitted = dict(tensors)
+    for name, tensor in tensors.items():
+        shape = expected[name].shape if name in expected else tensor.shape
+        if tensor.ndim == 4 and tensor.shape[1] == 3 and (shape[0], *shape[2:]) == (tensor.shape[0], *tensor.shape[2:]):
+            fitted[name] = adapt_input_conv(shape[1], tensor) if shape[1] != 3 else tensor
+    return fitted
 
 
 def _joined(name: str) -> str:

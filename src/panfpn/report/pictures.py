@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.draw import as_rgb
 from panfpn.metrics.layers import Layers
 
 _PIXELS = 640 * 320  # of one picture
@@ -15,6 +16,7 @@ _BYTES = 1_900_000  # of all pictures of a page together; base64 adds a third
 
 def pictures(image: npt.NDArray[np.uint8], layers: Layers, count: int) -> dict[str, str]:
     """Image, truth, prediction and errors as data URIs, small enough for `count` images on one page."""
+    image = as_rgb(image)
     height, width = image.shape[:2]
     scale = min(1.0, math.sqrt(_PIXELS / (height * width)))
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from panfpn.losses import SemanticLoss
 from panfpn.metrics import Scores
 from panfpn.models.backbone import AnyBackbone
 from panfpn.models.pixels import PixelNetwork
-from panfpn.types import Batch, Example, PanopticMap, Preprocess, Sample, SemanticMap
+from panfpn.types import Batch, Example, PanopticMap, Preprocess, Reading, Sample, SemanticMap
 
 Image = npt.NDArray[np.uint8]  # [H, W, C]
 
@@ -108,7 +108,10 @@ class Task(nn.Module, ABC):
         """The task of a resolved configuration around a network; `loss` replaces the one that `config` describes."""
         data, model = config.data, config.model
         assert model.mean and model.std, "resolve() comes first"
-        preprocess = Preprocess(mean=model.mean, std=model.std, scale=data.scale, size_divisor=data.size_divisor)
+        reading = reading_of(data, model.in_channels)
+        preprocess = Preprocess(
+            mean=model.mean, std=model.std, scale=data.scale, size_divisor=data.size_divisor, reading=reading
+        )
         loss = loss or build_loss(config.loss)
         return cls(network, table, preprocess, inference=config.inference, loss=loss,
                    precision=DTYPES[config.train.precision])  # fmt: skip
@@ -180,6 +183,23 @@ class Task(nn.Module, ABC):
             self.pixels.divisor = size_divisor
             if self._make_engine is not None:
                 self.engine = self._make_engine(self.pixels)
+
+    def read_as(
+        self, *, bands: tuple[int, ...], range: tuple[float, float] | Literal["percentile"] | None, pages: int | None
+    ) -> None:
+        """Read images in another way than the model was released with; ValueError for an impossible one."""
+        channels = self.preprocess.reading.channels
+        if bands and len(bands) != channels:
+            raise ValueError(f"data.bands is {bands!r}; the network sees {channels} bands")
+        data = Data(bands=bands, range=range, pages=pages)
+        self.preprocess = replace(self.preprocess, reading=reading_of(data, channels))
+
+
+def reading_of(data: Data, channels: int) -> Reading:
+    """What settings say about what image files leave open."""
+    return Reading(
+        channels=channels, bands=data.bands, range=data.range, page=data.pages, mask_orientation=data.mask_orientation
+    )
 
 
 def task_type(architecture: str) -> type[Task]:

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from panfpn.config import DatasetName
-from panfpn.verbs.options import Out, parse_options
+from panfpn.verbs.options import Out, ReadingOptions, parse_options
 
 _DATA_HELP = """usage: panfpn data pack ROOT -o DIR [options]     pack a data set, or bring its pack up to date
        panfpn data check DIR [--root ROOT]        compare every byte of a pack with its hashes
@@ -33,6 +34,12 @@ def run_data(arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class _Reading(ReadingOptions):
+    mask_orientation: Literal["auto", "turned", "stored"] = "auto"
+    """What masks of photos that EXIF turns were drawn on: turned pixels, stored ones, or what the sizes tell."""
+
+
+@dataclass(frozen=True)
 class _Pack:
     root: tyro.conf.Positional[Path]
     """Folder of the data set."""
@@ -42,6 +49,9 @@ class _Pack:
     """Layout of the data set, whose samples must be images with masks of classes."""
     splits: tuple[str, ...] = ("train", "val")
     """What to pack; other splits of the pack stay as they are."""
+    channels: int = 3
+    """Of an image that the network sees (model.in_channels)."""
+    data: _Reading = field(default_factory=_Reading)
 
 
 _PACK_HELP = """panfpn data pack ROOT -o DIR [options]
@@ -52,10 +62,16 @@ stopped, and packs only what changed. The data set is not touched."""
 
 def _run_pack(arguments: list[str]) -> int:
     options = parse_options(_Pack, "data pack", arguments, _PACK_HELP)
+    from panfpn.config import Data
     from panfpn.data import write_pack
+    from panfpn.tasks import reading_of
 
     root, out = options.root.expanduser(), options.out.expanduser()
-    for result in write_pack(options.dataset, root, out, options.splits):
+    settings = Data(**asdict(options.data))
+    if options.channels < 1 or (settings.bands and len(settings.bands) != options.channels):
+        raise ValueError(f"--channels is {options.channels}; it must be the number of bands that the network sees")
+    reading = reading_of(settings, options.channels)
+    for result in write_pack(options.dataset, root, out, options.splits, reading=reading):
         counts = f"{result.packed} packed, {result.kept} already there, {result.removed} removed"
         sys.stdout.write(f"{result.split}: {counts}; {result.num_bytes / 1e9:.2f} GB\n")
     sys.stdout.write(f"{out}: up to date; train with --data.pack {out}\n")

@@ -8,7 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -27,6 +27,19 @@ if TYPE_CHECKING:  # a type checker cannot read choices from a dict
 else:
     EngineName, ProtocolName = Literal[*ENGINES], Literal[*PROTOCOLS]
     SubmissionName = Literal[*SUBMISSIONS]
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """What image files leave open."""
+
+    bands: tuple[int, ...] = ()
+    """Which of a file's bands the network sees, numbered from 1; without, those that its header makes plain."""
+    range: tuple[float, float] | Literal["percentile"] | None = None
+    """What is black and white in images of more than 8 bits (0 4095 for 12 bits, 0 65535 for 16), or percentile: 2 %
+    and 98 % of each band of each image."""
+    pages: int | None = None
+    """Which page of files with several is read, numbered from 1."""
 
 
 def parse_options(options: type[T], verb: str, arguments: list[str], description: str, default: Any = None) -> T:

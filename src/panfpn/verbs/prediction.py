@@ -1,7 +1,7 @@
 """`panfpn predict` and `convert`."""
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,8 @@ import tyro
 
 from panfpn.choices import SUBMISSIONS, lookup
 from panfpn.config import Inference
-from panfpn.verbs.options import EngineName, Out, SubmissionName, parse_options, print_notes
+from panfpn.files import printable
+from panfpn.verbs.options import EngineName, Out, ReadingOptions, SubmissionName, parse_options, print_notes
 
 if TYPE_CHECKING:
     from panfpn.deploy.predictor import Predictor
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class _Predict:
     inputs: tyro.conf.Positional[tuple[str, ...]]
-    """Images, folders, patterns, videos."""
+    """Images, folders, patterns, videos, http(s) and rtsp addresses, a camera's number, or - (standard input)."""
     out: Out[Path]
     """Folder that the results are written to."""
     model: str | None = None
@@ -45,6 +46,9 @@ class _Predict:
     """torch.compile: a minute at the first image of each size, then faster."""
     batch_size: int = 1
     """Inputs of one size that go through the network together; for GPUs."""
+    frames: int | None = None
+    """At most so many frames of each video or camera."""
+    data: ReadingOptions = field(default_factory=ReadingOptions)
     scale: tuple[int, int] | None = None
     """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's own unless
     you set it."""
@@ -53,14 +57,19 @@ class _Predict:
     inference: Inference = field(default_factory=Inference)
 
 
+_SHOWN = 100  # failures
 _PREDICT_HELP = """panfpn predict INPUT... --out DIR [options]
 
-Label images: files, folders, patterns ('photos/*.jpg') and videos. Results keep the input's size."""
+Label images: files, folders, patterns ('photos/*.jpg'), videos, addresses and cameras. Results keep the input's size;
+predictions.json beside them says which belongs to which input."""
 
 
 def run_predict(arguments: list[str]) -> int:
     """Label images."""
     options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP)
+    if options.frames is not None and options.frames < 1:
+        raise ValueError(f"--frames is {options.frames}; it must be 1 or more")
+    options = replace(options, out=options.out.expanduser())
     from panfpn.deploy.folder import predict_to_folder
     from panfpn.deploy.inputs import Inputs
     from panfpn.deploy.predictor import Predictor
@@ -71,27 +80,36 @@ def run_predict(arguments: list[str]) -> int:
     )
     print_notes(predictor.notes)
     task = predictor.task
-    released = replace(options, scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor,
-                  inference=task.inference)  # fmt: skip
-    options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP, released)
+    reading = task.preprocess.reading
+    released = replace(
+        options, scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor, inference=task.inference,
+        data=ReadingOptions(bands=reading.bands, range=reading.range, pages=reading.page),
+    )  # fmt: skip
+    options = replace(parse_options(_Predict, "predict", arguments, _PREDICT_HELP, released), out=options.out)
     task.set_inference(scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
+    task.read_as(**asdict(options.data))
     what, submission = _what_to_write(options, predictor)
     # Listed before anything is written: results may lie beside the images.
     images = [path for _, path in Inputs(options.inputs, out=options.out).files] if options.check else []
-    failures, done = predict_to_folder(
+    outcome = predict_to_folder(
         options.inputs,
         options.out,
         predictor=predictor,
         what=what,
         submission=submission,
         batch_size=options.batch_size,
+        max_frames=options.frames,
     )
-    sys.stdout.write(
-        f"{done} of {done + len(failures)} images labelled by {predictor.about}; {', '.join(what)} in {options.out}\n"
-    )
+    done, failures = outcome.done, outcome.failures
+    lost = f"; left out: {outcome.left_out}" if outcome.left_out.counts else ""
+    sys.stdout.write(printable(
+        f"{done} of {done + len(failures)} images labelled by {predictor.about}; {', '.join(what)} in {options.out}"
+        f"{lost}\n"
+    ))  # fmt: skip
     if failures:
-        reasons = "\n  ".join(failure.reason for failure in failures)
-        raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {reasons}")
+        shown = "\n  ".join(failure.reason for failure in failures[:_SHOWN])
+        more = f"\n  … and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
+        raise ValueError(f"{len(failures)} input{'s' * (len(failures) > 1)} could not be labelled:\n  {shown}{more}")
     if submission and options.check:
         files, scores = submission.check(images, options.out)
         sys.stdout.write(f"{files} file{' is' if files == 1 else 's are'} as {submission.format} wants them\n")

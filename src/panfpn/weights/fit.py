@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from panfpn.labels import LabelTable
+from panfpn.models.backbone import fitted_input
 from panfpn.weights.release import Release
 
 _SHOWN = 3  # names that stand for all of a reason
@@ -50,7 +51,7 @@ def fitting(
                          "set model.start_from to None")  # fmt: skip
     same_classes = release.table.names == table.names
     tensors, left_out = {}, {}
-    for name, tensor in release.tensors.items():
+    for name, tensor in fitted_input(release.tensors, wanted).items():
         if name not in wanted:
             left_out[name] = "which this network does not have"
         elif not same_classes and name.startswith(tuple(of_classes)):

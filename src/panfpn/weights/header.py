@@ -63,7 +63,7 @@ def parse_release(header: Mapping[str, Any], file: Path) -> Header:
     try:
         config = TrainConfig(
             model=parse(Model, header["model"]), inference=parse(Inference, header.get("inference", {})),
-            data=parse(Data, {key: header[key] for key in ("scale", "size_divisor")}),
+            data=parse(Data, {key: header[key] for key in ("scale", "size_divisor")} | dict(header.get("reading", {}))),
         )  # fmt: skip
         table = LabelTable.from_dict(header["table"], f"{file}: table")
     except (KeyError, TypeError, ValueError) as error:

@@ -23,6 +23,7 @@ from panfpn.weights.zoo import model_file, published_model
 _NOT_THE_DATA = frozenset(
     """root pack crop scale size_divisor ratio short_sides aspect cat_max_ratio flip photometric num_workers""".split()  # noqa: SIM905
 )
+_READING = ("bands", "range", "pages", "mask_orientation")  # of `config.Data`: what image files leave open
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,5 +107,6 @@ def _header(
         "architecture": model.architecture, "model": asdict(model), "scale": config.data.scale,
         "size_divisor": config.data.size_divisor, "inference": asdict(config.inference), "table": table.to_dict(),
         "scores": dict(scores), "source": dict(source),
+        "reading": {key: plain(getattr(config.data, key)) for key in _READING},
     }  # fmt: skip
     return header if data is None else header | {"data": dict(data)}

@@ -10,12 +10,12 @@ import difflib
 import hashlib
 import os
 import re
-import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 
+from panfpn.fetch import fetched, without_password
 from panfpn.files import replacing
 
 SHIPPED = "camvid_lite0"  # the model in the package
@@ -241,7 +241,7 @@ def _fetched(published: Published | PublishedPanoptic, searched: list[str]) -> P
             _download(url, target, published)
             return target
         except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors
-            searched.append(f"{url} ({_first_line(error)})")
+            searched.append(f"{without_password(url)} ({_first_line(error)})")
     raise ValueError(
         f"the published file {published.file} could not be had; looked in {'; '.join(searched)}; put it into a folder "
         "that PANFPN_WEIGHTS names, or name a mirror in PANFPN_MIRRORS"
@@ -251,16 +251,13 @@ def _fetched(published: Published | PublishedPanoptic, searched: list[str]) -> P
 def _download(url: str, target: Path, published: Published | PublishedPanoptic) -> None:
     from panfpn.progress import progress_bar  # noqa: PLC0415 - only a download shows one
 
-    with urllib.request.urlopen(url, timeout=30) as answer, replacing(target) as temporary:
-        size = int(answer.headers.get("Content-Length") or 0)
+    with replacing(target) as temporary:
         done = 0
-        with temporary.open("wb") as file, progress_bar(target.name, size >> 20, unit="MiB") as advance:
-            while block := answer.read(1 << 20):
+        with temporary.open("wb") as file, progress_bar(target.name, 0, unit="MiB") as advance:
+            for block, size in fetched(url, limit=_LARGEST, schemes=("http", "https", "file")):
                 done += len(block)
-                if done > _LARGEST:
-                    raise ValueError(f"larger than {_LARGEST >> 30} GiB")
                 file.write(block)
-                advance(done >> 20)
+                advance(done >> 20, size >> 20)
         algorithm, digest = _hash_in(published.file)
         actual = _hash(temporary, algorithm)
         if not actual.startswith(digest):

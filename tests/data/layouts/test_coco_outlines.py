@@ -160,7 +160,7 @@ def test_training_on_outlines(shared: Path, tmp_path: Path) -> None:
         (tmp_path / "annotations" / path.name).symlink_to(path)
     data = Data(dataset="coco_panoptic", root=tmp_path, instances="json", crop=None, num_workers=0)
     with pytest.raises(ValueError, match=r"instances_train2017.json: cannot be read"):
-        build_datasets(data, True)
+        build_datasets(data, segments=True)
     images = json.loads((root / "annotations/panoptic_train2017.json").read_text())["images"]
     annotations = [
         {"id": n, "image_id": image["id"], "category_id": 1, "segmentation": [[10, 10, 100.5, 10, 10, 100.5]]}
@@ -168,7 +168,7 @@ def test_training_on_outlines(shared: Path, tmp_path: Path) -> None:
     ]
     text = json.dumps({"images": images, "annotations": annotations})
     (tmp_path / "annotations/instances_train2017.json").write_text(text)
-    train, val = build_datasets(data, True)
+    train, val = build_datasets(data, segments=True)
     assert len(val) == 27 and val.read(0).segments is not None
     transform = train_transform(crop=None, ratio=(1.0, 1.0), flip=0.0, photometric=0.0)
     batch = next(train_loader(train, transform, DrawSampler(steps=range(1), batch_size=2), seed=0, num_workers=0))

@@ -12,4 +12,5 @@ def open_split(request: SplitRequest) -> FileDataset:
     root, table = request.folder, request.named_table()
     request.refuse_panoptic()
     folder = _FOLDERS.get(request.split, request.split)
-    return FileDataset(table, paired(request, listed(root / "images" / folder), listed(root / "annotations" / folder)))
+    images, masks = (listed(request, root / part / folder) for part in ("images", "annotations"))
+    return FileDataset(table, paired(request, images, masks))

@@ -9,4 +9,5 @@ def open_split(request: SplitRequest) -> FileDataset:
     """Images and masks of a split; ValueError as `paired` gives it, and for segments, which this layout has not."""
     root, table = request.folder, request.named_table()
     request.refuse_panoptic()
-    return FileDataset(table, paired(request, listed(root / request.split), listed(root / f"{request.split}annot")))
+    images, masks = listed(request, root / request.split), listed(request, root / f"{request.split}annot")
+    return FileDataset(table, paired(request, images, masks))

@@ -30,7 +30,7 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
     if request.panoptic:
         return _open_segments(request, root, table)
     images = _images(request, root)
-    masks = listed(root / "gtFine" / request.split, lambda p: "_gtFine_label" in p.name)
+    masks = listed(request, root / "gtFine" / request.split, lambda p: "_gtFine_label" in p.name)
     train_ids = {n.removesuffix("_gtFine_labelTrainIds"): p for n, p in masks.items() if n.endswith("TrainIds")}
     raw_ids = {n.removesuffix("_gtFine_labelIds"): p for n, p in masks.items() if n.endswith("labelIds")}
     if len(train_ids) >= len(raw_ids):
@@ -43,7 +43,7 @@ def _open_segments(request: SplitRequest, root: Path, table: LabelTable) -> Pano
     if _json(request, root).is_file() and not any(folder.rglob("*_gtFine_instanceIds.png")):
         return open_coco(_coco_files(request, root), table, panoptic=True)
     ending = "_gtFine_instanceIds"
-    maps = listed(folder, lambda p: p.name.endswith(f"{ending}.png"), ending=ending)
+    maps = listed(request, folder, lambda p: p.name.endswith(f"{ending}.png"), ending=ending)
     items = paired(request, _images(request, root), maps, "map of instance ids")
     images, files = tuple(item[:2] for item in items), tuple(item[2] for item in items)
     return PanopticDataset(table, images, CityscapesSegments(table, files))
@@ -64,8 +64,8 @@ def problems(request: SplitRequest, *, progress: bool) -> Iterator[str]:
 
 
 def _images(request: SplitRequest, root: Path) -> dict[str, Path]:
-    ending = "_leftImg8bit"
-    return listed(root / "leftImg8bit" / request.split, lambda p: p.name.endswith(f"{ending}.png"), ending=ending)
+    ending, folder = "_leftImg8bit", root / "leftImg8bit" / request.split
+    return listed(request, folder, lambda p: p.name.endswith(f"{ending}.png"), ending=ending)
 
 
 def _json(request: SplitRequest, root: Path) -> Path:

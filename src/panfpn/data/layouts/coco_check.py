@@ -9,7 +9,7 @@ import numpy as np
 from panfpn.data.images import IMAGE_SUFFIXES, decode_ids, read_image
 from panfpn.data.layouts.coco_json import CocoFiles, files_below, listing_problems, unlisted
 from panfpn.data.segments import different_sizes, indices_of
-from panfpn.files import is_hidden, read_bytes, read_json
+from panfpn.files import read_bytes, read_json
 from panfpn.labels import LabelTable
 from panfpn.progress import progress_bar
 
@@ -25,7 +25,7 @@ def coco_problems(files: CocoFiles, table: LabelTable, *, progress: bool) -> Ite
     ):
         for name in sorted(files_below(folder) - named):
             path = folder / name
-            if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path, folder):
+            if path.suffix.lower() in IMAGE_SUFFIXES and "/." not in f"/{name}":
                 yield f"{path}: no {what} of this name is listed in {files.json}"
     with progress_bar("checking", len(data["annotations"]), show=progress) as advance:
         for i, annotation in enumerate(data["annotations"]):

@@ -53,7 +53,7 @@ class CocoFiles:
 def files_below(folder: Path) -> set[str]:
     """Paths of all files below a folder, from there."""
     paths: set[str] = set()
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, followlinks=True):
         below = Path(parent).relative_to(folder)
         paths.update((below / name).as_posix() for name in names) if below.parts else paths.update(names)
     return paths

@@ -42,17 +42,18 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
     if has_maps and (request.panoptic or not has_masks):
         return _open_segments(request, root, table)
     request.refuse_panoptic(f"no folder {root / 'instances'}")
-    images, masks = listed(root / "images" / request.split), listed(root / "masks" / request.split)
+    images, masks = listed(request, root / "images" / request.split), listed(request, root / "masks" / request.split)
     return FileDataset(table, paired(request, images, masks))
 
 
 def _open_segments(request: SplitRequest, root: Path, table: LabelTable) -> PanopticDataset:
     """Of maps of instance ids, and masks of the classes if there are any; else the table must have one thing."""
-    images, maps = listed(root / "images" / request.split), listed(root / "instances" / request.split)
+    images, maps = listed(request, root / "images" / request.split), listed(request, root / "instances" / request.split)
     items = paired(request, images, maps, "map of instance ids")
     masks = None
     if (root / "masks" / request.split).is_dir():
-        mask_of = {name: mask for name, _, mask in paired(request, images, listed(root / "masks" / request.split))}
+        classes = listed(request, root / "masks" / request.split)
+        mask_of = {name: mask for name, _, mask in paired(request, images, classes)}
         items = tuple(item for item in items if item[0] in mask_of)
         masks = tuple(mask_of[name] for name, *_ in items)
     else:

@@ -1,9 +1,11 @@
 """What a layout is told. In: the settings of a data set. Out: a SplitRequest, which refuses what cannot be opened."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from panfpn.labels import LabelTable
+from panfpn.listing import LeftOut
+from panfpn.types import RGB, Reading
 
 _USE_SEMANTIC = "use Semantic FPN (model.architecture SemanticFPN)"
 
@@ -19,6 +21,8 @@ class SplitRequest:
     instances: str = "panoptic"  # where COCO's instances come from in training: "panoptic" or "json"
     scene_count: int = 64
     scene_size: tuple[int, int] = (192, 256)  # height, width
+    reading: Reading = RGB  # what its images' files leave open
+    left_out: LeftOut = field(default_factory=LeftOut)  # gets what lies in its folders and is not used
     unpaired: list[str] | None = None
     """Gets a sentence for every image without mask and mask without image, which are then left out; None: an error."""
 

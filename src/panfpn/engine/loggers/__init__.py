@@ -45,8 +45,3 @@ class Logger(Protocol):
 def make_loggers(names: Sequence[str]) -> list[Logger]:
     """The loggers of `run.loggers`; ImportError names the extra of one that is not installed."""
     return [lookup(LOGGERS, name, "run.loggers")() for name in names]
-
-
-def missing(package: str) -> str:
-    """The sentence for a logger whose package is not installed."""
-    return f"run.loggers has {package!r}, which is not installed; install it with pip install 'panfpn[{package}]'"

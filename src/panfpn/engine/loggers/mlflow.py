@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.engine.loggers import LoggedRun, missing
+from panfpn.engine.loggers import LoggedRun
+from panfpn.extras import optional
 
 _AT_ONCE = 100  # parameters that a server takes in one request
 _LONGEST = 500  # characters of a parameter that every server takes
@@ -25,11 +26,7 @@ class MLflowLogger:
     """
 
     def __init__(self, *, tracking_uri: str | None = None, experiment: str | None = None) -> None:
-        try:
-            import mlflow  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise ImportError(missing("mlflow")) from error
-        self._mlflow: Any = mlflow
+        self._mlflow = optional("mlflow", "mlflow", "run.loggers has 'mlflow', which needs")
         self._uri = tracking_uri
         self._experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "panfpn"
 

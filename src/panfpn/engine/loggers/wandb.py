@@ -5,23 +5,19 @@ Project and entity are WANDB_PROJECT and WANDB_ENTITY, or arguments; without a l
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.engine.loggers import LoggedRun, missing
+from panfpn.engine.loggers import LoggedRun
+from panfpn.extras import optional
 
 
 class WandbLogger:
     """Curves over `step`, pictures and the settings; ImportError if wandb is not installed."""
 
     def __init__(self, *, project: str | None = None, entity: str | None = None) -> None:
-        try:
-            import wandb  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise ImportError(missing("wandb")) from error
-        self._wandb: Any = wandb
+        self._wandb = optional("wandb", "wandb", "run.loggers has 'wandb', which needs")
         self._project = project or os.environ.get("WANDB_PROJECT") or "panfpn"
         self._entity = entity
 

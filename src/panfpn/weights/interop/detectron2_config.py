@@ -12,6 +12,7 @@ from typing import Any
 from panfpn.config import Inference, TrainConfig
 from panfpn.parsing import parse
 from panfpn.weights.interop.described import IMAGENET_MEAN
+from panfpn.yaml_text import parse_yaml
 
 _LONGEST = 1 << 20  # characters of configuration that are looked at
 _ANCHORS = (32, 64, 128, 256, 512)
@@ -50,12 +51,10 @@ class Detectron2Settings:
 
 def read_settings(text: str) -> Detectron2Settings:
     """The settings in a configuration text; ValueError names what the network has that panfpn's has not."""
-    import yaml  # noqa: PLC0415 - only where text enters
-
     try:
-        config = yaml.safe_load(text) if len(text) <= _LONGEST else None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ValueError(f"its configuration is not YAML ({str(error).splitlines()[0]})") from error
+        config = parse_yaml(text) if len(text) <= _LONGEST else None
+    except ValueError as error:
+        raise ValueError(f"its configuration {error}") from error
     if not isinstance(config, Mapping):
         raise ValueError("its configuration is not a mapping of detectron2's sections (MODEL, INPUT, TEST)")
     differences = [
