@@ -4,4 +4,5 @@ import sys
 
 from panfpn.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # a data worker that is spawned imports this file too
+    sys.exit(main())

@@ -3,9 +3,15 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def has_bars(console: Console) -> bool:
+    """Whether somebody watches where bars can move; a notebook without ipywidgets shows lines only."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 @contextmanager
@@ -17,7 +23,7 @@ def progress_bar(
     It yields a function of how many are done, and of a new total where that is only known then; None: nobody knows.
     """
     console = Console(stderr=True)
-    watched = show and (console.is_terminal or console.is_jupyter)
+    watched = show and has_bars(console)
     speed = TextColumn(f"{{task.fields[speed]:.1f}} {unit}/s")
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
     start = time.monotonic()

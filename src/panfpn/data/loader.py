@@ -4,8 +4,14 @@ Draw d of a run takes sample permutation(seed, d // N)[d % N], augmented by a ge
 of global batch G uses the draws s·G … s·G + G − 1. So neither workers, nor ranks, nor a restart change the data.
 """
 
+import ast
+import multiprocessing
+import shutil
 import signal
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
@@ -20,6 +26,11 @@ from panfpn.data.transforms import TrainTransform, cut, padded
 from panfpn.types import Batch, Sample, Segments
 
 T = TypeVar("T")
+_HANGS = 600  # seconds without a batch
+_UNDER_WAY = 2  # batches of a worker
+_TARGET_BYTES = 2  # of a pixel
+_SHARED = Path("/dev/shm")
+_MORE_MEMORY = "give a container more of it (docker run --shm-size=2g, or --ipc=host), or set data.num_workers to 0"
 _DIVISOR = 32  # of whole images: detectron2 pads to it, and few sizes are good for what caches by size
 
 
@@ -29,8 +40,13 @@ class DrawSampler:
     def __init__(self, *, steps: range, batch_size: int, accumulate: int = 1, rank: int = 0, world: int = 1) -> None:
         self.steps, self.batch_size, self.accumulate, self.rank, self.world = steps, batch_size, accumulate, rank, world
 
+    @property
+    def micro_batch(self) -> int:
+        """Samples of a list."""
+        return self.batch_size // (self.world * self.accumulate)
+
     def __iter__(self) -> Iterator[list[int]]:
-        micro = self.batch_size // (self.world * self.accumulate)
+        micro = self.micro_batch
         for step in self.steps:
             first = step * self.batch_size + self.rank * self.accumulate * micro
             for part in range(self.accumulate):
@@ -154,11 +170,48 @@ def train_loader(
     Samples with segments become batches with instances; with `needs_segments` False they do not, and with True a sample
     without segments is an error. ValueError for a sample that cannot be used.
     """
+    _check_main_guard(num_workers)
+    if transform.crop is not None:
+        pixels = transform.crop[0] * transform.crop[1]
+        _check_shared_memory(num_workers, sampler.micro_batch * pixels * (channels + _TARGET_BYTES))
     loader: DataLoader[Any] = DataLoader(
         _Drawn(dataset, transform, seed, needs_segments, channels), batch_sampler=sampler,
         collate_fn=_Collate(transform.crop), num_workers=num_workers, worker_init_fn=_start_worker, pin_memory=pin,
+        timeout=_HANGS if num_workers else 0,
     )  # fmt: skip
     return _raising(loader)
+
+
+def _check_main_guard(num_workers: int) -> None:
+    """ValueError where workers would run the user's script again: spawned, and it has no guard."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if not num_workers or file is None or multiprocessing.get_start_method() == "fork":
+        return
+    frame = sys._getframe()
+    while frame.f_back and not (frame.f_globals is main.__dict__ and frame.f_code.co_name == "<module>"):
+        frame = frame.f_back
+    if frame.f_globals is not main.__dict__:
+        return  # called from somewhere else, a thread for instance
+    try:
+        statements = ast.parse(Path(file).read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return
+    running = [statement for statement in statements if statement.lineno <= frame.f_lineno][-1:]
+    guarded = any(isinstance(s, ast.If) and "__name__" in ast.unparse(s.test) for s in running)
+    if running and not guarded:
+        raise ValueError(f"{file}: line {frame.f_lineno} trains or evaluates, and each data worker would run it again; "
+                         "put it under `if __name__ == \"__main__\":`, or set data.num_workers to 0")  # fmt: skip
+
+
+def _check_shared_memory(num_workers: int, num_bytes: int) -> None:
+    """ValueError unless the batches that are under way fit into what containers give little of."""
+    if not num_workers or not _SHARED.is_dir():
+        return
+    needed, free = (_UNDER_WAY * num_workers + 1) * num_bytes, shutil.disk_usage(_SHARED).free
+    if needed > free:
+        raise ValueError(f"{_SHARED} has {free >> 20} MiB free, but {num_workers} data workers pass up to "
+                         f"{needed >> 20} MiB through it; {_MORE_MEMORY}")  # fmt: skip
 
 
 def evaluation_loader(
@@ -174,9 +227,10 @@ def evaluation_loader(
 
     ValueError for a sample that cannot be used, and with `needs_segments` for one without segments.
     """
+    _check_main_guard(num_workers)
     loader: DataLoader[Any] = DataLoader(
         _Whole(dataset, needs_segments, channels), batch_size=batch_size, sampler=indices, collate_fn=_as_list,
-        num_workers=num_workers, worker_init_fn=_start_worker,
+        num_workers=num_workers, worker_init_fn=_start_worker, timeout=_HANGS if num_workers else 0,
     )  # fmt: skip
     for samples in _raising(loader):
         yield [_checked(sample) for sample in samples]
@@ -186,6 +240,28 @@ def _raising(loader: Iterable[T | ValueError]) -> Iterator[T]:
     """Errors travel from workers as values, so that they reach the user as the sentence they are."""
     for item in loader:
         yield _checked(item)
+
+
+@contextmanager
+def named_worker_errors() -> Iterator[None]:
+    """ValueError, in a sentence that helps, where data workers of the block ended or hang.
+
+    Around all that is done with their data: torch notices the end of a worker wherever the program is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if sentence := _worker_fault(str(error)):
+            raise ValueError(f"{sentence}; {_MORE_MEMORY}") from None  # what torch says of it helps nobody
+        raise
+
+
+def _worker_fault(text: str) -> str:
+    if text.startswith("DataLoader timed out"):
+        return f"no data came for {_HANGS} s: the data workers hang, or wait for a disk"
+    if text.startswith("DataLoader worker"):
+        return f"a data worker has ended, as when memory runs out ({text.splitlines()[0].partition('. ')[0]})"
+    return ""
 
 
 def _checked(item: T | ValueError) -> T:

@@ -71,12 +71,24 @@ class Ranks:
             dist.barrier()
 
 
+def is_lost_rank(error: RuntimeError) -> bool:
+    """Whether an error says that another process of the job is gone, or does not answer."""
+    text = str(error)
+    return isinstance(error, dist.DistBackendError) or any(
+        sign in text
+        for sign in ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL")
+    )
+
+
 @contextmanager
 def joined_ranks(device: str) -> Iterator[tuple[Ranks, str]]:
     """Join the job that `torchrun` started, if it did; yields the ranks and this rank's device name."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks(), device
+        return
+    if dist.is_initialized():  # by who called
+        yield Ranks(dist.get_rank(), dist.get_world_size()), device
         return
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if cuda:

@@ -10,6 +10,7 @@ import numpy as np
 from panfpn.build import build_dataset, load_task
 from panfpn.config import Data
 from panfpn.data import Dataset, as_dataset, evaluation_loader
+from panfpn.data.loader import named_worker_errors
 from panfpn.engine.distributed import Ranks
 from panfpn.metrics import Scores
 from panfpn.progress import progress_bar
@@ -103,7 +104,7 @@ def evaluate(
         raise ValueError(f"the model's label table {model_table} is not that of the data, {data_table}")
     scorer = task.scorer(dataset, trimap_width=trimap_width, average_precision=average_precision)
     workers = settings.num_workers if settings else 0
-    with progress_bar("evaluating", len(dataset), show=progress) as advance:
+    with progress_bar("evaluating", len(dataset), show=progress) as advance, named_worker_errors():
         return score_dataset(
             task, dataset, scorer=scorer, batch_size=batch_size, num_workers=workers, progress=advance
         )[0]

@@ -108,15 +108,29 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, torch.Tensor], *, complete: bool = False
+) -> None:
+    """The inverse of `optimizer_tensors`.
+
+    ValueError for tensors of weights that are not there or have another shape; with `complete`, for missing ones too.
+    """
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
         name, _, state = key.rpartition("/")
-        parameter = parameters[name]
+        parameter = parameters.get(name)
+        if parameter is None or (state != "step" and value.shape != parameter.shape):
+            raise ValueError(f"its optimiser's state {key} belongs to no weight of this network")
         # Moments lie in memory as their parameter does; the step count is one number, on the same device.
         tensor = torch.empty_like(value if state == "step" else parameter, device=parameter.device)
         optimizer.state[parameter][state] = tensor.copy_(value)
+    if complete and tensors:
+        states = {key.rpartition("/")[2] for key in tensors}
+        names = {id(parameter): name for name, parameter in parameters.items()}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if missing := states - optimizer.state[parameter].keys():
+                    raise ValueError(f"its optimiser's state {names[id(parameter)]}/{min(missing)} is missing")
 
 
 class WeightAverage:

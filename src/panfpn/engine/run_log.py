@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from panfpn.draw import side_by_side
+from panfpn.engine.history import read_history
 from panfpn.engine.loggers import Logger
 from panfpn.engine.loggers.group import LoggerGroup
 from panfpn.files import replacing
 from panfpn.labels import LabelTable
 from panfpn.metrics import Scores
+from panfpn.progress import has_bars
 from panfpn.types import Example
 
 
@@ -33,20 +35,6 @@ def peak_memory_gb(device: torch.device) -> float:
         return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
-
-
-def read_history(path: Path, *, before: int | None = None) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl, those of steps up to `before`; a half-written last line is left out."""
-    rows = []
-    if path.is_file():
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if before is None or row["step"] <= before:
-                rows.append(row)
-    return rows
 
 
 class RunLog:
@@ -71,8 +59,7 @@ class RunLog:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
-        interactive = self._console.is_terminal or self._console.is_jupyter
-        self._bar = Progress(*columns, console=self._console, disable=not interactive)
+        self._bar = Progress(*columns, console=self._console, disable=not has_bars(self._console))
         self._task = self._bar.add_task("training", total=steps, completed=start, text="")
         self._bar.start()
         self._start = self._logged = time.monotonic()

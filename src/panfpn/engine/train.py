@@ -1,6 +1,7 @@
 """Training. In: a TrainConfig, or a run folder to go on with. Out: the run folder and a RunResult."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -11,19 +12,24 @@ from torch import nn
 from panfpn import build
 from panfpn.config import TrainConfig
 from panfpn.data import Dataset, as_dataset
+from panfpn.data.identity import identity_of
+from panfpn.data.loader import named_worker_errors
 from panfpn.device import kept_generators, on_device, resolve_device, tuned_backend
-from panfpn.engine.distributed import Ranks, joined_ranks
+from panfpn.engine.distributed import Ranks, is_lost_rank, joined_ranks
 from panfpn.engine.loggers import make_loggers
 from panfpn.engine.run_folder import (
-    RunState,
     check_objects,
-    choose_folder,
+    claimed_folder,
+    held_folder,
     load_run,
     note_objects,
     prepare_folder,
     released_scores,
+    resume_command,
+    resumed_config,
+    write_config,
 )
-from panfpn.engine.signals import stop_requests
+from panfpn.engine.signals import StopRequested, stop_requests
 from panfpn.engine.trainer import Parts, Trainer
 from panfpn.metrics import Scores
 from panfpn.tasks import architecture_of, task_type
@@ -49,9 +55,13 @@ class RunResult:
 def train(
     config: TrainConfig | None = None, *, resume: str | Path | None = None, train_data: Any = None,
     val_data: Any = None, model: nn.Module | None = None, loss: Callable[..., Any] | None = None,
-    loggers: Sequence[Any] = (),
+    loggers: Sequence[Any] = (), changes: Mapping[str, Any] | None = None,
 ) -> RunResult:  # fmt: skip
     """Train as `config` says, or go on with the run in folder `resume`.
+
+    A run goes on with the settings and the data it began with, wherever those lie now: `changes` (by dotted key) may
+    name another `data.root`, `run.device` or `data.num_workers`, and more `train.steps`. The run folder is held
+    meanwhile, so that no second process writes into it.
 
     What a configuration names can be an object of your own: `train_data` and `val_data` (what `panfpn.data.as_dataset`
     takes; both or none), `model` (a SemanticFPN or PanopticFPN, maybe on a backbone of your own), `loss` (stride-4
@@ -67,10 +77,12 @@ def train(
     if (train_data is None) != (val_data is None):
         raise ValueError("train_data and val_data go together; give both, or neither")
     objects = {"train_data": train_data, "val_data": val_data, "model": model, "loss": loss}
-    state: RunState | None = None
     if config is None:
-        check_objects(Path(str(resume)), objects)
-        config, state = load_run(Path(str(resume)))
+        old = Path(str(resume)).expanduser()
+        check_objects(old, objects)
+        config = resumed_config(old, changes or {})
+    elif changes:
+        raise ValueError("changes are for a run that is resumed; change the configuration instead")
     with joined_ranks(config.run.device) as (ranks, name):
         device = resolve_device(name)
         with (
@@ -90,23 +102,59 @@ def train(
                 network=model, loss=loss, named_data=train_data is None,
                 loggers=[*(make_loggers(config.run.loggers) if ranks.first else ()), *loggers],
             )  # fmt: skip
-            folder = Path(str(resume)) if resume is not None else ranks.agreed(choose_folder(config))
-            trainer = Trainer(config, folder, ranks, *data, state, device=device, parts=parts)
-            if resume is None and ranks.first:
-                prepare_folder(config, folder, needed_bytes=2 * trainer.num_bytes())
-                note_objects(folder, objects)
-            ranks.wait()
-            interrupted = False
-            with trainer.logged(announce=resume is None) as batches, stop_requests() as stop_requested:
-                while not (interrupted or trainer.ended()):
-                    trainer.step(batches)
-                    interrupted = trainer.after_step(stop_requested())
-            scores = None if interrupted or not ranks.first else released_scores(folder)
-            best = trainer.state.best if scores is None else scores.value
-            return RunResult(
-                dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
-                interrupted=interrupted, minutes=trainer.log.minutes,
-            )  # fmt: skip
+            identities = {split: identity_of(one) for split, one in zip(("training", "validation"), data, strict=True)}
+            claim: AbstractContextManager[Path | None] = nullcontext()
+            if ranks.first:
+                claim = claimed_folder(config) if resume is None else held_folder(old)
+            with claim as claimed:
+                folder = ranks.agreed(claimed)
+                assert folder is not None, "the first rank's"
+                state = None if resume is None else load_run(folder, config, identities)
+                trainer = Trainer(
+                    config, folder, ranks, *data, state, device=device, identities=identities, parts=parts
+                )
+                if ranks.first and resume is None:
+                    prepare_folder(config, folder, identities, needed_bytes=2 * trainer.num_bytes())
+                    note_objects(folder, objects)
+                elif ranks.first:
+                    write_config(folder, config)
+                ranks.wait()
+                interrupted = False
+                with (
+                    trainer.logged(announce=resume is None) as batches,
+                    stop_requests() as stop_requested,
+                    named_loss_of_ranks(ranks, folder),
+                    named_worker_errors(),
+                ):
+                    if ranks.world == 1:  # several stop together, between two steps
+                        trainer.waiting = stop_requested.heard_at_once
+                    while not (interrupted or trainer.ended()):
+                        try:
+                            trainer.step(batches)
+                        except StopRequested:
+                            trainer.stop()
+                            interrupted = True
+                            break
+                        interrupted = trainer.after_step(stop_requested())
+                scores = None if interrupted or not ranks.first else released_scores(folder)
+                best = trainer.state.best if scores is None else scores.value
+                return RunResult(
+                    dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
+                    interrupted=interrupted, minutes=trainer.log.minutes,
+                )  # fmt: skip
+
+
+@contextmanager
+def named_loss_of_ranks(ranks: Ranks, folder: Path) -> Iterator[None]:
+    """ConnectionError says how to go on, where another rank of the block ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.world == 1 or not is_lost_rank(error):
+            raise
+        again = resume_command(folder, ranks.world)
+        raise ConnectionError(f"another rank of this training has ended (this is rank {ranks.rank} of {ranks.world}); "
+                              f"see what it said, and go on with: {again}") from error  # fmt: skip
 
 
 def _channels(config: TrainConfig, network: Any) -> int:

@@ -5,8 +5,9 @@ never killed.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from torch.nn.parallel import DistributedDataParallel
 from panfpn import build
 from panfpn.config import TrainConfig
 from panfpn.data import Dataset, prefetched, train_loader
+from panfpn.data.identity import Identity
 from panfpn.data.loader import DrawSampler
 from panfpn.device import tuned_backend
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
+from panfpn.engine.history import read_history
 from panfpn.engine.loggers import Logger
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, num_moments, set_lr
 from panfpn.engine.run_folder import RunState, resume_command, save_run
-from panfpn.engine.run_log import RunLog, SilentLog, read_history
+from panfpn.engine.run_log import RunLog, SilentLog
 from panfpn.files import write_json
 from panfpn.losses import CallableLoss
 from panfpn.metrics import Scores
@@ -38,7 +41,8 @@ from panfpn.types import Batch, Example
 from panfpn.weights import first_not_finite, to_host, write_release
 from panfpn.weights.files import tensors_digest
 
-_SYNC_EVERY = 10  # steps between two looks at the other ranks' stop requests, for which the host waits
+_LOOK_EVERY = 4.0  # seconds between two looks at the other ranks' stop requests, for which the host waits
+_MOST_STEPS = 100  # between them
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,10 +60,11 @@ class Trainer:
 
     def __init__(
         self, config: TrainConfig, folder: Path, ranks: Ranks, train_data: Dataset, val_data: Dataset,
-        state: RunState | None, *, device: torch.device, parts: Parts = Parts(),
+        state: RunState | None, *, device: torch.device,
+        identities: Mapping[str, Identity] = {}, parts: Parts = Parts(),
     ) -> None:  # fmt: skip
         self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
-        self.train_data, self.val_data, self.parts = train_data, val_data, parts
+        self.train_data, self.val_data, self.identities, self.parts = train_data, val_data, identities, parts
         self.state = state or RunState()
         self.notes: list[str] = []  # what the person who starts the run should know
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
@@ -76,6 +81,8 @@ class Trainer:
             self.state.restore(self.task.model, self.optimizer, self.average, self.scaler)
         self.wrapped: nn.Module = DistributedDataParallel(self.task) if ranks.world > 1 else self.task
         self.log: RunLog | SilentLog = SilentLog()
+        self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext  # around waits for data
+        self._looked, self._looked_step, self._next_look = time.monotonic(), self.state.step, 0
         self.pending: list[tuple[tuple[str, ...], dict[str, torch.Tensor]]] = []  # losses still on the device
 
     def _prepare_network(self) -> None:
@@ -115,6 +122,9 @@ class Trainer:
                 counts = f"{len(self.train_data)} training and {len(self.val_data)} validation images"
                 notes = "".join(f"{note}\n" for note in self.notes)
                 self.log.say(f"{self.config.to_yaml()}\n{notes}{counts}; run folder {self.folder}")
+            else:
+                for note in self.notes:
+                    self.log.say(note)
             yield self._batches()
         finally:
             self.log.close()
@@ -132,8 +142,7 @@ class Trainer:
     def after_step(self, stop: bool) -> bool:
         """Between two steps: log, validate and save where it is time; returns whether the run is interrupted."""
         run, done = self.config.run, self.state.step
-        if self.ranks.world > 1:
-            stop = done % _SYNC_EVERY == 0 and self.ranks.any(stop, self.device)
+        stop = self._agreed(stop)
         check = done % run.val_every == 0 or done == self.config.train.steps
         save = check or stop or done % run.checkpoint_every == 0
         if save or done % run.log_every == 0:
@@ -143,12 +152,36 @@ class Trainer:
         if check:
             self._validate()
         if save and self.ranks.first:
-            save_run(self.folder, self.config, self.state, self.task.model, self.optimizer, self.average, self.scaler)
+            self._save()
         if not stop or done == self.config.train.steps:
             return False
-        again = resume_command(self.folder)
-        self.log.say(f"stopped after step {done}; go on with: {again}")
+        self._say_how_to_go_on()
         return True
+
+    def stop(self) -> None:
+        """End before a step whose data did not come: what was done is saved."""
+        if self.state.step and self.ranks.first:
+            self._report_losses()
+            self._check_weights()
+            self._save()
+        self._say_how_to_go_on()
+
+    def _say_how_to_go_on(self) -> None:
+        again = resume_command(self.folder, self.ranks.world)
+        self.log.say(f"stopped after step {self.state.step}; go on with: {again}")
+
+    def _agreed(self, stop: bool) -> bool:
+        """Whether any rank wants to stop; asked every few seconds, at a step that all ranks know."""
+        if self.ranks.world == 1:
+            return stop
+        if self.state.step < self._next_look:
+            return False
+        now = time.monotonic()
+        seconds = (now - self._looked) / max(1, self.state.step - self._looked_step)  # of a step
+        self._looked, self._looked_step = now, self.state.step
+        steps = self.ranks.least(0 if stop else max(1, min(_MOST_STEPS, int(_LOOK_EVERY / seconds))), self.device)
+        self._next_look = self.state.step + steps
+        return steps == 0
 
     def _batches(self) -> Iterator[Batch]:
         train, data = self.config.train, self.config.data
@@ -167,7 +200,8 @@ class Trainer:
         """One step of the optimiser, on the next `train.accumulate` batches."""
         config, step = self.config, self.state.step
         set_lr(self.optimizer, lr_at(step, config.train.steps, config.optim))
-        micro = [next(batches) for _ in range(config.train.accumulate)]
+        with self.waiting():
+            micro = [next(batches) for _ in range(config.train.accumulate)]
         # Only now: a loader that starts (in the first step after a restart) draws from the global generator too.
         torch.manual_seed(step_seed(config.train.seed, step, self.ranks.rank))
         self.task.train()
@@ -236,6 +270,12 @@ class Trainer:
                 f"{name} is not finite after step {self.state.step}, so nothing was saved over the last "
                 "checkpoint; lower optim.lr or set optim.clip_norm"
             )
+
+    def _save(self) -> None:
+        save_run(
+            self.folder, self.config, self.state, self.task.model, self.optimizer, self.average, self.scaler,
+            self.identities,
+        )  # fmt: skip
 
     def _released(self) -> Mapping[str, torch.Tensor]:
         """The weights that are evaluated and released: the average where one is kept."""

@@ -26,9 +26,11 @@ def run_recipes(arguments: list[str]) -> int:
     return 0
 
 
-_TRAIN_HELP = """panfpn train RECIPE|FILE.yaml [options], or panfpn train --resume DIR
+_TRAIN_HELP = """panfpn train RECIPE|FILE.yaml [options], or panfpn train --resume DIR [options]
 
-Train a recipe (see `panfpn recipes`) or a YAML file. Every setting is an option; its default here is the recipe's."""
+Train a recipe (see `panfpn recipes`) or a YAML file. Every setting is an option; its default here is the recipe's.
+A run that is resumed goes on with its settings and data: another --data.root, --run.device, --data.num-workers (where
+they lie now), and more --train.steps are possible."""
 
 
 def run_train(arguments: list[str]) -> int:
@@ -36,11 +38,7 @@ def run_train(arguments: list[str]) -> int:
     arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--resume=") else [a])]
     from_start = [a for a in arguments[:1] if not a.startswith("-")]
     if "--resume" in arguments:
-        if len(arguments) != 2 or arguments[0] != "--resume":
-            raise ValueError("--resume DIR stands alone: a run goes on with the settings it began with")
-        from panfpn.engine import train
-
-        return _finished(train(resume=Path(arguments[1])))
+        return _resume(arguments)
     if not from_start and not {"-h", "--help"} & set(arguments):
         raise ValueError("train needs a recipe (`panfpn recipes` lists them), a YAML file, or --resume DIR")
     name = from_start[0] if from_start else None
@@ -54,6 +52,24 @@ def run_train(arguments: list[str]) -> int:
     from panfpn.engine import train
 
     return _finished(train(config))
+
+
+def _resume(arguments: list[str]) -> int:
+    """Go on with a run, on this machine."""
+    place = arguments.index("--resume")
+    folder, words = Path(*arguments[place + 1 : place + 2]).expanduser(), arguments[:place] + arguments[place + 2 :]
+    if len(arguments) < place + 2 or (words and not words[0].startswith("-")):
+        raise ValueError("--resume DIR goes on with the run in folder DIR; a recipe or YAML file begins another one")
+    from panfpn.engine import train
+    from panfpn.engine.run_folder import resumed_config
+
+    before = resumed_config(folder)
+    after = parse_options(TrainConfig, f"train --resume {folder}", words, _TRAIN_HELP, before).to_dict()
+    changes = {
+        f"{part}.{key}": after[part][key]
+        for part, values in before.to_dict().items() for key, value in values.items() if after[part][key] != value
+    }  # fmt: skip
+    return _finished(train(resume=folder, changes=changes))
 
 
 def _finished(result: "RunResult") -> int:

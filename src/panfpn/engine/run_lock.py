@@ -1,0 +1,74 @@
+"""One run folder, one process. In: a folder. Out: a lock that ends with the process, however it ends."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+_FILE = ".lock"
+_held: set[Path] = set()  # by this process, whose own locks do not stop it
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder for the time of the block.
+
+    Raises:
+        ValueError: another process (or thread) holds it; it names host and process.
+    """
+    place = folder.resolve()
+    path = place / _FILE
+    if place in _held:
+        raise ValueError(f"{folder}: another training of this process writes into this run folder")
+    with _opened(path, folder) as file:
+        _held.add(place)
+        try:
+            file.truncate(0)
+            file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+            file.flush()
+            yield
+        finally:
+            _held.discard(place)
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _opened(path: Path, folder: Path) -> IO[bytes]:
+    """The lock's file, locked."""
+    while True:
+        file = path.open("a+b")
+        if not _lock(file.fileno()):
+            file.close()
+            owner = _owner(path)
+            raise ValueError(f"{folder}: process {owner.get('pid', '?')} on {owner.get('host', 'this machine')} trains "
+                             "in this run folder; wait for its end, or end it")  # fmt: skip
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # who had it before has just taken it away
+
+
+def _lock(handle: int) -> bool:
+    """Whether the lock is now ours. The system lets it go when the process ends; forked workers do not inherit it."""
+    try:
+        import fcntl  # noqa: PLC0415 - Windows has none
+    except ImportError:
+        return True
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks: better none than no training
+        return True
+    return True
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    try:
+        owner = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
