@@ -173,6 +173,14 @@ def start_from(
     fit = fitting(release, state, table, of_classes=of_classes, backbone=config.model.backbone)
     if not fit.tensors:
         raise ValueError(f"{release.file}: nothing of it fits this network; {fit.summary()}")
+    if all(key.startswith("backbone.") for key in fit.tensors) and any(
+        not key.startswith("backbone.") for key in release.tensors
+    ):
+        raise ValueError(
+            f"{release.file}: only the backbone of it fits this network; {fit.summary()}; take its widths "
+            "(model.fpn_channels, model.head_channels), or name the file in model.backbone_weights and set "
+            "model.start_from to None"
+        )
     for key, tensor in fit.tensors.items():
         state[key].copy_(tensor)
     say(f"start from {release.file}: {fit.summary()}")
@@ -194,6 +202,7 @@ def load_task(
     if network is None and backbone.startswith(_MODULE):
         raise ValueError(f"{release.file}: its backbone is {backbone.removeprefix(_MODULE)}, which no file holds; give "
                          "the network that the weights are for: Predictor.from_file(…, model=…)")  # fmt: skip
+    _check_sizes(release)
     chosen = resolve_precision(precision, target, *(() if precisions is None else (precisions,)))
     task = build_task(
         release.config.changed(train__precision=chosen), release.table, network=network, load_weights=False
@@ -201,6 +210,25 @@ def load_task(
     load_state(task.model, release.tensors, release.file)
     task.to(target).to(memory_format=torch.channels_last).eval()
     return task, release
+
+
+def _check_sizes(release: Release) -> None:
+    """ValueError for a header that asks for more than its file holds, before anything of that size is made."""
+    sides = {side for tensor in release.tensors.values() for side in tensor.shape}
+    model = release.config.model
+    keys = ["num_classes", "in_channels", "fpn_channels", "head_channels"]
+    keys += ["box_channels", "mask_channels"] if task_type(model.architecture).needs_segments else []
+    for key in keys:
+        if getattr(model, key) not in sides and key != "num_classes":
+            raise ValueError(f"{release.file}: model.{key} is {getattr(model, key)} in its header, but none of its "
+                             "tensors has such a side; the file is damaged")  # fmt: skip
+    if not model.backbone.startswith(_MODULE):
+        with torch.device("meta"):
+            wanted = Backbone(model.backbone, in_channels=model.in_channels).state_dict()
+        for name, tensor in wanted.items():
+            if f"backbone.{name}" not in release.tensors or release.tensors[f"backbone.{name}"].shape != tensor.shape:
+                raise ValueError(f"{release.file}: of another architecture; backbone {model.backbone!r} has a tensor "
+                                 f"{name} of shape {tuple(tensor.shape)}, which is not in it")  # fmt: skip
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
@@ -213,6 +241,9 @@ def load_state(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: Pa
         if wanted[name].shape != tensors[name].shape:
             raise ValueError(f"{source}: of another architecture; tensor {name} has shape "
                              f"{tuple(tensors[name].shape)}, the model wants {tuple(wanted[name].shape)}")  # fmt: skip
+        if tensors[name].is_floating_point() != wanted[name].is_floating_point() or tensors[name].is_complex():
+            raise ValueError(f"{source}: tensor {name} holds {tensors[name].dtype}, the model wants "
+                             f"{wanted[name].dtype}; the file is damaged")  # fmt: skip
         if not tensors[name].isfinite().all():
             raise ValueError(f"{source}: tensor {name} holds values that are not finite; the file is damaged, or its "
                              "training diverged")  # fmt: skip

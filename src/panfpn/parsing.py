@@ -55,6 +55,7 @@ class Bounds:
 
 
 Count = Annotated[int, Bounds(above=0)]
+Width = Annotated[int, Bounds(above=0, at_most=65_536, of="a number of channels")]
 NotNegative = Annotated[float, Bounds(at_least=0)]
 Share = Annotated[float, Bounds(at_least=0, at_most=1, of="a share")]
 BelowOne = Annotated[float, Bounds(at_least=0, below=1)]

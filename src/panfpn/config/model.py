@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from panfpn.choices import ARCHITECTURES, DRAWN, LAYOUTS
-from panfpn.parsing import BelowOne, Bounds, Count, NotNegative, Only, Share, Size, check_settings, require
+from panfpn.parsing import BelowOne, Bounds, Count, NotNegative, Only, Share, Size, Width, check_settings, require
 
 if TYPE_CHECKING:  # a type checker cannot read choices from a dict
     Architecture = str
     DatasetName = str
 else:
     Architecture, DatasetName = Literal[*ARCHITECTURES], Literal[*LAYOUTS]
+_LARGEST_SIDE = 32_768  # of an image that is made larger
 _PANOPTIC = Only("PanopticFPN")
 
 
@@ -32,7 +33,7 @@ class Data:
     scale: Size | None = None
     """Longer and shorter side that images are fitted into (ratio kept) before anything else, in training and
     prediction; None: the image's own size."""
-    size_divisor: Count = 32
+    size_divisor: Annotated[int, Bounds(above=0, at_most=4096)] = 32
     """The network sees images padded on the right and below to a multiple of this. 32 keeps all levels of the pyramid
     aligned; 1 is what mmsegmentation's published models do."""
     ratio: Annotated[tuple[float, float], Bounds(above=0, of="two factors")] = (0.5, 2.0)
@@ -71,6 +72,8 @@ class Data:
         span = self.range if isinstance(self.range, tuple) else (0.0, 1.0)
         rising = span[0] < span[1] and all(abs(limit) < float("inf") for limit in span)
         require(rising, "data.range", self.range, "two finite numbers, the smaller first, or percentile")
+        bounded = self.scale is None or max(self.scale) <= _LARGEST_SIDE
+        require(bounded, "data.scale", self.scale, f"two sizes of at most {_LARGEST_SIDE} pixels")
         sides, scaled = self.short_sides, self.scale is not None
         require(not sides or scaled, "data.short_sides", sides, "empty where data.scale is none")
         drawn = self.dataset in DRAWN
@@ -128,9 +131,9 @@ class Model:
     architecture: Architecture = "SemanticFPN"
     backbone: str = "resnet50c"
     """Any timm model with features at strides 4, 8, 16, 32."""
-    num_classes: Count | None = None
+    num_classes: Width | None = None
     """None: as many as the label table has."""
-    in_channels: Count = 3
+    in_channels: Annotated[int, Bounds(above=0, at_most=1024)] = 3
     pretrained: bool = False
     """ImageNet weights from timm's hub (needs a network)."""
     backbone_weights: Path | None = None
@@ -138,8 +141,8 @@ class Model:
     start_from: str | None = None
     """Release file or run folder to fine-tune: every tensor of its network that fits is taken over ("camvid_lite0": the
     model that ships with panfpn). Its classifier is taken over only if the classes are the same."""
-    fpn_channels: Count = 256
-    head_channels: Count = 128
+    fpn_channels: Width = 256
+    head_channels: Width = 128
     norm: Literal["batch", "group"] = "batch"
     """Normalisation in the head; group is the paper's."""
     dropout: BelowOne = 0.1
@@ -149,8 +152,8 @@ class Model:
     """Panoptic FPN: the semantic branch calls all things 'other', or (the paper on Cityscapes) has a class for each."""
     anchor_scale: Annotated[float, Bounds(above=0, at_most=64), _PANOPTIC] = 8.0
     """Side of a square anchor in steps of its level: 8 gives 32 to 512 pixels on p2 to p6."""
-    box_channels: Annotated[Count, _PANOPTIC] = 1024
-    mask_channels: Annotated[Count, _PANOPTIC] = 256
+    box_channels: Annotated[Width, _PANOPTIC] = 1024
+    mask_channels: Annotated[Width, _PANOPTIC] = 256
     mean: Annotated[tuple[float, ...] | None, Bounds(of="a number for every channel")] = None
     """Of the input in 0..255; None: what the backbone was trained with."""
     std: Annotated[tuple[float, ...] | None, Bounds(above=0, of="a number for every channel")] = None

@@ -50,6 +50,7 @@ class PanopticDataset:
     outlines: InstanceSource | None = None  # what training takes things from in place of the segments
     reading: Reading = RGB
     left_out: LeftOut = field(default_factory=LeftOut)
+    notes: tuple[str, ...] = ()  # what whoever trains on it should know
 
     def __len__(self) -> int:
         return len(self.images)

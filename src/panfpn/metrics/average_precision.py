@@ -4,6 +4,7 @@ The evaluator is faster-coco-eval (extra `coco`), which keeps pycocotools' resul
 panoptic map: no two of them overlap, other than in COCO's instances_*.json, so figures differ a little from those.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from panfpn.labels import LabelTable
 from panfpn.metrics.counts import mean, plain
 from panfpn.types import Detections, Segments
 
+COCO_DETECTIONS = 100  # of an image, in COCO's own figure
 _SIZES = ("small", "medium", "large")  # up to 32², up to 96², and more pixels
 
 
@@ -30,6 +32,7 @@ class AveragePrecision:
     medium: float  # up to 96²
     large: float
     classes: dict[str, float]  # AP of each thing class
+    detections: int = COCO_DETECTIONS  # of an image that count, of each class: the best
 
     def figures(self) -> dict[str, float]:
         """The means by their names."""
@@ -39,7 +42,8 @@ class AveragePrecision:
         """Plain data."""
         data = asdict(self)
         classes = {name: plain(value) for name, value in data.pop("classes").items()}
-        return {key: plain(value) for key, value in data.items()} | {"classes": classes}
+        count = data.pop("detections")
+        return {key: plain(value) for key, value in data.items()} | {"classes": classes, "detections": count}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any], source: object = "AP") -> "AveragePrecision":
@@ -49,7 +53,7 @@ class AveragePrecision:
             means = {key: _number(data[key]) for key in ("ap", "ap50", "ap75", *_SIZES)}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{source}: holds no AP ({error!r})") from error
-        return AveragePrecision(**means, classes=classes)
+        return AveragePrecision(**means, classes=classes, detections=int(data.get("detections", COCO_DETECTIONS)))
 
 
 def _number(value: float | None) -> float:
@@ -99,8 +103,12 @@ class InstanceRecords:
             self.predictions += other.predictions
             self.targets += other.targets
 
-    def scores(self, table: LabelTable) -> tuple[AveragePrecision, AveragePrecision]:
-        """Box AP and mask AP of what was added."""
+    def scores(self, table: LabelTable, max_detections: int | None = None) -> tuple[AveragePrecision, AveragePrecision]:
+        """Box AP and mask AP of what was added; of an image at most so many detections of a class, the best, count.
+
+        None: all of them. COCO's own figure is of 100 (COCO_DETECTIONS).
+        """
+        count = max_detections or self._most_detections()
         names = {k: c.name for k, c in enumerate(table.classes) if c.thing}
         # Number 0 would be taken for "no match".
         annotations = [entry | {"id": i + 1} for i, entry in enumerate(self.targets)]
@@ -111,7 +119,10 @@ class InstanceRecords:
         # Without the other of the two: the evaluator would measure a mask's size by its box.
         boxes = [{k: v for k, v in entry.items() if k != "segmentation"} for entry in self.predictions]
         masks = [{k: v for k, v in entry.items() if k != "bbox"} for entry in self.predictions]
-        return _evaluate(truth, boxes, "bbox", names), _evaluate(truth, masks, "segm", names)
+        return _evaluate(truth, boxes, "bbox", names, count), _evaluate(truth, masks, "segm", names, count)
+
+    def _most_detections(self) -> int:
+        return max(Counter(entry["image_id"] for entry in self.predictions).values(), default=COCO_DETECTIONS)
 
 
 def run_lengths(mask: npt.NDArray[np.bool_], top: int, left: int, shape: tuple[int, int]) -> dict[str, Any]:
@@ -148,19 +159,20 @@ def _true_instances(target: Segments, table: LabelTable, image_number: int) -> l
 
 
 def _evaluate(
-    truth: dict[str, Any], predictions: list[dict[str, Any]], region: str, names: dict[int, str]
+    truth: dict[str, Any], predictions: list[dict[str, Any]], region: str, names: dict[int, str], count: int
 ) -> AveragePrecision:
     module = _evaluator()
     everything = module.COCO(truth, use_deepcopy=True)  # it writes into what it is given
     evaluator = module.COCOeval_faster(everything, everything.loadRes(predictions), region)
+    evaluator.params.maxDets = [count]
     evaluator.evaluate()
     evaluator.accumulate()
-    precision = evaluator.eval["precision"][..., -1]  # [IoU, recall, class, size] of at most 100 detections an image
+    precision = evaluator.eval["precision"][..., -1]  # [IoU, recall, class, size]
     precision = np.where(precision > -1, precision, np.nan)
     small, medium, large = (mean(precision[:, :, :, 1 + k]) for k in range(len(_SIZES)))
     return AveragePrecision(
         ap=mean(precision[..., 0]), ap50=mean(precision[0, ..., 0]), ap75=mean(precision[5, ..., 0]),
-        small=small, medium=medium, large=large,
+        small=small, medium=medium, large=large, detections=count,
         classes={name: mean(precision[:, :, k, 0]) for k, name in enumerate(names.values())},
     )  # fmt: skip
 

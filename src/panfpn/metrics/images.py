@@ -10,6 +10,8 @@ import numpy as np
 
 from panfpn.metrics.counts import Counts, Floats, iou, means
 
+_MOST = 1 << 53  # pixels, of which float64 counts every one
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageRows:
@@ -53,13 +55,15 @@ class ImageRows:
         for i, entry in enumerate(data):
             try:
                 names.append(str(entry["name"]))
+                if type(entry["pixels"]) is not int or not 0 <= entry["pixels"] <= _MOST:
+                    raise ValueError(f"pixels: {entry['pixels']}")
                 rows[i, -1] = entry["pixels"]
                 for k, hits, predicted, true in entry["classes"]:
                     if not 0 <= k < num_classes:
                         raise ValueError(f"class {k} of {num_classes}")
-                    if not all(type(n) is int for n in (hits, predicted, true)) or not 0 <= hits <= min(
-                        predicted, true
-                    ):
+                    numbers = (k, hits, predicted, true)
+                    whole = all(type(n) is int and n <= _MOST for n in numbers)
+                    if not whole or not 0 <= hits <= min(predicted, true):
                         raise ValueError(f"class {k}: hits {hits}, predicted {predicted}, true {true}")
                     rows[i, [k, num_classes + k, 2 * num_classes + k]] = hits, predicted, true
             except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:

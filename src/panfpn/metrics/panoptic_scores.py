@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.labels import LabelTable
-from panfpn.metrics.average_precision import AveragePrecision
+from panfpn.metrics.average_precision import COCO_DETECTIONS, AveragePrecision
 from panfpn.metrics.counts import Counts, Floats, mean, plain, share
 from panfpn.metrics.layers import Layers, segment_layers
 from panfpn.metrics.scores import ClassTable, Column, Line
@@ -143,7 +143,9 @@ class PanopticScores:
         maps = (("semantic branch", self.branch), ("merged map", self.merged))
         lines += [Line(name, {"mIoU": part.miou}) for name, part in maps if part]
         for name, ap in (("boxes", self.box_ap), ("masks", self.mask_ap)):
-            lines += [Line(name, ap.figures())] if ap else []
+            if ap:
+                more = ap.detections > COCO_DETECTIONS  # COCO's own figure counts no more of an image
+                lines.append(Line(f"{name}, {ap.detections} an image" if more else name, ap.figures()))
         return tuple(lines)
 
     def percent(self, protocol: str) -> bool:

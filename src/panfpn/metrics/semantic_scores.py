@@ -28,6 +28,8 @@ _MEANS = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "fwiou": "fwIoU", "mfs
 _CLASS_SCORES = {"iou": "IoU", "accuracy": "accuracy", "precision": "precision", "fscore": "F"}
 _SECOND_NAMES = ("Dice", "Recall")  # of Fscore and Acc in mmseg, which a table does without
 
+_MOST = 1 << 53  # pixels, of which float64 counts every one
+
 
 @dataclass(frozen=True, eq=False)
 class SemanticScores:
@@ -207,7 +209,10 @@ class SemanticScores:
             raise ValueError(f"{source}: has no key {missing[0]!r}, so it holds no scores")
         names = tuple(data["classes"] if names is None else names)
         try:
-            counts = np.array(data["confusion"], np.int64)
+            table = np.array(data["confusion"])
+            if table.size and (table.dtype.kind not in "iu" or table.min() < 0 or table.max() > _MOST):
+                raise ValueError("counts are whole numbers from 0 on")
+            counts = table.astype(np.int64)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{source}: key 'confusion' is not a table of counts ({error})") from error
         classes = len(names)

@@ -14,6 +14,8 @@ from torch import nn
 
 from panfpn.models.timm_networks import STRIDES, create_network, feature_maps, plan_network
 
+_SHOWN = 3  # of a file's names, in errors
+
 
 class AnyBackbone(Protocol):
     """What a module (`nn.Module`) needs to be the backbone of SemanticFPN and PanopticFPN."""
@@ -88,8 +90,10 @@ class Backbone(nn.Module):
         wrong = [n for n in used if used[n].shape != expected[n].shape]
         if missing or wrong:
             if missing:
+                there = ", ".join(list(tensors)[:_SHOWN]) or "none"
                 what = (
-                    f"{len(missing)} of {len(expected)} tensors are missing, such as {missing[0].removeprefix(prefix)}"
+                    f"{len(missing)} of {len(expected)} tensors are missing, such as "
+                    f"{missing[0].removeprefix(prefix)}; the file has {there}{', …' * (len(tensors) > _SHOWN)}"
                 )
             else:
                 what = _difference(wrong[0].removeprefix(prefix), used[wrong[0]].shape, expected[wrong[0]].shape)
@@ -123,9 +127,14 @@ def _difference(name: str, theirs: torch.Size, ours: torch.Size) -> str:
     return what
 
 
+_WRAPPERS = re.compile(  # names under which other programs keep a network
+    r"^(?:(?:_orig_mod|module|model|net|network|timm_model|trunk|visual|student|teacher|backbone|body|encoder)\.)+"
+)
+
+
 def _spellings(weights: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     """The tensors by joined name: as they are, as a part of a whole network, and with mmsegmentation's deep stem."""
-    part = {re.sub(r"^(backbone\.body\.|backbone\.|encoder\.model\.|encoder\.)", "", n): t for n, t in weights.items()}
+    part = {_WRAPPERS.sub("", n): t for n, t in weights.items()}
     stem = {re.sub(r"^stem\.", "conv1.", re.sub(r"^stem\.7\.", "bn1.", n)): t for n, t in part.items()}
     return [{_joined(name): tensor for name, tensor in names.items()} for names in (weights, part, stem)]
 

@@ -24,6 +24,9 @@ loaded program. A table is printed; --json FILE writes all figures with hardware
 """
 
 
+_MOST = 100_000
+
+
 def run_benchmark(arguments: list[str]) -> int:
     """Measure speed and memory."""
     measures = {"inference": _run_inference, "train": _run_train, "data": _run_data}
@@ -69,8 +72,15 @@ multiply-add), `of ceiling` GFLOP per second as a share of what a large convolut
 the same precision."""
 
 
+def _check_counts(**options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None and not 1 <= value <= _MOST:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be from 1 to {_MOST}")
+
+
 def _run_inference(arguments: list[str]) -> int:
     options = parse_options(_Inference, "benchmark inference", arguments, _INFERENCE_HELP)
+    _check_counts(batch=options.batch, repeats=options.repeats, num_classes=options.num_classes)
     if not options.models:
         raise ValueError("benchmark inference needs a recipe (`panfpn recipes` lists them), a model, or `published`")
     check_json(options.json, "figures")

@@ -8,7 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -44,6 +44,7 @@ class ReadingOptions:
 
 def parse_options(options: type[T], verb: str, arguments: list[str], description: str, default: Any = None) -> T:
     """Options of one verb into a dataclass; ValueError for one that is unknown, missing or of the wrong type."""
+    _check_words(arguments, verb)
     config = (tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagConversionOff)
     prog = f"panfpn {verb}"
     words = _with_values(arguments, set(_flags(options)))
@@ -59,7 +60,32 @@ def parse_options(options: type[T], verb: str, arguments: list[str], description
         if leaving.code:
             raise ValueError(f"{_sentence(box.getvalue())} (see {prog} --help)") from None
         raise
-    return parsed
+    return _at_home(parsed)
+
+
+def _check_words(arguments: Sequence[str], verb: str) -> None:
+    """ValueError for an empty word, and for an option that stands there twice."""
+    names: set[str] = set()
+    for word in arguments:
+        if not word.strip():
+            raise ValueError(f"an argument of `panfpn {verb}` is empty (see panfpn {verb} --help)")
+        name = word.partition("=")[0].replace("_", "-")
+        if name.startswith("--") and name != "--":
+            if name in names:
+                raise ValueError(f"the option {name} stands there twice (see panfpn {verb} --help)")
+            names.add(name)
+
+
+def _at_home(options: T) -> T:
+    """The same, with ~ in paths as the home directory, which a shell leaves as it is in --out=~/x."""
+    changes: dict[str, Any] = {}
+    for field in fields(options):  # type: ignore[arg-type]
+        value = getattr(options, field.name)
+        if isinstance(value, Path):
+            changes[field.name] = value.expanduser()
+        elif isinstance(value, tuple) and any(isinstance(entry, Path) for entry in value):
+            changes[field.name] = tuple(e.expanduser() if isinstance(e, Path) else e for e in value)
+    return replace(options, **changes) if changes else options  # type: ignore[type-var]
 
 
 def _flags(options: Any, prefix: str = "") -> Iterator[str]:

@@ -69,7 +69,6 @@ def run_predict(arguments: list[str]) -> int:
     options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP)
     if options.frames is not None and options.frames < 1:
         raise ValueError(f"--frames is {options.frames}; it must be 1 or more")
-    options = replace(options, out=options.out.expanduser())
     from panfpn.deploy.folder import predict_to_folder
     from panfpn.deploy.inputs import Inputs
     from panfpn.deploy.predictor import Predictor
@@ -85,7 +84,7 @@ def run_predict(arguments: list[str]) -> int:
         options, scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor, inference=task.inference,
         data=ReadingOptions(bands=reading.bands, range=reading.range, pages=reading.page),
     )  # fmt: skip
-    options = replace(parse_options(_Predict, "predict", arguments, _PREDICT_HELP, released), out=options.out)
+    options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP, released)
     task.set_inference(scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
     task.read_as(**asdict(options.data))
     what, submission = _what_to_write(options, predictor)

@@ -46,7 +46,7 @@ def fitting(
         ValueError: a release with another backbone.
     """
     other = release.config.model.backbone
-    if backbone is not None and other != backbone:
+    if backbone is not None and other.partition(".")[0] != backbone.partition(".")[0]:  # the rest names its weights
         raise ValueError(f"{release.file}: has backbone {other!r}, but model.backbone is {backbone!r}; change it, or "
                          "set model.start_from to None")  # fmt: skip
     same_classes = release.table.names == table.names

@@ -6,10 +6,12 @@ is let in as data that does nothing.
 """
 
 import contextlib
+import io
 import pickle
 import pickletools
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,25 @@ import safetensors.torch
 import torch
 
 from panfpn.files import replacing
-from panfpn.weights.pickles import NUMPY, Inert, RefusedError, read_plain
+from panfpn.weights.pickles import NUMPY, Inert, RefusedError, check_torch_opcodes, read_plain
 
 _LET_IN: list[Any] = [
     *((stand_in, name) for name, stand_in in NUMPY.items()),
     (Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
     *((Inert, f"{module}.getattr") for module in ("builtins", "__builtin__")),  # the buffer's methods; nothing is got
 ]
+_WRAPPERS = (
+    "state_dict",
+    "model",
+    "module",
+    "net",
+    "network",
+    "teacher",
+    "state_dict_ema",
+    "model_ema",
+    "model_state_dict",
+)
+_LEGACY_PICKLES = 4  # before torch 1.6: a magic number, a version, the system, and then the data
 _TORCH = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # what torch's files before 1.6 begin with
 
 
@@ -58,7 +72,7 @@ def read_foreign(path: Path) -> dict[str, Any]:
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a file of any library, by name; errors as of `read_foreign`."""
-    return state_dict_of(read_foreign(path))
+    return state_dict_of(read_foreign(path), path)
 
 
 def _wanted(path: Path, error: pickle.UnpicklingError) -> str | None:
@@ -86,20 +100,57 @@ def _read_pickle(path: Path) -> Any:
     zipped = start.startswith(b"PK\x03\x04")  # since torch 1.6: tensors stay on disk until they are used
     if not zipped and _TORCH not in start:
         return read_plain(path)
+    if zipped:
+        _check_members(path)
+    else:
+        with path.open("rb") as file:
+            for _ in range(_LEGACY_PICKLES):
+                check_torch_opcodes(file, path.stat().st_size)
     with torch.serialization.safe_globals(_LET_IN), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about newer pickles, which are refused with a sentence of ours
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
-def state_dict_of(data: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors and arrays of a checkpoint, however trainers wrap them (`state_dict`, `model`), without `module.`."""
-    for key in ("state_dict", "model"):
+def _check_members(path: Path) -> None:
+    """ValueError for an archive that torch did not write: compressed, damaged, or with a pickle that never ends."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("its records are compressed, which torch does not do")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("its records claim more bytes than it has")
+        for member in members:
+            with archive.open(member) as record:  # at its end, the checksum is held against it
+                while record.read(1 << 24):
+                    pass
+            if member.filename.endswith(".pkl"):
+                check_torch_opcodes(io.BytesIO(archive.read(member)), member.file_size)
+
+
+def state_dict_of(data: dict[str, Any], source: object = "checkpoint") -> dict[str, torch.Tensor]:
+    """The tensors and arrays of a checkpoint, however trainers wrap them (`state_dict`, `model`), without `module.`.
+
+    ValueError names `source` if one of them claims more numbers than it holds.
+    """
+    for key in _WRAPPERS:
         if isinstance(data.get(key), dict):
             data = data[key]
     arrays = {id(t): t for t in data.values() if isinstance(t, np.ndarray)}
     made = {number: _tensor(array) for number, array in arrays.items()}  # once, however many names it has
     tensors = {name: made.get(id(t), t) for name, t in data.items()}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, torch.Tensor) and not _is_stored(tensor):
+            raise ValueError(
+                f"{source}: tensor {name} claims {tuple(tensor.shape)} numbers, more than are stored of it"
+            )
     return {str(name).removeprefix("module."): t for name, t in tensors.items() if isinstance(t, torch.Tensor)}
+
+
+def _is_stored(tensor: torch.Tensor) -> bool:
+    """Whether every number of a tensor is one in memory: a stride of 0 would make any many of one."""
+    if tensor.layout != torch.strided:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:

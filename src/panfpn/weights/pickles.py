@@ -139,7 +139,14 @@ _OPCODES = frozenset(
 )
 
 
-_GROWING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD")
+# What torch's own reader takes besides.
+_TORCH_OPCODES = _OPCODES | frozenset(
+    """BINPERSID NEWOBJ NEWOBJ_EX EMPTY_SET ADDITEMS FROZENSET POP POP_MARK DUP LONG1""".split()  # noqa: SIM905
+)
+_GROWING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD", "ADDITEMS")
+_DEEPEST = 100  # of what is in what
+_LONGEST_SET = 5_000  # entries, which could all have one hash
+_LARGEST_KEY = 1 << 60  # numbers up to this hash as they are
 _COPIES = 16  # times its length: a file that copies its data at each of a few levels needs so much at most
 
 
@@ -155,7 +162,7 @@ def read_plain(path: Path) -> Any:
     """The numbers, strings, arrays, lists, tuples and dictionaries of a plain pickle, as Python 2 or 3 wrote it."""
     # Mapped: a length that the file only claims takes no memory.
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        _check_opcodes(mapped)
+        _check_opcodes(mapped, len(mapped))
         mapped.seek(0)
         return _PlainUnpickler(mapped, encoding="latin1").load()
 
@@ -166,23 +173,32 @@ class _Entry:
 
     opcode: str
     size: int = 1
+    depth: int = 0
+    is_key: bool = True  # hashes as no other does: a name, or a number that is not huge
 
 
-def _check_opcodes(file: Any) -> None:
+def check_torch_opcodes(file: Any, size: int) -> None:
+    """Refuse what torch's reader would take, and could take for ever or without end; see `_check_opcodes`."""
+    _check_opcodes(file, size, _TORCH_OPCODES)
+
+
+def _check_opcodes(file: Any, size: int, allowed: frozenset[str] = _OPCODES) -> None:
     """Refuse what plain data need not, and what could cost more than the file's length.
 
-    That is a memo that begins at a high number (it would be allocated from 0 on), tuples as keys (those that hold each
-    other many times, or deeply, take for ever to hash or overflow the stack), and data that are named again and again
-    for calls that copy them. Opcodes are read, not run.
+    That is a memo that begins at a high number (it would be allocated from 0 on), keys that can have one hash (tuples,
+    fractions, huge numbers), deep nesting, long sets, bytes that are only counted, and data that are named again and
+    again for calls that copy them. Opcodes are read, not run.
     """
     stack: list[_Entry] = []
     marks: list[int] = []
     memo: dict[int, _Entry] = {}
-    left = most = _COPIES * len(file)  # bytes and entries that calls may yet be given
+    left = most = _COPIES * size  # bytes and entries that calls may yet be given
     for opcode, argument, _ in pickletools.genops(file):
         name, taken = opcode.name, len(opcode.stack_before)
-        if name not in _OPCODES:
+        if name not in allowed:
             _refuse(f"the opcode {name}")
+        if name in ("GLOBAL", "STACK_GLOBAL") and argument and argument.endswith(" bytearray"):
+            _refuse(argument.replace(" ", "."))
         if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             number = argument if isinstance(argument, int) else len(memo)
             if number > 1000 + 2 * len(memo):
@@ -201,17 +217,28 @@ def _check_opcodes(file: Any) -> None:
             else:
                 items = stack[len(stack) - taken :]
             keys = items[1:2] if name == "SETITEM" else items[::2] if name in ("SETITEMS", "DICT") else []
-            if any(key.opcode.startswith("TUPLE") for key in keys):
+            if not all(key.is_key for key in keys):
                 raise ValueError("a dictionary with other keys than names")
-            size = 1 + sum(item.size for item in items)
-            size += len(argument) if isinstance(argument, str | bytes | bytearray) else 0
+            if name in ("ADDITEMS", "FROZENSET") and len(items) > _LONGEST_SET:
+                raise ValueError(f"a set of more than {_LONGEST_SET} entries")
+            depth = max((item.depth for item in items), default=0) + (name not in ("REDUCE", "BUILD"))
+            if depth > _DEEPEST and allowed is not _OPCODES:  # torch's reader goes as deep on the stack
+                raise ValueError(f"nested more than {_DEEPEST} deep")
+            held = 1 + sum(item.size for item in items)
+            held += len(argument) if isinstance(argument, str | bytes | bytearray) else 0
             if name in ("REDUCE", "BUILD"):
-                left -= size
+                left -= held
                 if left < 0:
                     raise ValueError(f"what it repeats would fill more than {most} bytes")
-            made = _Entry(name, min(size, most + 1))
+            made = items[0] if name == "DUP" else _Entry(name, min(held, most + 1), depth, _is_key(name, argument))
             if name in _GROWING:  # the same one, also where it is named again
                 made = stack[-beneath]
-                made.size = min(made.size + size, most + 1)
+                made.size, made.depth = min(made.size + held, most + 1), max(made.depth, depth)
             del stack[len(stack) - beneath :]
             stack += [made] * len(opcode.stack_after)
+
+
+def _is_key(opcode: str, argument: Any) -> bool:
+    if isinstance(argument, int) and not isinstance(argument, bool):
+        return abs(argument) < _LARGEST_KEY
+    return not (isinstance(argument, float) or opcode.startswith(("TUPLE", "EMPTY_TUPLE", "FROZENSET")))

@@ -141,8 +141,8 @@ BROKEN: dict[str, tuple[Spoil, str]] = {
         lambda root, _: write(root / "annotations/panoptic_val2017/stray.png", ids_png(small_ids())), "check"),
     "stray.jpg: no image of this name is listed in": (
         lambda root, _: write(root / "val2017/stray.jpg", np.zeros((6, 8, 3), np.uint8)), "check"),
-    "not in COCO's panoptic format (KeyError: 'categories')": (lambda _, d: d.pop("categories"), "open"),
-    "not in COCO's panoptic format (TypeError": (lambda _, d: d.update(annotations=7), "open"),
+    "not in COCO's format (KeyError: 'categories')": (lambda _, d: d.pop("categories"), "open"),
+    "not in COCO's format (TypeError": (lambda _, d: d.update(annotations=7), "open"),
     "000000000012.jpg: not a readable image": (
         lambda root, _: (root / "val2017/000000000012.jpg").write_bytes(b"no"), "both"),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from panfpn.build import build_datasets
 from panfpn.config import Data, TrainConfig
 from panfpn.data import train_loader
-from panfpn.data.layouts.coco_outlines import CocoOutlines, rasterised, read_outlines
+from panfpn.data.layouts.coco_outlines import CocoOutlines, rasterised, read_outlines, unpacked
 from panfpn.data.loader import DrawSampler
 from panfpn.data.targets import instances_of
 from panfpn.data.transforms import Geometry, cut
@@ -135,7 +135,7 @@ def test_the_same_geometry_as_the_pixels(size: tuple[int, int], flip: bool, tmp_
         ({"segmentation": [[0, 0, 1]]}, "instance 0 has a polygon that is no list of x, y"),
         ({"segmentation": {"size": [20, 30], "counts": "abc"}}, "instance 0 has compressed run lengths"),
         ({"segmentation": [], "category_id": 187}, "instance 0 has category 187, which is no thing of label table"),
-        ({}, "not in COCO's instance format .KeyError: 'segmentation'"),
+        ({}, "not in COCO's format .KeyError: 'segmentation'"),
     ],
 )
 def test_refused(annotation: dict[str, Any], sentence: str, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_refused(annotation: dict[str, Any], sentence: str, tmp_path: Path) -> N
 
 def test_run_lengths_that_do_not_fill_the_image(tmp_path: Path) -> None:
     found = written(tmp_path, [{"segmentation": {"size": [20, 30], "counts": [7, 7]}}])
-    with pytest.raises(ValueError, match="run lengths of a crowd fill 14 pixels of an image of 30×20"):
+    with pytest.raises(ValueError, match="run lengths fill 14 pixels of an image of 30×20"):
         found.instances(1, (20, 30), whole((20, 30)), (20, 30))
 
 
@@ -181,3 +181,90 @@ def test_training_on_outlines(shared: Path, tmp_path: Path) -> None:
 def test_only_coco_has_outlines() -> None:
     with pytest.raises(ValueError, match=r"data.instances is 'json'; it must be panoptic but for coco_panoptic"):
         TrainConfig(data=Data(dataset="scenes", instances="json"))
+
+
+SHAPE = np.zeros((20, 30), np.uint8)
+SHAPE[4:12, 5:25] = 1
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    flat = mask.T.ravel()
+    return np.diff([0, *(np.flatnonzero(np.diff(flat)) + 1), flat.size]).tolist()
+
+
+@pytest.mark.parametrize("crowd", [0, 1])
+@pytest.mark.parametrize("form", ["polygons", "one polygon", "runs", "packed"])
+def test_every_form_is_a_thing_or_a_crowd_as_iscrowd_says(form: str, crowd: int, tmp_path: Path) -> None:
+    """SAM, CVAT and Label Studio write run lengths of things, and CVAT polygons of crowds."""
+    evaluator = pytest.importorskip("faster_coco_eval")
+    runs = {"size": [20, 30], "counts": runs_of(SHAPE)}
+    packed = evaluator.mask.frPyObjects(runs, 20, 30)["counts"]
+    segmentation: Any = {
+        "polygons": [[5, 4, 25, 4, 25, 12, 5, 12]], "one polygon": [5, 4, 25, 4, 25, 12, 5, 12], "runs": runs,
+        "packed": {"size": [20, 30], "counts": packed if isinstance(packed, str) else packed.decode()},
+    }[form]  # fmt: skip
+    outlines = written(tmp_path, [{"segmentation": segmentation, "iscrowd": crowd}])
+    found = outlines.instances(1, (20, 30), whole((20, 30)), (20, 30))
+    np.testing.assert_array_equal(painted(found, (20, 30)), [SHAPE.astype(bool)])
+    assert found.num_crowds == crowd
+    assert outlines.summary().endswith(f"{1 - crowd} things and {crowd} crowds; 2 of 3 images have none")
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(0, 40), min_size=4, max_size=60))
+def test_packed_run_lengths_are_cocos(lengths: list[int]) -> None:
+    evaluator = pytest.importorskip("faster_coco_eval")
+    total = sum(lengths)
+    packed = evaluator.mask.frPyObjects({"size": [total or 1, 1], "counts": lengths}, total or 1, 1)["counts"]
+    text = packed if isinstance(packed, str) else packed.decode()
+    assert unpacked(text).tolist() == lengths
+
+
+@pytest.mark.parametrize("text", ["", "é", "z~", "o" * 30, "0P"])
+def test_damaged_packed_run_lengths_are_named(text: str) -> None:
+    if text == "0P":
+        text = "P" * 20  # continued for ever
+    with pytest.raises(ValueError, match=r"^here has compressed run lengths that are damaged"):
+        unpacked(text, "here")
+
+
+def test_long_runs_stay_exact(tmp_path: Path) -> None:
+    size = (5000, 4000)  # 20 million pixels, more than float32 counts
+    (tmp_path / "instances.json").write_text(json.dumps({
+        "images": [{"id": 1, "file_name": "1.jpg"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": {"counts": [19_999_999, 1]}}],
+    }))  # fmt: skip
+    found = read_outlines(tmp_path / "instances.json", ["1.jpg"], TABLE)
+    instances = found.instances(0, size, whole(size), size)
+    assert instances.boxes.tolist() == [[3999, 4999, 4000, 5000]] and instances.num_crowds == 1
+
+
+def test_images_are_matched_by_name_and_id_or_refused(tmp_path: Path) -> None:
+    file = tmp_path / "instances.json"
+    box = [{"id": 1, "image_id": 7, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]}]
+
+    def read(images: list[dict[str, Any]], names: list[str], ids: list[int]) -> CocoOutlines:
+        file.write_text(json.dumps({"images": images, "annotations": box}))
+        return read_outlines(file, names, TABLE, ids)
+
+    assert len(read([{"id": 7, "file_name": "a.jpg"}], ["b.jpg", "a.jpg"], [1, 2]).classes) == 1  # other numbers
+    assert len(read([{"id": 7, "file_name": "old/a.jpg"}], ["a.jpg"], [7]).classes) == 1  # other names
+    with pytest.raises(ValueError, match=r"image 7 is a.jpg there, and b.jpg in the panoptic JSON; number the images"):
+        read([{"id": 7, "file_name": "a.jpg"}], ["b.jpg", "a.jpg"], [7, 8])
+    with pytest.raises(ValueError, match=r"none of its images \(x.jpg, …\) is one of the panoptic JSON's \(a.jpg, …\)"):
+        read([{"id": 7, "file_name": "x.jpg"}], ["a.jpg"], [1])
+    with pytest.raises(ValueError, match="lists two images with id 7"):
+        read([{"id": 7, "file_name": "a.jpg"}, {"id": 7, "file_name": "b.jpg"}], ["a.jpg", "b.jpg"], [1, 2])
+
+
+def test_categories_are_known_by_id_and_name(tmp_path: Path) -> None:
+    file = tmp_path / "instances.json"
+    for name, message in (("Person", ""), ("crack", r"category 1 is 'crack' there, and 'person' in label table")):
+        file.write_text(json.dumps({
+            "images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [], "categories": [{"id": 1, "name": name}],
+        }))  # fmt: skip
+        if message:
+            with pytest.raises(ValueError, match=message):
+                read_outlines(file, ["a.jpg"], TABLE)
+        else:
+            assert not len(read_outlines(file, ["a.jpg"], TABLE).classes)

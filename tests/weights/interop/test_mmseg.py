@@ -384,7 +384,7 @@ def test_where_the_test_size_comes_from(small_mmseg: State) -> None:
 def test_the_published_size_where_the_file_says_none() -> None:
     model = Model(backbone="resnet18", num_classes=19, fpn_channels=8, head_channels=8)
     shapes = semantic_shapes(model)
-    state = {mmseg_name(name, model): torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    state = {mmseg_name(name, model): torch.zeros(shape) for name, shape in shapes.items()}
     found = read(state, LabelTable.named("cityscapes"))
     assert found.config.data.scale == (2048, 1024)
     assert any("without --scale, they are fitted into 2048×1024" in note for note in found.notes)

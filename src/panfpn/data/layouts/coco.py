@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from panfpn.data.layouts.coco_check import coco_problems
+from panfpn.data.layouts.coco_check import coco_problems, outline_problems
 from panfpn.data.layouts.coco_json import CocoFiles, open_coco
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.data.segments import PanopticDataset
@@ -22,7 +22,11 @@ def open_split(request: SplitRequest) -> PanopticDataset:
 
 def problems(request: SplitRequest, *, progress: bool) -> Iterator[str]:
     """What is wrong in the JSON, in the PNGs and in the images."""
-    yield from coco_problems(_files(request)[0], request.named_table(), progress=progress)
+    files, outlines = _files(request)
+    table = request.named_table()
+    yield from coco_problems(files, table, progress=progress)
+    if outlines.is_file():
+        yield from outline_problems(files, outlines, table)
 
 
 def _files(request: SplitRequest) -> tuple[CocoFiles, Path]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from panfpn.data.images import IMAGE_SUFFIXES, decode_ids, read_image
 from panfpn.data.layouts.coco_json import CocoFiles, files_below, listing_problems, unlisted
+from panfpn.data.layouts.coco_outlines import read_outlines
 from panfpn.data.segments import different_sizes, indices_of
 from panfpn.files import read_bytes, read_json
 from panfpn.labels import LabelTable
@@ -36,6 +37,24 @@ def coco_problems(files: CocoFiles, table: LabelTable, *, progress: bool) -> Ite
             if image is not None and image.is_file():
                 yield from _size_problems(image, png, entry or {}, files.json)
             advance(i + 1)
+
+
+def outline_problems(files: CocoFiles, instances: Path, table: LabelTable) -> Iterator[str]:
+    """What is wrong in instances_SPLIT.json, beside the panoptic JSON."""
+    try:
+        entries = read_json(files.json)["images"]
+        names, ids = [files.image_path(entry) for entry in entries], [entry["id"] for entry in entries]
+        outlines = read_outlines(instances, names, table, ids)
+    except ValueError as error:
+        yield str(error)
+        return
+    except (KeyError, TypeError, AttributeError):
+        return  # the panoptic JSON is none, and that has been said
+    for n, entry in enumerate(entries):
+        for i in range(*outlines.first[n : n + 2]):
+            if outlines.runs[i] and (total := outlines.num_pixels(i)) != entry["height"] * entry["width"]:
+                yield (f"{instances}: run lengths of an instance in {names[n]} fill {total} pixels, but the image has "
+                       f"{entry['width']}×{entry['height']}")  # fmt: skip
 
 
 def _png_problems(records: list[dict[str, Any]], png: Path, file: Path) -> Iterator[str]:

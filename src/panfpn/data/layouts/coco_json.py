@@ -4,7 +4,6 @@ The format: cocodataset.org/#format-data; ids are R + 256 G + 65536 B. Cityscape
 were made of its maps.
 """
 
-import contextlib
 import os
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
@@ -15,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.data.images import decode_ids
+from panfpn.data.layouts.coco_names import as_coco, same_name
 from panfpn.data.layouts.coco_outlines import read_outlines
 from panfpn.data.segments import Ids, PanopticDataset, first_pixel, ids_in, indices_of
 from panfpn.files import read_bytes, read_json
 from panfpn.labels import LabelTable
 from panfpn.types import Segments
+
+_PARTS = "images, annotations with segments_info, and categories"
 
 
 def _file_name(entry: dict[str, Any]) -> str:
@@ -101,14 +103,16 @@ def open_coco(files: CocoFiles, table: LabelTable, *, panoptic: bool, instances:
 
     ValueError for the first of what `listing_problems` finds, and as `read_outlines` gives it.
     """
-    images, source = _read(files, table)
+    images, numbers, source = _read(files, table)
     pairs = tuple((files.name(image), files.images / image) for image in images)
-    outlines = None if instances is None else read_outlines(instances, images, table)
-    return PanopticDataset(table, pairs, source, panoptic, outlines)
+    outlines = None if instances is None else read_outlines(instances, images, table, numbers)
+    notes = () if outlines is None else (outlines.summary(),)
+    return PanopticDataset(table, pairs, source, panoptic, outlines, notes=notes)
 
 
-def _read(files: CocoFiles, table: LabelTable) -> tuple[list[str], CocoSegments]:
-    with _as_coco(files.json):
+def _read(files: CocoFiles, table: LabelTable) -> tuple[list[str], list[Any], CocoSegments]:
+    """Images below their folder and their ids, in the order of names, and what the JSON says of them."""
+    with as_coco(files.json, _PARTS):
         data = read_json(files.json)
         for problem in listing_problems(data, files, table):
             raise ValueError(problem)
@@ -124,17 +128,8 @@ def _read(files: CocoFiles, table: LabelTable) -> tuple[list[str], CocoSegments]
             classes=np.array([class_of[record["category_id"]] for record in records], np.int16),
             crowd=np.array([bool(record.get("iscrowd", 0)) for record in records], np.bool_),
         )
-        return [image_of[annotation["image_id"]] for annotation in annotations], source
-
-
-@contextlib.contextmanager
-def _as_coco(file: Path) -> Iterator[None]:
-    """What is missing in a JSON, or of another type, becomes a ValueError that names it."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: not in COCO's panoptic format ({type(error).__name__}: {error}); that has images, "
-                         "annotations with segments_info, and categories") from error  # fmt: skip
+        numbers = [annotation["image_id"] for annotation in annotations]
+        return [image_of[number] for number in numbers], numbers, source
 
 
 def classes_by_category(categories: list[dict[str, Any]], table: LabelTable) -> dict[int, int]:
@@ -147,11 +142,14 @@ def classes_by_category(categories: list[dict[str, Any]], table: LabelTable) -> 
 
 def listing_problems(data: dict[str, Any], files: CocoFiles, table: LabelTable) -> Iterator[str]:
     """What is wrong with a JSON, and with what it names, whatever the pixels are."""
-    with _as_coco(files.json):
+    with as_coco(files.json, _PARTS):
         class_of = classes_by_category(data["categories"], table)
         yield from _category_problems(data["categories"], class_of, table, files.json)
         known = {category["id"] for category in data["categories"]} & class_of.keys()
         image_of = {entry["id"]: files.image_path(entry) for entry in data["images"]}
+        for what, several in (("id", [entry["id"] for entry in data["images"]]), ("file", list(image_of.values()))):
+            if len(set(several)) < len(several):
+                yield f"{files.json}: lists two images with {what} {twice(several)!r}; each image stands there once"
         pngs, annotated = files_below(files.pngs), set()
         for image in sorted(set(image_of.values()) - files_below(files.images)):
             yield f"{files.images}/{image}: no such image, but {files.json} names it"
@@ -178,9 +176,18 @@ def _category_problems(
             yield f"{what} is not in label table {table.name!r}"
             continue
         ours, thing = table.classes[class_of[category["id"]]], bool(category["isthing"])
+        if not same_name(category["name"], ours.name):
+            yield (f"{what} is {ours.name!r} in label table {table.name!r}; a set of other categories is no "
+                   "coco_panoptic: give it as a folder with labels.yaml")  # fmt: skip
+            continue
         if ours.thing != thing:
             words = ("a thing", "stuff") if thing else ("stuff", "a thing")
             yield f"{what} is declared as {words[0]}, but label table {table.name!r} has {ours.name!r} as {words[1]}"
+
+
+def twice(values: list[Any]) -> Any:
+    """The first that stands there again."""
+    return next(value for i, value in enumerate(values) if value in values[:i])
 
 
 def record_problems(records: list[dict[str, Any]], known: Container[int], png: Path, file: Path) -> Iterator[str]:

@@ -3,6 +3,7 @@
 Unlike segments, outlines overlap and have no pixels of their own: they are moved to the crop and rasterised there once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from panfpn.data.layouts.coco_names import as_coco, same_name
 from panfpn.data.targets import no_instances
 from panfpn.data.transforms import Geometry, cut_map, source_window
 from panfpn.files import read_json
@@ -18,6 +20,7 @@ from panfpn.labels import LabelTable
 from panfpn.types import Instances
 
 Bits = npt.NDArray[np.bool_]
+_LONGEST_RUN = 1 << 23
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +30,18 @@ class CocoOutlines:
     file: Path
     first: npt.NDArray[np.int64]  # [images + 1] image n has the instances first[n]..first[n + 1]
     classes: npt.NDArray[np.int16]  # [instances]
-    crowd: npt.NDArray[np.bool_]  # [instances] given by run lengths, not by polygons
+    crowd: npt.NDArray[np.bool_]  # [instances] a group that nobody told apart
+    runs: npt.NDArray[np.bool_]  # [instances] given by run lengths, not by polygons
     parts: npt.NDArray[np.int64]  # [instances + 1] instance i has the polygons parts[i]..parts[i + 1]
     starts: npt.NDArray[np.int64]  # [polygons + 1] where the numbers of each begin
     numbers: npt.NDArray[np.float32]  # x, y, x, y, … of a polygon in pixels of its image; lengths of runs, by columns
+    without: int = 0  # images of which the file knows no instance
+
+    def summary(self) -> str:
+        """How many there are, in words."""
+        crowds = int(self.crowd.sum())
+        return (f"{self.file}: {len(self.crowd) - crowds} things and {crowds} crowds; {self.without} of "
+                f"{len(self.first) - 1} images have none")  # fmt: skip
 
     def instances(self, index: int, size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]) -> Instances:
         """What a geometry shows of the instances of an image of `size`, in a crop of `shown` pixels; crowds last.
@@ -41,7 +52,7 @@ class CocoOutlines:
         numbers = range(*self.first[index : index + 2])
         for i in sorted(numbers, key=lambda i: (bool(self.crowd[i]), int(self.classes[i]))):
             parts = [self.numbers[slice(*self.starts[k : k + 2])] for k in range(*self.parts[i : i + 2])]
-            if self.crowd[i]:
+            if self.runs[i]:
                 mask = cut_map(self._decode(parts[0], size), geometry).astype(np.bool_)
             else:
                 mask = rasterised([_moved(part, size, geometry, shown) for part in parts], shown)
@@ -60,10 +71,15 @@ class CocoOutlines:
             num_crowds=int(self.crowd[kept].sum()),
         )
 
+    def num_pixels(self, instance: int) -> int:
+        """How many pixels the run lengths of an instance fill."""
+        part = self.parts[instance]
+        return int(self.numbers[slice(*self.starts[part : part + 2])].astype(np.int64).sum())
+
     def _decode(self, lengths: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.int16]:
         counts = lengths.astype(np.int64)
         if counts.sum() != size[0] * size[1]:
-            raise ValueError(f"{self.file}: run lengths of a crowd fill {counts.sum()} pixels of an image of "
+            raise ValueError(f"{self.file}: run lengths fill {counts.sum()} pixels of an image of "
                              f"{size[1]}×{size[0]}")  # fmt: skip
         runs = np.repeat(np.arange(len(counts)) % 2, counts).astype(np.int16)
         return np.ascontiguousarray(runs.reshape(size[1], size[0]).T)
@@ -108,47 +124,112 @@ def rasterised(polygons: list[npt.NDArray[np.float64]], size: tuple[int, int]) -
     return filled
 
 
-def read_outlines(file: Path, images: list[str], table: LabelTable) -> CocoOutlines:
-    """The instances of the images of these file names; one that the file does not know has none.
+def read_outlines(
+    file: Path, images: Sequence[str], table: LabelTable, ids: Sequence[Any] | None = None
+) -> CocoOutlines:
+    """The instances of images, known by their file names and by their `ids` in the panoptic JSON.
 
-    ValueError for another format, an unknown category, or compressed run lengths.
+    Raises:
+        ValueError: another format, an id or category that stands for different things in the two files, a category that
+            is no thing, a shape that is neither polygons nor run lengths.
     """
     data = read_json(file)
-    try:
-        number = {name: n for n, name in enumerate(images)}
-        image_of = {entry["id"]: number.get(entry["file_name"]) for entry in data["images"]}
+    with as_coco(file, "images, annotations with segmentation and category_id, and categories"):
+        image_of = _images(data["images"], images, ids or (), file)
         mine = [a for a in data["annotations"] if image_of[a["image_id"]] is not None]
         mine.sort(key=lambda annotation: image_of[annotation["image_id"]] or 0)
-        things = {value: k for k, c in enumerate(table.classes) if c.thing for value in c.values}
+        class_of = things_by_category(data.get("categories"), table, file)
         for annotation in mine:
-            if annotation["category_id"] not in things:
+            if annotation["category_id"] not in class_of:
                 raise ValueError(f"{file}: instance {annotation['id']} has category {annotation['category_id']!r}, "
                                  f"which is no thing of label table {table.name!r}")  # fmt: skip
         parts = [_parts(annotation, file) for annotation in mine]
         owners = np.array([image_of[annotation["image_id"]] for annotation in mine], np.int64)
         lengths = [len(part) for several in parts for part in several]
+        runs = [isinstance(annotation["segmentation"], dict) for annotation in mine]
         return CocoOutlines(
             file=file,
             first=np.searchsorted(owners, np.arange(len(images) + 1)),
-            classes=np.array([things[annotation["category_id"]] for annotation in mine], np.int16),
-            crowd=np.array([isinstance(annotation["segmentation"], dict) for annotation in mine], np.bool_),
+            classes=np.array([class_of[annotation["category_id"]] for annotation in mine], np.int16),
+            crowd=np.array([bool(a.get("iscrowd", run)) for a, run in zip(mine, runs, strict=True)], np.bool_),
+            runs=np.array(runs, np.bool_),
             parts=np.cumsum([0, *map(len, parts)]),
             starts=np.cumsum([0, *lengths]),
             numbers=np.concatenate([np.empty(0, np.float32), *(part for several in parts for part in several)]),
+            without=len(images) - len(np.unique(owners)),
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: not in COCO's instance format ({type(error).__name__}: {error}); that has images "
-                         "and annotations with segmentation and category_id") from error  # fmt: skip
+
+
+def _images(
+    entries: Sequence[dict[str, Any]], names: Sequence[str], ids: Sequence[Any], file: Path
+) -> dict[Any, int | None]:
+    """Which of our images each id of the file is: by name, or where the file has other names, by id."""
+    by_name, by_id = ({key: n for n, key in enumerate(keys)} for keys in (names, ids))
+    found: dict[Any, int | None] = {}
+    for entry in entries:
+        number, same = by_name.get(entry["file_name"]), by_id.get(entry["id"])
+        if number is not None and same is not None and number != same:
+            raise ValueError(f"{file}: image {entry['id']!r} is {entry['file_name']} there, and {names[same]} in the "
+                             "panoptic JSON; number the images alike")  # fmt: skip
+        if entry["id"] in found:
+            raise ValueError(f"{file}: lists two images with id {entry['id']!r}; an id is unique")
+        found[entry["id"]] = same if number is None else number
+    if entries and all(number is None for number in found.values()):
+        raise ValueError(f"{file}: none of its images ({entries[0]['file_name']}, …) is one of the panoptic JSON's "
+                         f"({', '.join(names[:1])}, …), neither by name nor by id")  # fmt: skip
+    return found
+
+
+def things_by_category(categories: Any, table: LabelTable, file: Path) -> dict[int, int]:
+    """Train ids of things by category id; ValueError where the file calls one of them otherwise than the table."""
+    things = {value: k for k, c in enumerate(table.classes) if c.thing for value in c.values}
+    for category in categories or ():
+        k = things.get(category["id"])
+        if k is not None and not same_name(category["name"], table.names[k]):
+            raise ValueError(f"{file}: category {category['id']} is {category['name']!r} there, and "
+                             f"{table.names[k]!r} in label table {table.name!r}")  # fmt: skip
+    return things
 
 
 def _parts(annotation: dict[str, Any], file: Path) -> list[npt.NDArray[np.float32]]:
     """The polygons of an instance, or its run lengths."""
-    shape = annotation["segmentation"]
-    runs = [shape["counts"]] if isinstance(shape, dict) else shape
-    if not all(isinstance(part, list) for part in runs):
-        raise ValueError(f"{file}: instance {annotation['id']} has compressed run lengths; write polygons, or "
-                         "counts as a list of numbers")  # fmt: skip
-    parts = [np.array(part, np.float32) for part in runs]
-    if any(part.ndim != 1 or (len(part) % 2 and not isinstance(shape, dict)) for part in parts):
-        raise ValueError(f"{file}: instance {annotation['id']} has a polygon that is no list of x, y, x, y, …")
+    shape, where = annotation["segmentation"], f"{file}: instance {annotation['id']}"
+    if isinstance(shape, dict):
+        counts = shape["counts"]
+        runs = unpacked(counts, where) if isinstance(counts, str) else np.array(counts, np.float64)
+        if runs.ndim != 1 or not ((runs >= 0) & (runs == np.rint(runs))).all():
+            raise ValueError(f"{where} has run lengths that are no list of numbers of pixels")
+        return [_exact(runs)]
+    polygons = [shape] if shape and not isinstance(shape[0], list) else shape  # a single one may stand by itself
+    parts = [np.array(part, np.float32) for part in polygons]
+    if any(part.ndim != 1 or len(part) % 2 or not np.isfinite(part).all() for part in parts):
+        raise ValueError(f"{where} has a polygon that is no list of x, y, x, y, …")
     return parts
+
+
+def _exact(runs: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Runs as float32, which holds whole numbers up to 2^24: longer ones become several with nothing between."""
+    while (runs > _LONGEST_RUN).any():
+        place = int(np.argmax(runs > _LONGEST_RUN))
+        runs = np.concatenate([runs[:place], [_LONGEST_RUN, 0, runs[place] - _LONGEST_RUN], runs[place + 1 :]])
+    return runs.astype(np.float32)
+
+
+def unpacked(text: str, where: str = "run lengths") -> npt.NDArray[np.float64]:
+    """COCO's compressed run lengths: 5 bits a character from '0' on, with sign, from the third on as differences.
+
+    ValueError, beginning with `where`, for text that is none. Source: cocoapi, maskApi.c, rleFrString.
+    """
+    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    if not text.isascii() or not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise ValueError(f"{where} has compressed run lengths that are damaged")
+    last = np.flatnonzero(codes & 32 == 0)  # character of each number
+    first = np.concatenate([[0], last[:-1] + 1])
+    if (last - first).max() > 7:
+        raise ValueError(f"{where} has compressed run lengths that are damaged")
+    position = np.arange(len(codes)) - np.repeat(first, last - first + 1)
+    numbers = np.add.reduceat((codes & 31) << (5 * position), first)
+    numbers -= np.where(codes[last] & 16, 1 << 5 * (last - first + 1), 0)
+    numbers[1::2] = np.cumsum(numbers[1::2])  # the second and the third are whole
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers.astype(np.float64)

@@ -92,7 +92,10 @@ class SegmentFiles:
             number = self.image_id(image)
             entries.append({"id": number, "file_name": image.name, "height": height, "width": width})
             categories = [self.table.classes[s.train_id].values[0] for s in result.info]
-            segments = [{"id": int(i), "category_id": c} for i, c in zip(ids[1:], categories, strict=True)]
+            segments = [
+                {"id": int(i), "category_id": c, "area": s.area, "bbox": list(s.box), "iscrowd": 0}
+                for i, c, s in zip(ids[1:], categories, result.info, strict=True)
+            ]
             name = f"{Path(result.name).name}.png"
             records.append({"image_id": number, "file_name": name, "segments_info": segments})
 
@@ -177,7 +180,11 @@ class SegmentFiles:
 def read_image_ids(file: Path) -> dict[str, int | str]:
     """Image ids by file name, of a JSON of COCO's; ValueError if it has none."""
     try:
-        return {image["file_name"]: image["id"] for image in read_json(file)["images"]}
+        ids = {image["file_name"]: image["id"] for image in read_json(file)["images"]}
+        for name, number in ids.items():
+            if not isinstance(name, str) or not (type(number) is int or (isinstance(number, str) and number)):
+                raise ValueError(f"{file}: image {name!r} has the id {number!r}; ids are whole numbers or names")
+        return ids
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file}: has no `images` with file_name and id, as COCO's annotations have") from error
 

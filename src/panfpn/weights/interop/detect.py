@@ -20,7 +20,7 @@ def read_foreign_model(
         ValueError: a file that cannot be read safely, or another network; it says what it is.
     """
     data = read_foreign(path)
-    tensors = state_dict_of(data)
+    tensors = state_dict_of(data, path)
     if is_mmseg(tensors):
         return read_mmseg(tensors, data, path, labels=labels, ema=ema, scale=scale)
     if ema:

@@ -66,14 +66,23 @@ def fitted(
         f"{theirs} is {tuple(tensors[theirs].shape)} instead of {tuple(shapes[ours])}"
         for ours, theirs in names.items() if theirs in tensors and tensors[theirs].shape != shapes[ours]
     ]  # fmt: skip
+    odd = [
+        f"{theirs} ({tensors[theirs].dtype})" for theirs in names.values()
+        if theirs in tensors and not (theirs.endswith("num_batches_tracked") or _is_weight(tensors[theirs]))
+    ]  # fmt: skip
     problems = [
         f"{len(names)} {what}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong)) if names
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong),
+                            ("with values that are no finite real numbers", odd)) if names
     ]  # fmt: skip
     if problems:
         raise ValueError(f"{path}: its tensors do not fit; {'; '.join(problems)}")
     count = torch.zeros((), dtype=torch.int64)  # FrozenBN and old files keep no num_batches_tracked
     return {ours: tensors.get(theirs, count).clone() for ours, theirs in names.items()}
+
+
+def _is_weight(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and bool(tensor.isfinite().all())
 
 
 def imported_config(model: Model, data: Data, inference: Inference, path: Path) -> TrainConfig:
