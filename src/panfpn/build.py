@@ -223,8 +223,11 @@ def _check_sizes(release: Release) -> None:
             raise ValueError(f"{release.file}: model.{key} is {getattr(model, key)} in its header, but none of its "
                              "tensors has such a side; the file is damaged")  # fmt: skip
     if not model.backbone.startswith(_MODULE):
-        with torch.device("meta"):
-            wanted = Backbone(model.backbone, in_channels=model.in_channels).state_dict()
+        try:
+            with torch.device("meta"):
+                wanted = Backbone(model.backbone, in_channels=model.in_channels).state_dict()
+        except ValueError as error:
+            raise ValueError(f"{release.file}: {error}") from error
         for name, tensor in wanted.items():
             if f"backbone.{name}" not in release.tensors or release.tensors[f"backbone.{name}"].shape != tensor.shape:
                 raise ValueError(f"{release.file}: of another architecture; backbone {model.backbone!r} has a tensor "

@@ -169,6 +169,8 @@ class Run:
 
     def __post_init__(self) -> None:
         check_settings(self, "run.")
+        plain_name = self.name.strip() and not set(self.name) & set("/\\\0") and self.name.strip(".")
+        require(bool(plain_name), "run.name", self.name, "the name of a folder in runs/; run.dir takes a path")
         require(len(set(self.loggers)) == len(self.loggers), "run.loggers", self.loggers, "each of them once")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from panfpn.choices import LAYOUTS, no_choice
 from panfpn.files import read_bytes, sha256, write_json
 from panfpn.labels import LabelTable
 from panfpn.types import RGB, Reading
@@ -117,6 +118,8 @@ class Index:
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError(f"its format is {self.format!r}; this version reads {FORMAT!r}")
+        if self.dataset not in LAYOUTS:
+            raise ValueError(no_choice("its data set", self.dataset, LAYOUTS))
         for split in self.splits:
             check_split(split)
 

@@ -72,13 +72,14 @@ def score_dataset(
 def evaluate(
     model: Any, data: Any, *, device: str = "auto", precision: str = "auto", batch_size: int = 1,
     trimap_width: int | None = None, average_precision: bool = False, progress: bool = True,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
 ) -> Scores:  # fmt: skip
     """Scores of a release file, run folder, Predictor or task on a data set.
 
     `data` is the `data` part of a configuration (its validation split is scored), or a data set of your own: what
     `panfpn.data.as_dataset` takes. With `trimap_width`, `boundary` of a Semantic FPN's scores holds Boundary IoU and
     the IoU that near to a change of label; with `average_precision`, a Panoptic FPN's hold COCO's AP of boxes and masks
-    (pip install 'panfpn[coco]').
+    (pip install 'panfpn[coco]'). `ranks` share the images, and all get the scores of all.
 
     Raises:
         ValueError: a file or data set that cannot be used, or label tables that disagree.
@@ -104,7 +105,8 @@ def evaluate(
         raise ValueError(f"the model's label table {model_table} is not that of the data, {data_table}")
     scorer = task.scorer(dataset, trimap_width=trimap_width, average_precision=average_precision)
     workers = settings.num_workers if settings else 0
-    with progress_bar("evaluating", len(dataset), show=progress) as advance, named_worker_errors():
+    share = len(range(ranks.rank, len(dataset), ranks.world))
+    with progress_bar("evaluating", share, show=progress and ranks.first) as advance, named_worker_errors():
         return score_dataset(
-            task, dataset, scorer=scorer, batch_size=batch_size, num_workers=workers, progress=advance
+            task, dataset, scorer=scorer, batch_size=batch_size, num_workers=workers, progress=advance, ranks=ranks
         )[0]

@@ -119,7 +119,7 @@ def load_optimizer(
     for key, value in tensors.items():
         name, _, state = key.rpartition("/")
         parameter = parameters.get(name)
-        if parameter is None or (state != "step" and value.shape != parameter.shape):
+        if parameter is None or value.shape not in ((parameter.shape,), ((), (1,)))[state == "step"]:
             raise ValueError(f"its optimiser's state {key} belongs to no weight of this network")
         # Moments lie in memory as their parameter does; the step count is one number, on the same device.
         tensor = torch.empty_like(value if state == "step" else parameter, device=parameter.device)

@@ -214,8 +214,8 @@ def _flat(config: TrainConfig) -> dict[str, Any]:
 def _saved_config(folder: Path) -> TrainConfig:
     try:
         return parse(TrainConfig, read_header(folder / _LAST, role="run")["config"])
-    except KeyError as error:
-        raise ValueError(f"{folder / _LAST}: its header does not describe a run (no {error})") from error
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{folder / _LAST}: its header does not describe a run ({error})") from error
 
 
 def load_run(folder: Path, config: TrainConfig, data: Mapping[str, Identity]) -> RunState:
@@ -242,7 +242,10 @@ def load_run(folder: Path, config: TrainConfig, data: Mapping[str, Identity]) ->
     if state.step > config.train.steps:
         raise ValueError(f"{folder / _LAST}: has done {state.step} steps, but train.steps is {config.train.steps}")
     listings = read_json(folder / _LISTING) if (folder / _LISTING).is_file() else {}
-    for split, summary in header.get("data", {}).items():
+    known = header.get("data", {})
+    if not isinstance(known, dict) or any(not isinstance(known.get(split, {}), dict) for split in data):
+        raise ValueError(f"{folder / _LAST}: its header does not describe a run (data is {known!r})")
+    for split, summary in known.items():
         if change := differences(summary, listings.get(split), data[split]):
             raise ValueError(f"{folder}: its {split} data have changed since: {change}; put them back, or train anew "
                              "(model.start_from takes the weights over)")  # fmt: skip

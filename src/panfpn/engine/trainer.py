@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from panfpn import build
 from panfpn.config import TrainConfig
 from panfpn.data import Dataset, prefetched, train_loader
+from panfpn.data.census import census
 from panfpn.data.identity import Identity
 from panfpn.data.loader import DrawSampler
 from panfpn.device import tuned_backend
@@ -72,11 +73,14 @@ class Trainer:
             config, train_data.table, network=parts.network, load_weights=not self.state.tensors,
             loss=None if parts.loss is None else CallableLoss(parts.loss), say=self.notes.append,
         )  # fmt: skip
+        self._check_batch_norm()
         self._prepare_network()
         self.optimizer = build_optimizer(self.task.model, config.optim)
         self.average = WeightAverage(self.task.model, config.optim.ema_decay) if config.optim.ema_decay else None
         # float16 needs its small gradients scaled up; for the other types this does nothing
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.precision == "float16")
+        if state is None:
+            self.notes += [*about_data(train_data, val_data, config), *about_settings(config)]
         if self.state.tensors:
             self.state.restore(self.task.model, self.optimizer, self.average, self.scaler)
         self.wrapped: nn.Module = DistributedDataParallel(self.task) if ranks.world > 1 else self.task
@@ -100,6 +104,20 @@ class Trainer:
         self.task.to(self.device).to(memory_format=pixels.layout)
         if train.compile:
             pixels.compile()
+
+    def _check_batch_norm(self) -> None:
+        """ValueError where batch norm would see one value of a channel, of which there is no variance."""
+        config, crop = self.config, self.config.data.crop
+        if crop is None or config.train.frozen_bn:
+            return
+        samples = config.train.batch_size // (self.ranks.world * config.train.accumulate)
+        values = samples * math.prod(-(-side // 32) for side in crop)
+        kinds = nn.modules.batchnorm._BatchNorm
+        if values < 2 and any(isinstance(module, kinds) for module in self.task.model.backbone.modules()):
+            raise ValueError(
+                f"data.crop {crop[0]}×{crop[1]} and {samples} sample a step and rank leave batch norm "
+                "one value of each channel at stride 32; raise one of them, or set train.frozen_bn"
+            )
 
     def num_bytes(self) -> int:
         """Size of a checkpoint: weights, their average, and the optimiser's moments."""
@@ -329,6 +347,36 @@ class Trainer:
             self.folder / "report.html", title=self.folder.name, config=self.config.to_yaml(), scores=scores,
             history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table, examples=examples,
         )  # fmt: skip
+
+
+def about_data(train_data: Dataset, val_data: Dataset, config: TrainConfig) -> list[str]:
+    """What of the data is left out, and what they lack; ValueError if there is nothing to learn in them."""
+    notes: list[str] = []
+    for split, data in (("training", train_data), ("validation", val_data)):
+        notes += getattr(data, "notes", ())
+        left_out = getattr(data, "left_out", None)
+        if left_out is not None and left_out.counts:
+            notes.append(f"left out of the {split} data: {left_out}")
+    counted, settings = census(train_data, channels=config.model.in_channels), config.data
+    notes += counted.notes()
+    if settings.crop and not settings.scale:
+        most = tuple(int(side * settings.ratio[1]) for side in counted.largest)
+        if all(side < wanted for side, wanted in zip(most, settings.crop, strict=True)):
+            notes.append(
+                f"note: no image that was looked at reaches data.crop {settings.crop[0]}×{settings.crop[1]}: with "
+                f"data.ratio they have up to {most[0]}×{most[1]} pixels, and the rest is padding"
+            )
+    return notes
+
+
+def about_settings(config: TrainConfig) -> list[str]:
+    """Settings that work against each other."""
+    optim, train = config.optim, config.train
+    last, largest = lr_at(train.steps - 1, train.steps, optim), optim.lr
+    notes = []
+    if last > largest * (1 + 1e-6):
+        notes.append(f"note: the learning rate ends at {last:.2e}, above optim.lr {largest:.2e}")
+    return notes
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -207,6 +207,8 @@ class SemanticScores:
             raise ValueError(f"{source}: holds the scores of a Panoptic FPN (PQ), not those of a Semantic FPN")
         if missing:
             raise ValueError(f"{source}: has no key {missing[0]!r}, so it holds no scores")
+        if not isinstance(data["classes"], Mapping | Sequence) or isinstance(data["classes"], str):
+            raise ValueError(f"{source}: key 'classes' is no list of classes")
         names = tuple(data["classes"] if names is None else names)
         try:
             table = np.array(data["confusion"])

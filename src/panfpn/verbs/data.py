@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from panfpn.config import DatasetName
+from panfpn.files import printable
 from panfpn.verbs.options import Out, ReadingOptions, parse_options
 
 _DATA_HELP = """usage: panfpn data pack ROOT -o DIR [options]     pack a data set, or bring its pack up to date
@@ -121,6 +122,20 @@ def _run_check(arguments: list[str]) -> int:
     return 0
 
 
+def _notes(layout: str, root: Path, split: str) -> list[str]:
+    """What is no fault of a split, and should be known: what is left out, and classes without a pixel."""
+    from panfpn.data import open_dataset
+    from panfpn.data.census import census
+
+    data = open_dataset(layout, root, split)
+    left_out = getattr(data, "left_out", None)
+    notes = [f"left out: {left_out}"] if left_out is not None and left_out.counts else []
+    try:
+        return [*notes, *census(data, most=len(data)).notes()]
+    except ValueError as error:
+        return [*notes, str(error)]
+
+
 def _check_files(options: _Check) -> int:
     """Prints what is wrong; returns 2 if anything is."""
     from panfpn.data import check_dataset
@@ -135,8 +150,10 @@ def _check_files(options: _Check) -> int:
         for problem in check_dataset(options.data.dataset, root, split):
             count += 1
             if count <= _SHOWN:
-                sys.stdout.write(f"{problem}\n")
+                sys.stdout.write(printable(f"{problem}\n"))
         more = f", {count - _SHOWN} of them not shown" if count > _SHOWN else ""
         sys.stdout.write(f"{root}, split {split}: {count or 'no'} problem{'s' * (count != 1)}{more}\n")
         total += count
+        for note in _notes(options.data.dataset, root, split) if not count else ():
+            sys.stdout.write(printable(f"{note}\n"))
     return 2 if total else 0

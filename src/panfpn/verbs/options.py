@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -134,6 +135,13 @@ def check_json(path: Path | None, what: str) -> None:
     """ValueError unless `what` can go into the file `path`; checked before hours of work."""
     if path and (path.is_dir() or path.suffix != ".json"):
         raise ValueError(f"{path}: the {what} go into a file whose name ends in .json")
+    if path:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def print_notes(notes: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -9,6 +10,9 @@ from panfpn.choices import DRAWN
 from panfpn.config import Data, Inference, TrainConfig
 from panfpn.parsing import parse
 from panfpn.verbs.options import EngineName, ProtocolName, check_json, parse_options, print_notes
+
+if TYPE_CHECKING:
+    from panfpn.engine.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,24 @@ def run_eval(arguments: list[str]) -> int:
     options = parse_options(_Eval, f"eval {model}", words, _EVAL_HELP, default)
     check_json(options.json, "scores")
     _check_data(options.data)
+    from panfpn.engine.distributed import joined_ranks
+
+    with joined_ranks(options.device) as (ranks, device):  # those that torchrun started share the images
+        return _score(model, words, options, default, complete, ranks, device)
+
+
+def _score(
+    model: str, words: list[str], options: _Eval, default: _Eval, complete: bool, ranks: "Ranks", device: str
+) -> int:
     from panfpn.deploy.predictor import Predictor
     from panfpn.engine import evaluate
     from panfpn.files import write_json
     from panfpn.report.tables import print_scores
 
-    predictor = Predictor.from_file(model, options.device, options.precision, engine=options.engine)
+    predictor = Predictor.from_file(model, device, options.precision, engine=options.engine)
     task, released = predictor.task, predictor.task.preprocess
-    print_notes(predictor.notes)
+    if ranks.first:
+        print_notes(predictor.notes)
     if not complete:  # another library's checkpoint says only now how its model predicts
         data = replace(default.data, scale=released.scale, size_divisor=released.size_divisor)
         default = _Eval(data=data, inference=task.inference)
@@ -68,11 +82,12 @@ def run_eval(arguments: list[str]) -> int:
     task.set_inference(scale=options.data.scale, size_divisor=options.data.size_divisor, inference=options.inference)
     width = options.trimap_width if options.boundary else None
     scores = evaluate(
-        task, options.data, batch_size=options.batch_size, trimap_width=width, average_precision=options.ap
+        task, options.data, batch_size=options.batch_size, trimap_width=width, average_precision=options.ap, ranks=ranks
     )
-    print_scores(scores, options.protocol)
-    if options.json:
-        write_json(options.json, scores.to_json(options.protocol))
+    if ranks.first:
+        if options.json:  # first: a terminal may fail, and hours of scoring must not be lost with it
+            write_json(options.json, scores.to_json(options.protocol))
+        print_scores(scores, options.protocol)
     return 0
 
 

@@ -66,7 +66,13 @@ def parse_release(header: Mapping[str, Any], file: Path) -> Header:
             data=parse(Data, {key: header[key] for key in ("scale", "size_divisor")} | dict(header.get("reading", {}))),
         )  # fmt: skip
         table = LabelTable.from_dict(header["table"], f"{file}: table")
-    except (KeyError, TypeError, ValueError) as error:
+        model = config.model
+        if model.num_classes not in (None, table.num_classes):
+            raise ValueError(f"model.num_classes is {model.num_classes}, but its table has {table.num_classes}")
+        for key, value in (("mean", model.mean), ("std", model.std)):
+            if value is not None and len(value) != model.in_channels:
+                raise ValueError(f"model.{key} has {len(value)} entries for {model.in_channels} input channels")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: its header does not describe a network ({error})") from error
     parts = {key: header.get(key) or {} for key in ("scores", "source", "data")}
     for key, part in parts.items():

@@ -175,6 +175,9 @@ def _category_problems(
         if category["id"] not in class_of:
             yield f"{what} is not in label table {table.name!r}"
             continue
+        if type(category["isthing"]) not in (int, bool) or category["isthing"] not in (0, 1):
+            yield f"{what} has isthing {category['isthing']!r}; it is 0 or 1"
+            continue
         ours, thing = table.classes[class_of[category["id"]]], bool(category["isthing"])
         if not same_name(category["name"], ours.name):
             yield (f"{what} is {ours.name!r} in label table {table.name!r}; a set of other categories is no "
