@@ -1,4 +1,4 @@
-"""Speed of this tree against another commit, alternating: prediction and training steps of both networks, float32.
+"""Speed of this tree against another commit, alternating: prediction, training steps and reading; float32.
 
     python benchmarks/against_commit.py COMMIT [--rounds 5] [--only NAME]
 
@@ -20,6 +20,9 @@ MEASURED = {
     "predict Panoptic FPN R-50 800x1067": "predict panoptic_r50_coco_1x 800 1067",
     "train Semantic FPN R-50 2x512x512": "train fpn_r50_ade20k 2",
     "train Panoptic FPN lite0 8x160x224": "train panoptic_scenes 8",
+    "read 12 samples of 1024x2048, PNG": "read png 1024 2048",
+    "read 12 samples of 1024x2048, JPEG": "read jpg 1024 2048",
+    "read 12 samples of 480x640, TIFF": "read tif 480 640",
 }
 SIDE = """
 import sys, time
@@ -35,6 +38,29 @@ if what == "predict":
     predictor = make_predictor(InferenceJob(model=recipe, size=size, precision="float32", device="cpu"))
     image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     once = lambda: predictor(image)
+elif what == "read":  # the way of input_pipeline.py, without its peer
+    import pathlib, tempfile
+    import cv2
+    from panfpn.data import TrainTransform, open_dataset, train_loader
+    from panfpn.data.loader import DrawSampler
+    cv2.setNumThreads(1)
+    folder, rng = tempfile.TemporaryDirectory(), np.random.default_rng(0)
+    root, (height, width) = pathlib.Path(folder.name), map(int, numbers)
+    (root / "labels.yaml").write_text("classes: [" + ", ".join(f"{{name: c{k}, value: {k}}}" for k in range(19)) + "]")
+    for i in range(6):
+        coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+        image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        mask = cv2.resize(coarse[:, :, 0] % 19, (width, height), interpolation=cv2.INTER_NEAREST)
+        for part, suffix, pixels in (("images", recipe, image), ("masks", "png", mask)):
+            (root / part / "train").mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / part / "train" / f"{i}.{suffix}"), pixels)
+    data = open_dataset("folder", root, "train")
+    transform = TrainTransform(crop=(256, 512), scale=None, ratio=(0.5, 2.0), short_sides=(), aspect=1.0,
+                               cat_max_ratio=0.75, flip=0.5, photometric=1.0)
+    def once():
+        sampler = DrawSampler(steps=range(12), batch_size=1)
+        for batch in train_loader(data, transform, sampler, seed=0, num_workers=0):
+            assert batch.images.shape[1] == 3
 else:
     changes = {"train.batch_size": int(numbers[0]), "train.precision": "float32", "run.device": "cpu",
                "model.pretrained": False}
