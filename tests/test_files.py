@@ -1,5 +1,6 @@
 """Files in and out: a write is whole or not there at all, and what cannot be written or read is named."""
 
+import errno
 import json
 import stat
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from panfpn.data.images import read_image, read_mask
 from panfpn.files import (
     ids_to_rgb,
+    printable,
     read_json,
     replacing,
     rgb_to_ids,
@@ -142,3 +144,15 @@ def test_numbers_in_colours_round_trip(rgb: np.ndarray, dtype: type) -> None:
     ids = rgb_to_ids(rgb)
     assert ids.dtype == np.int32 and ids.shape == rgb.shape[:2]
     np.testing.assert_array_equal(ids_to_rgb(ids.astype(dtype).T.copy().T), rgb)  # of any layout
+
+
+def test_a_full_disk_is_named_by_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(OSError, match=r"No space left on device: .*a\.json") as error, replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.filename == str(path) and list(tmp_path.iterdir()) == []
+
+
+def test_what_a_terminal_may_show() -> None:
+    assert printable("a\x1b[31mb\x07\u202e\ng") == "a\\x1b[31mb\\x07\\u202e\ng"
+    assert len(printable("x" * 100_000)) < 2100 and printable("grüße ×") == "grüße ×"

@@ -65,5 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         first = (str(error).splitlines() or [""])[0]
+        if "home directory" in first:  # Python's own word for it
+            sys.stderr.write("panfpn: this user has no home directory; set HOME, and PANFPN_CACHE for models\n")
+            return 2
         sys.stderr.write(f"panfpn: {type(error).__name__}: {printable(first)} (--debug shows where)\n")
         return 2

@@ -413,3 +413,18 @@ def test_errors_are_one_sentence_and_code_2(
     err = capsys.readouterr().err
     assert message in err and err.startswith("panfpn: ") and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_before_the_first_index_and_a_link_for_a_split(folder_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / ".pack.json.abc.json").write_text("{")  # what a kill leaves
+    write_pack("folder", folder_data, folder, ["train"], progress=False)
+    assert check_pack(folder, folder_data, progress=False) == 6
+    linked, target = tmp_path / "linked", tmp_path / "target"
+    target.mkdir()
+    write_pack("folder", folder_data, linked, ["train"], progress=False)
+    (linked / "val").symlink_to(target)
+    with pytest.raises(ValueError, match=r"linked/val: is a link; a pack's split is a folder of its own"):
+        write_pack("folder", folder_data, linked, ["val"], progress=False)
+    assert not list(target.iterdir())

@@ -1,3 +1,7 @@
+import json
+import subprocess
+import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +175,22 @@ def test_evaluate_takes_files_predictors_and_tasks(
         panfpn.evaluate(3, settings)
     with pytest.raises(ValueError, match=r"data\.scale is \(64, 48\)"):
         panfpn.evaluate(file, Data(dataset="folder", root=folder_data, scale=(64, 48)), **options)
+
+
+def test_ranks_share_an_evaluation_and_one_prints(folder_data: Path, tmp_path: Path) -> None:
+    model = Path(str(resources.files("panfpn"))) / "weights" / "camvid_lite0.safetensors"
+    table = panfpn.LabelTable.named("camvid")
+    names = "".join(f"- {{name: {name}, value: {k}}}\n" for k, name in enumerate(table.names))
+    (folder_data / "labels.yaml").write_text(f"classes:\n{names}ignore: [20, 255]\n")
+    words = ["panfpn", "eval", str(model), "--data.root", str(folder_data), "--data.dataset", "folder"]
+    words += ["--data.num-workers", "0", "--precision", "float32", "--device", "cpu"]
+    said = {}
+    for ranks in (1, 2):
+        start = [sys.executable, "-m"]
+        if ranks > 1:
+            start += ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+        file = tmp_path / f"{ranks}.json"
+        run = subprocess.run([*start, *words, "--json", str(file)], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr[-2000:]
+        said[ranks] = run.stdout, json.loads(file.read_text())["confusion"]
+    assert said[1] == said[2] and said[2][0].count("mIoU") == said[1][0].count("mIoU") > 0

@@ -171,3 +171,18 @@ def test_masks_come_back_from_their_run_lengths(seed: int, full: bool) -> None:
     packed = run_lengths(mask, int(top), int(left), whole.shape)
     np.testing.assert_array_equal(coco.mask.decode(packed), whole)
     assert packed == coco.mask.encode(np.asfortranarray(whole))
+
+
+@pytest.mark.parametrize("side", [5, 14])
+def test_every_instance_counts_however_many_there_are(side: int) -> None:
+    """COCO's evaluator looks at the 100 best of an image: of 196 perfect ones, AP was 0.51."""
+    boxes = [(12 * x, 12 * y, 12 * x + 8, 12 * y + 8) for y in range(side) for x in range(side)]
+    truth = truth_of(*((1, box) for box in boxes), size=12 * side + 1)
+    found = found_of(*((1, 0.99 - 0.001 * i, box) for i, box in enumerate(boxes)))
+    records = InstanceRecords()
+    records.update(1, found, truth, TABLE)
+    for ap in records.scores(TABLE):
+        assert ap.ap == pytest.approx(1.0) and ap.detections == side * side
+        assert AveragePrecision.from_dict(ap.to_dict()).detections == side * side
+    few = records.scores(TABLE, max_detections=10)[1]
+    assert few.detections == 10 and few.ap < 10 / side**2 + 0.02

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Case:
     out: Path | None = None  # where nothing half-written may lie
     environment: dict[str, str] = field(default_factory=dict)
     code: int = 2
+    prepare: Callable[[], object] | None = None  # makes what the call reads, right before it
 
 
 def encoded(form: str, pixels: np.ndarray = PICTURE, **options: Any) -> bytes:
@@ -322,9 +324,8 @@ def releases(folder: Path) -> Iterator[Case]:
     (folder / "x.png").write_bytes(encoded("PNG"))
     for name, write in made:
         path = folder / f"{name}.safetensors"
-        write(path)
         words = ("predict", str(folder / "x.png"), "-o", str(folder / "out"), "--model", str(path))
-        yield Case("release", words, (str(path),), folder / "out")
+        yield Case("release", words, (str(path),), folder / "out", prepare=partial(write, path))
 
 
 class _Global:
@@ -668,10 +669,13 @@ def runs(folder: Path) -> Iterator[Case]:
     )
     for k, make in enumerate(made):
         path = folder / f"run{k}"
-        shutil.copytree(folder / "whole", path)
-        change(path)
-        make(path)
-        yield Case("run folder", ("train", "--resume", str(path)), (str(path),))
+
+        def prepare(path: Path = path, make: Callable[[Path], object] = make) -> None:
+            shutil.copytree(folder / "whole", path)
+            change(path)
+            make(path)
+
+        yield Case("run folder", ("train", "--resume", str(path)), (str(path),), prepare=prepare)
 
 
 KINDS: dict[str, Callable[[Path], Iterator[Case]]] = {

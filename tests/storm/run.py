@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -76,7 +76,9 @@ def storm(cases: list[Case]) -> list[Verdict]:
             child = context.Process(target=serve, args=(end,))
             child.start()
             end.close()
-        pipe.send(case)
+        if case.prepare is not None:
+            case.prepare()
+        pipe.send(replace(case, prepare=None))
         limit = _SECONDS + _BATCH * len(case.culprits) + (60 if not verdicts else 0)  # the child imports torch first
         try:
             if not pipe.poll(limit):

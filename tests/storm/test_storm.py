@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-import pytest
-
 sys.path.insert(0, str(Path(__file__).parent))
 from cases import KINDS
 from run import storm
@@ -23,9 +21,3 @@ def test_nothing_bad_is_taken_or_ends_in_a_traceback(tmp_path: Path) -> None:
         if v.faults
     ]
     assert not faults, "\n".join(faults)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_has_no_two_equal_calls(kind: str, tmp_path: Path) -> None:
-    calls = [(case.words, tuple(case.environment.items())) for case in KINDS[kind](tmp_path / kind)]
-    assert len(set(calls)) >= 0.9 * len(calls)

@@ -3,8 +3,6 @@
 `open_dataset` opens one that lies on disk (layouts/ has a file for each way); adapters.py makes one of other objects.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -172,16 +170,3 @@ def open_split(opener: Callable[[SplitRequest], Dataset], request: SplitRequest)
     if isinstance(data, FileDataset | PanopticDataset):
         return replace(data, reading=request.reading, left_out=request.left_out)
     return data
-
-
-def dataset_fingerprint(dataset: Dataset) -> str:
-    """SHA-256 over the label table and the names in their order: equal wherever the files stand, and how they are read.
-
-    What a table is called and drawn in does not count: a folder's table bears the name of the folder.
-    """
-    table = dataset.table
-    classes = [(c.name, c.thing, c.values) for c in table.classes]
-    digest = hashlib.sha256(json.dumps([table.masks, table.ignore, classes]).encode())
-    for i in range(len(dataset)):
-        digest.update(json.dumps(dataset.name(i)).encode() + b"\n")
-    return digest.hexdigest()

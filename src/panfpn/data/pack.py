@@ -172,6 +172,9 @@ def write_pack(
 
 def _index_to_write(folder: Path, layout: str, reading: Reading) -> Index:
     if not (folder / "pack.json").exists():
+        if folder.is_dir():
+            for left in folder.glob(".pack.json.*.json"):  # of a call that was killed before its first index was there
+                left.unlink()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder}: is not a pack, and not empty; choose a folder for the pack alone")
         return Index(dataset=layout, splits={}, reading=reading)
@@ -234,6 +237,8 @@ def _write_split(
         index.splits[split] = replace(_empty_split(data), complete=complete, items=done)
         index.write(folder)
 
+    if (folder / split).is_symlink():
+        raise ValueError(f"{folder / split}: is a link; a pack's split is a folder of its own")
     if gone or kept < len(names):
         save(complete=False)  # from now on, files and index may differ
     for item in gone:

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,10 @@ def evaluate(
     )  # fmt: skip
     if task.table.names != dataset.table.names:
         model_table, data_table = (f"{t.name!r} ({t.num_classes} classes)" for t in (task.table, dataset.table))
-        raise ValueError(f"the model's label table {model_table} is not that of the data, {data_table}")
+        pairs = zip_longest(task.table.names, dataset.table.names)
+        k, (ours, theirs) = next((k, pair) for k, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise ValueError(f"the model's label table {model_table} is not that of the data, {data_table}: train id {k} "
+                         f"is {ours!r} in the first and {theirs!r} in the second")  # fmt: skip
     scorer = task.scorer(dataset, trimap_width=trimap_width, average_precision=average_precision)
     workers = settings.num_workers if settings else 0
     share = len(range(ranks.rank, len(dataset), ranks.world))

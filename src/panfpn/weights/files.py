@@ -35,7 +35,10 @@ def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], header: Ma
     text = json.dumps({**header, "kind": role, "format": FORMAT}, sort_keys=True)
     digest = _digest(text, plain)
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={KEY: text, "sha256": digest})
+        try:
+            save_file(plain, temporary, metadata={KEY: text, "sha256": digest})
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path}: cannot be written ({error})") from error
     return digest
 
 
