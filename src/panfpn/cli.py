@@ -1,6 +1,7 @@
 """The command line: find the verb, turn errors into one sentence. `panfpn --help` answers without importing torch."""
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = lookup({name: address for name, (address, _) in VERBS.items()}, args[0], "the verb")
         return int(run(args[1:]))
+    except BrokenPipeError:  # who reads has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, FloatingPointError, ImportError, OSError) as error:
         if debug:
             raise

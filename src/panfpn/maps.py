@@ -41,6 +41,9 @@ class SemanticMap:
     """What a Semantic FPN says about one image."""
 
     outputs: ClassVar[tuple[str, ...]] = ("labels", "overlay", "confidence")  # that `save` can write
+    endings: ClassVar[dict[str, tuple[str, ...]]] = {  # of their files, after NAME
+        "labels": (".png",), "overlay": ("_overlay.jpg",), "confidence": ("_confidence.png",),
+    }  # fmt: skip
     labels: npt.NDArray[np.integer]  # [H, W] train ids at the input's size: uint8 to 256 classes, int16 above
     table: LabelTable
     confidence: npt.NDArray[np.float32] | None = None  # [H, W] softmax probability of the winner, on request
@@ -63,12 +66,13 @@ class SemanticMap:
         _check_outputs(what, self.outputs)
         written = []
         for output in what:
+            path = Path(folder) / f"{self.name}{self.endings[output][0]}"
+            picture: npt.NDArray[Any]
             if output == "labels":
-                path, picture = Path(folder) / f"{self.name}.png", self.table.decode(self.labels)
+                picture = self.table.decode(self.labels)
             elif output == "overlay":
-                path, picture = Path(folder) / f"{self.name}_overlay.jpg", self.overlay()
+                picture = self.overlay()
             elif self.confidence is not None:
-                path = Path(folder) / f"{self.name}_confidence.png"
                 picture = np.rint(self.confidence * 255).astype(np.uint8)
             else:
                 raise ValueError(f"{self.name}: this map was predicted without confidence; ask the predictor for it")
@@ -106,6 +110,10 @@ class PanopticMap:
     """What a Panoptic FPN says about one image."""
 
     outputs: ClassVar[tuple[str, ...]] = ("panoptic", "overlay", "labels", "instances")  # that `save` can write
+    endings: ClassVar[dict[str, tuple[str, ...]]] = {
+        "panoptic": (".png", ".json"), "overlay": ("_overlay.jpg",), "labels": ("_labels.png",),
+        "instances": ("_instances.png",),
+    }  # fmt: skip
     segments: npt.NDArray[np.int32]  # [H, W] segment ids at the input's size, 0 where void
     info: tuple[Segment, ...]  # of ids 1, 2, …: things, best first, then stuff in the order of train ids
     table: LabelTable
@@ -168,8 +176,7 @@ class PanopticMap:
         _check_outputs(what, self.outputs)
         written = []
         for output in what:
-            ending = {"panoptic": ".png", "overlay": "_overlay.jpg"}.get(output, f"_{output}.png")
-            path = Path(folder) / f"{self.name}{ending}"
+            path = Path(folder) / f"{self.name}{self.endings[output][0]}"
             write_image(path, self._picture(output))
             written.append(path)
             if output == "panoptic":  # after its PNG: where there is a JSON, there are its segments

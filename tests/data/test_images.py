@@ -349,7 +349,7 @@ def test_a_mask_of_one_bit_has_zeros_and_ones_in_every_format(
 
 def test_white_is_zero_in_some_tiffs() -> None:
     data = tif(TRUTH, photometric="miniswhite")  # stored 1 is black
-    np.testing.assert_array_equal(decode_mask(data), ~TRUTH)
+    np.testing.assert_array_equal(decode_mask(data), TRUTH)  # what is stored, as tifffile writes truth values
     np.testing.assert_array_equal(decode_image(data)[:, :, 0] > 0, ~TRUTH)
     grey = tif(SCENE[:, :, 0], photometric="miniswhite")
     np.testing.assert_array_equal(decode_image(grey)[:, :, 0], 255 - SCENE[:, :, 0])
@@ -402,3 +402,75 @@ def test_orientation_is_applied_in_every_format(form: str, orientation: int) -> 
     Image.fromarray(stored).save(box, form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
     upright = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(box.getvalue()))).convert("RGB"))
     np.testing.assert_array_equal(decode_image(box.getvalue()), upright)
+
+
+def test_other_colour_spaces_become_rgb_or_are_refused() -> None:
+    rgb = cv2.resize(SCENE[:2, :3, :3], (30, 20), interpolation=cv2.INTER_LINEAR)
+    for mode, form in (("CMYK", "TIFF"), ("CMYK", "JPEG"), ("YCbCr", "TIFF")):
+        box = io.BytesIO()
+        Image.fromarray(rgb).convert(mode).save(box, form, **({"quality": 98} if form == "JPEG" else {}))
+        assert np.abs(decode_image(box.getvalue()).astype(int) - rgb).max() < 12, (mode, form)
+        grey = decode_image(box.getvalue(), reading=Reading(channels=1))[:, :, 0]
+        assert np.abs(grey.astype(int) - cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)).max() < 12
+        with pytest.raises(ValueError, match=r"a mask in other colours than RGB|which changes values"):
+            decode_mask(box.getvalue())
+    box = io.BytesIO()
+    Image.fromarray(rgb, mode="LAB").save(box, "TIFF")
+    with pytest.raises(ValueError, match=r"^x: .*its colours are CIE"):
+        decode_image(box.getvalue(), "x")
+
+
+def test_values_that_a_decoder_would_stretch_are_refused() -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    for bits in (12, 15):
+        data = codecs.jpeg2k_encode(SCENE[:, :, 0].astype(np.uint16) % 4, codecformat="jp2", reversible=True, level=0,
+                                    bitspersample=bits)  # fmt: skip
+        with pytest.raises(ValueError, match=f"its values have {bits} bits; save it as TIFF"):
+            decode_mask(data)
+    for largest in (b"10", b"127", b"4095"):
+        with pytest.raises(ValueError, match="its largest value is"):
+            decode_mask(b"P5\n# made by hand\n30 20\n" + largest + b"\n" + bytes(1200))
+    plain = b"P5\n30 20\n255\n" + SCENE[:, :, 0].tobytes()
+    np.testing.assert_array_equal(decode_mask(plain), SCENE[:, :, 0])
+
+
+def test_an_index_beyond_the_palette_is_named() -> None:
+    picture = Image.fromarray(np.array([[0, 1], [3, 1]], np.uint8)).copy()
+    picture.putpalette([0, 0, 0, 9, 9, 9, 20, 20, 20, 30, 30, 30])
+    box = io.BytesIO()
+    picture.save(box, "PNG", bits=8)
+    data = box.getvalue()
+    start = data.index(b"PLTE")
+    body = b"PLTE" + data[start + 4 : start + 10]
+    short = (
+        data[: start - 4]
+        + struct.pack(">I", 6)
+        + body
+        + struct.pack(">I", zlib.crc32(body))
+        + data[data.index(b"IDAT") - 4 :]
+    )
+    assert decode_mask(short).tolist() == [[0, 1], [3, 1]]
+    with pytest.raises(ValueError, match=r"^x: index 3 in row 1, column 0 is beyond its palette of 2 colours"):
+        decode_mask(short, "x", colors=True)
+
+
+def test_blank_tiles_and_large_blank_masks_are_read() -> None:
+    tile = np.full((16, 16), 5, np.uint8)
+    box = io.BytesIO()
+    with tifffile.TiffWriter(box) as file:
+        tiles = (None if i == 2 else tile for i in range(4))
+        file.write(tiles, shape=(32, 32), dtype=np.uint8, tile=(16, 16), compression="zlib")
+    mask = decode_mask(box.getvalue())
+    assert mask[20, 0] == 0 and mask[0, 20] == mask[0, 0] == mask[20, 20] == 5
+    box = io.BytesIO()
+    Image.new("1", (12_000, 12_000)).save(box, "PNG")
+    assert decode_mask(box.getvalue()).shape == (12_000, 12_000)
+
+
+def test_a_band_behind_alpha_is_not_taken_for_it() -> None:
+    samples = SCENE[:, :, :5]
+    data = tif(samples, photometric="rgb", extrasamples=["unassalpha", "unspecified"])
+    with pytest.raises(ValueError, match="has 5 bands, and the network sees 4"):
+        decode_image(data, reading=Reading(channels=4))
+    found = decode_image(data, reading=Reading(channels=4, bands=(1, 2, 3, 5)))
+    np.testing.assert_array_equal(found, samples[:, :, [0, 1, 2, 4]])

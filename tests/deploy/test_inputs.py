@@ -19,7 +19,7 @@ from PIL import Image
 
 from panfpn.cli import main
 from panfpn.deploy.inputs import Inputs, as_image
-from panfpn.deploy.manifest import FILE, results_in, write_manifest
+from panfpn.deploy.manifest import FILE, Manifest
 from panfpn.deploy.streams import Video
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
@@ -125,14 +125,40 @@ def test_results_are_no_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_manifest_grows_and_a_strange_one_is_ignored(tmp_path: Path) -> None:
-    write_manifest(tmp_path, {"a": "/x/a.png"}, [])
-    write_manifest(tmp_path, {"b": "/x/b.avi"}, ["b"])
+    first = Manifest()
+    first.add({"a": "/x/a.png"}, [".png", "_overlay.jpg"], [])
+    first.write(tmp_path)
+    again = Manifest.of(tmp_path)
+    assert again == first
+    again.add({"b": "/x/b.avi"}, [".png"], ["b"])
+    again.write(tmp_path)
     assert json.loads((tmp_path / FILE).read_text())["inputs"] == {"a": "/x/a.png", "b": "/x/b.avi"}
-    files, folders = results_in(tmp_path)
-    assert tmp_path / "a_overlay.jpg" in files and folders == {tmp_path / "b"}
+    found = Manifest.of(tmp_path)
+    held = ["a.png", "a_overlay.jpg", "b/000000.png", "b/deep/1.png", FILE]
+    assert found is not None and [path for path in [*held, "a.jpg", "b.png", "c/a.png"] if found.holds(path)] == held
     for text in ("[]", "{}", '{"format": 1}', "{" * 100_000, '{"format": "panfpn predictions 1", "inputs": 3}'):
         (tmp_path / FILE).write_text(text)
-        assert results_in(tmp_path) == (set(), set())
+        assert Manifest.of(tmp_path) is None
+
+
+def test_nothing_of_somebody_elses_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo(tmp_path / "x.tif")
+    before = photo(tmp_path / "x.png").read_bytes()
+    words = ["--precision", "float32", "--save", "labels"]
+    assert main(["predict", str(tmp_path / "x.tif"), "-o", str(tmp_path), *words]) == 2
+    assert "x.png is there, and no result of an earlier call" in capsys.readouterr().err
+    assert (tmp_path / "x.png").read_bytes() == before
+    for name in ("A/y.png", "B/y.jpg"):
+        photo(tmp_path / name)
+    out = ["-o", str(tmp_path / "out"), *words]
+    assert main(["predict", str(tmp_path / "A"), *out]) == 0
+    assert main(["predict", str(tmp_path / "A"), *out]) == 0  # again is no other's
+    assert main(["predict", str(tmp_path / "B"), *out]) == 2
+    assert f"holds the results of {tmp_path}/A/y.png under the name" in capsys.readouterr().err
+    photo(tmp_path / "photos/z.jpeg")
+    assert main(["predict", str(tmp_path / "photos"), "-o", str(tmp_path / "photos"), "--save", "overlay"]) == 0
+    photo(tmp_path / "photos/z.jpg")  # new, and none of the results
+    assert sorted(names(tmp_path / "photos")) == ["z_jpeg", "z_jpg"]
 
 
 def test_a_video_that_ends_early_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

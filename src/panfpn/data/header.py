@@ -5,6 +5,7 @@ PNG and JPEG, which training reads by the million, are looked at here, TIFF by t
 
 import io
 import itertools
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ _FORMATS = (  # (where, bytes there, format)
 )  # fmt: skip
 _LARGEST = 1 << 32  # bytes of decoded pixels; a mask of 33,000² has a quarter of that
 _EASY = 1 << 26  # so many take no one's memory, whatever the file
-_DENSEST = 3000  # decoded bytes of a byte; deflate reaches 1032, LZW 2700
+_DENSEST = 1100  # bytes of a byte; deflate reaches 1032
+_DENSEST_OTHER = 30_000  # blank pages of other codecs
 _DENSEST_JPEG = 4096  # an empty block of 64 pixels in three colours takes a bit of each of a progressive file's scans
 _MOST_PAGES = 10_000  # that are looked at
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -50,7 +52,8 @@ class Header:
     pages: int = 1
     orientation: int = 1  # EXIF's 1..8
     lossy: bool = False  # values are not those that were saved
-    inverted: bool = False  # 0 is white
+    inverted: bool = False  # 0 is white, where it is shown
+    converted: bool = False  # of another colour space, which Pillow makes RGB of
     plain: bool = False  # a PNG with nothing that could change its pixels
 
     @property
@@ -62,6 +65,11 @@ class Header:
     def num_bytes(self) -> int:
         """Of the decoded pixels."""
         return self.height * self.width * self.bands * np.dtype(self.dtype).itemsize
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of the pixels before they were compressed."""
+        return self.height * self.width * self.bands * self.bits // 8
 
 
 def read_header(data: bytes, source: object = "image bytes", page: int = 1) -> Header:
@@ -105,8 +113,8 @@ def _check_memory(header: Header, num_bytes: int, source: object) -> None:
     shape = f"{header.width}×{header.height} pixels of {header.bands} bands"
     if header.num_bytes > _LARGEST:
         raise unreadable(source, f"{shape} take {header.num_bytes / 2**30:.1f} GiB; {_LARGEST >> 30} are allowed")
-    densest = _DENSEST_JPEG if header.format == JPEG else _DENSEST
-    if header.num_bytes > max(_EASY, densest * num_bytes):
+    densest = {JPEG: _DENSEST_JPEG, PNG: _DENSEST}.get(header.format, _DENSEST_OTHER)
+    if header.stored_bytes > max(_EASY, densest * num_bytes):
         raise unreadable(source, f"it claims {shape}, more than its {num_bytes} bytes can hold")
 
 
@@ -252,15 +260,21 @@ _LOSSY_TIFF = frozenset({6, 7, 33003, 33004, 33005, 34712, 34892, 34933, 50001, 
 def _tiff(data: bytes, index: int) -> Header:
     with open_tiff(data) as file:
         pages = full_pages(file)
+        slices = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
+        if slices > len(pages):
+            raise _HeaderError(f"ImageJ's stack of {slices} slices in one page; save it as a TIFF of pages")
         return _tiff_page(pages[min(index, len(pages) - 1)], len(data), len(pages))
 
 
 def _tiff_page(page: Any, num_bytes: int, num_pages: int) -> Header:
     photometric, samples = int(page.photometric), int(page.samplesperpixel)
+    if photometric == 8:
+        raise _HeaderError("its colours are CIE L*a*b*; save it as RGB")
     if page.dtype is None:
         raise _HeaderError(f"values of {page.bitspersample} bits are of an unknown kind")
     ends = [start + length for start, length in zip(page.dataoffsets, page.databytecounts, strict=False)]
-    if not ends or not all(page.databytecounts):
+    sparse = page.is_tiled and any(page.databytecounts)  # tiles of no bytes are blank
+    if not ends or not (all(page.databytecounts) or sparse):
         raise _HeaderError("it has no pixels, or only a part of them")
     if max(ends) > num_bytes:
         raise _HeaderError("it is cut short")
@@ -272,9 +286,10 @@ def _tiff_page(page: Any, num_bytes: int, num_pages: int) -> Header:
     return Header(
         format=TIFF, height=page.imagelength, width=page.imagewidth, bands=samples, pages=num_pages,
         dtype="uint8" if page.dtype == np.bool_ else page.dtype.name,
-        bits=int(page.bitspersample), alpha=any(int(extra) in (1, 2) for extra in page.extrasamples),
+        bits=int(page.bitspersample), alpha=bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2),
         colors=photometric in (2, 5, 6) or samples == 1 or (samples == 2 and bool(page.extrasamples)),
-        palette=palette if samples == 1 or colors == 1 else None, inverted=photometric == 0,
+        palette=palette if samples == 1 or colors == 1 else None, inverted=photometric == 0 and page.dtype.kind in "bu",
+        converted=photometric == 5 or (photometric == 6 and int(page.compression) not in (6, 7)),
         orientation=orientation if orientation in range(1, 9) else 1, lossy=int(page.compression) in _LOSSY_TIFF,
     )  # fmt: skip
 
@@ -306,15 +321,31 @@ def _by_pillow(data: bytes, index: int) -> Header:
         if picture.mode not in _PILLOW_MODES:
             raise _HeaderError(f"pixels of the form {picture.mode}")
         bands, dtype, alpha = _PILLOW_MODES[picture.mode]
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+        _check_depth(data, picture.format)
         palette = None
         if picture.mode in ("P", "PA"):
             palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
         return Header(
             format=picture.format, height=picture.height, width=picture.width, bands=bands, dtype=dtype, alpha=alpha,
             bits=1 if picture.mode == "1" else 8 * np.dtype(dtype).itemsize, palette=palette,
-            pages=pages, orientation=int(picture.getexif().get(_ORIENTATION, 1)),
+            pages=pages, orientation=orientation if orientation in range(1, 9) else 1,
             lossy=_is_lossy(data, picture.format),
         )  # fmt: skip
+
+
+def _check_depth(data: bytes, form: str) -> None:
+    """ValueError for values of a number of bits that Pillow stretches to 8 or 16."""
+    if form == "JPEG2000" and (place := data.find(b"\xff\x51")) >= 0:  # SIZ: 36 bytes on, the depth of each band
+        depths = data[place + 40 :: 3][: int.from_bytes(data[place + 38 : place + 40])]
+        if odd := [depth for depth in depths if depth not in (7, 15)]:
+            sign = "signed " * (odd[0] >= 128)
+            raise _HeaderError(f"its values have {sign}{odd[0] % 128 + 1} bits; save it as TIFF")
+    if form == "PPM" and data[:2] not in (b"P1", b"P4"):
+        words = re.sub(rb"#[^\n]*\n", b" ", data[2:4096]).split(maxsplit=3)
+        if len(words) > 2 and words[2] not in (b"255", b"65535"):
+            largest = words[2].decode("ascii", "replace")[:9]
+            raise _HeaderError(f"its largest value is {largest}, and not 255 or 65535; save it as PNG")
 
 
 def _is_lossy(data: bytes, form: str) -> bool:

@@ -33,6 +33,7 @@ IMAGE_SUFFIXES = frozenset({
 })  # fmt: skip
 _OPENCV_PIXELS = 1 << 30  # it decodes no more
 _PERCENTILES = (2, 98)
+_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _BY_OPENCV = frozenset({PNG, "JPEG", "BMP", "WEBP", "PPM"})
 
 Samples = npt.NDArray[np.generic]
@@ -56,20 +57,22 @@ def decode_with_header(
     header = read_header(data, source, reading.page or 1)
     index = _page_index(header, reading.page, source)
     rgb = header.dtype == "uint8" and header.colors and reading.channels == 3 and not reading.bands and not index
-    if rgb and header.format in _BY_OPENCV and header.height * header.width < _OPENCV_PIXELS:
-        image = _decode_plain_png(data, header) if header.bands == 3 else None
-        if image is None:
-            image = _by_opencv(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION, source)  # [H, W, 3]
+    if header.converted or (header.format == "JPEG" and header.bands == 4):  # CMYK, whatever is wanted of it
+        samples = _as_rgb(data, index, source) if header.converted else _by_opencv(data, _RGB, source)
+        image: Samples = as_channels(samples, reading, source)
+    elif rgb and header.format in _BY_OPENCV and header.height * header.width < _OPENCV_PIXELS:
+        plain = _decode_plain_png(data, header) if header.bands == 3 else None
+        image = _by_opencv(data, _RGB, source) if plain is None else plain  # [H, W, 3]
     else:
         samples = _samples(data, header, index, source)
         if header.inverted:
             samples = np.asarray(2**header.bits - 1 - samples, samples.dtype)
         if header.palette is not None and not reading.bands:
-            samples = header.palette[samples]
+            samples = _colored(samples, header.palette, source)
         elif header.bits < 8:
             samples = np.asarray(samples * (255 // (2**header.bits - 1)), np.uint8)
         image = as_channels(samples, reading, source, alpha=header.alpha, colors=header.colors)
-    return np.ascontiguousarray(turned(image, header.orientation)), header
+    return np.ascontiguousarray(turned(image, header.orientation), np.uint8), header
 
 
 def read_image(path: Path, reading: Reading = RGB) -> npt.NDArray[np.uint8]:
@@ -126,7 +129,8 @@ def _in_range(samples: Samples, limits: Any, source: object) -> npt.NDArray[np.u
                          "give such pixels a number")  # fmt: skip
     if limits is None:
         low, high = samples.min(), samples.max()
-        full = f"0 {2 ** (8 * samples.itemsize) - 1}" if samples.dtype.kind == "u" else "0 1"
+        bits = {"u": 8 * samples.itemsize, "i": 8 * samples.itemsize - 1}.get(samples.dtype.kind, 1)
+        full = f"0 {2**bits - 1}"
         raise ValueError(f"{source}: {samples.dtype} pixels from {low} to {high}; say what is black and what is white: "
                          f"data.range {full}, data.range {low} {high}, or data.range percentile")  # fmt: skip
     values = samples.astype(np.float32)
@@ -158,7 +162,7 @@ def decode_mask(
     """Decode a mask file's bytes: [H, W] of 8, 16 or 32 bits as they were stored, or RGB uint8 [H, W, 3].
 
     A palette file gives its indices, with `colors` its colours. Values of 1, 2 or 4 bits stay as small as they are
-    stored, in every format. Alpha is left out.
+    stored, in every format, also where 0 is shown as white. Alpha is left out.
 
     Raises:
         ValueError: of `source`: not a readable image, one whose compression changes values, or of several pages.
@@ -171,6 +175,8 @@ def mask_of(
     header: Header, data: bytes, source: object, *, colors: bool = False, page: int | None = None
 ) -> npt.NDArray[np.generic]:
     """`decode_mask` of bytes whose header has been looked at."""
+    if header.converted:
+        raise ValueError(f"{source}: a mask in other colours than RGB; save it as RGB, or with one number a pixel")
     if header.lossy:
         raise ValueError(f"{source}: a mask as {header.format}, which changes values when it compresses, and so "
                          "classes; save masks as PNG")  # fmt: skip
@@ -179,9 +185,7 @@ def mask_of(
     if mask is None:
         mask = _samples(data, header, index, source)
         if header.palette is not None and colors:
-            mask = header.palette[mask]
-        if header.inverted:
-            mask = np.asarray(2**header.bits - 1 - mask, mask.dtype)
+            mask = _colored(mask, header.palette, source)
         if mask.ndim == 3 and header.alpha:
             mask = mask[:, :, :-1]
         if mask.ndim == 3 and mask.shape[2] == 1:
@@ -245,6 +249,25 @@ def decode_ids(data: bytes, source: object = "id map bytes", *, rgb: bool = Fals
         row, column = np.unravel_index(np.argmin(ids), ids.shape)
         raise ValueError(f"{source}: id {ids.min()} in row {row}, column {column}; ids are 0 (none) or positive")
     return ids
+
+
+def _colored(indices: Samples, palette: npt.NDArray[np.uint8], source: object) -> Samples:
+    """The colours of a palette's indices."""
+    if int(indices.max(initial=0)) >= len(palette):
+        place = np.unravel_index(np.argmax(indices), indices.shape)
+        raise ValueError(f"{source}: index {indices.max()} in row {place[0]}, column {place[1]} is beyond its palette "
+                         f"of {len(palette)} colours")  # fmt: skip
+    return np.asarray(palette[indices])
+
+
+def _as_rgb(data: bytes, index: int, source: object) -> Samples:
+    """RGB [H, W, 3] of another colour space."""
+    try:
+        with open_by_pillow(data) as picture:
+            picture.seek(index)
+            return np.array(picture.convert("RGB"))
+    except Exception as error:
+        raise unreadable(source, f"its colours cannot be made RGB: {error}") from error
 
 
 def _page_index(header: Header, page: int | None, source: object) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from panfpn.deploy.inputs import Inputs
-from panfpn.deploy.manifest import write_manifest, written_files
+from panfpn.deploy.manifest import FILE, Manifest, possible_files
 from panfpn.deploy.predictor import Failure, Map, Predictor
 from panfpn.deploy.submission import Submission
 from panfpn.listing import LeftOut
@@ -44,11 +44,14 @@ def predict_to_folder(
         raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(outputs)}")
     inputs = Inputs(arguments, out=folder, reading=predictor.task.preprocess.reading, max_frames=max_frames)
     _check_inputs(inputs, folder, submission)
+    manifest = None
+    if submission is None:
+        endings = [ending for output in what for ending in predictor.map_type.endings[output]]
+        manifest = _extended(Manifest.of(folder) or Manifest(), inputs, folder, endings)
     total = inputs.count()
     folder.mkdir(parents=True, exist_ok=True)
-    if submission is None:
-        videos = [one.name for one in inputs.inputs if one.video]
-        write_manifest(folder, {one.name: one.address for one in inputs.inputs}, videos)
+    if manifest is not None:
+        manifest.write(folder)
     failures: list[Failure] = []
     written: list[str] = []
     images = [path for _, path in inputs.files]
@@ -87,8 +90,24 @@ def _check_inputs(inputs: Inputs, folder: Path, submission: Any) -> None:
         if one.video:
             lost = [path for path in kept if path.is_relative_to(frames)]
         else:
-            lost = [path for path in written_files(folder, one.name) if path.resolve() in kept]
+            lost = [path for path in possible_files(folder, one.name) if path.resolve() in kept]
         if lost:
             raise ValueError(f"{folder}: the results would overwrite {lost[0]}; choose another folder for them")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder for the results")
+
+
+def _extended(manifest: Manifest, inputs: Inputs, folder: Path, endings: Sequence[str]) -> Manifest:
+    """The manifest with this call's results; ValueError if one would lie on a file that is none, or is another's."""
+    for one in inputs.inputs:
+        other = manifest.inputs.get(one.name, one.address)
+        if other != one.address:
+            raise ValueError(f"{folder}: holds the results of {other} under the name that those of {one.address} would "
+                             "get; choose another folder for them")  # fmt: skip
+        for ending in () if one.video else endings:
+            if not manifest.holds(f"{one.name}{ending}") and (folder / f"{one.name}{ending}").exists():
+                raise ValueError(f"{folder}: {one.name}{ending} is there, and no result of an earlier call ({FILE} "
+                                 "does not list it); choose another folder")  # fmt: skip
+    videos = [one.name for one in inputs.inputs if one.video]
+    manifest.add({one.name: one.address for one in inputs.inputs}, endings, videos)
+    return manifest

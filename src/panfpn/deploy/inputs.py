@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.data.images import IMAGE_SUFFIXES, as_channels, decode_image, read_image
-from panfpn.deploy.manifest import results_in, written_stems
+from panfpn.deploy.manifest import Manifest, written_stems
 from panfpn.deploy.streams import VIDEO_SUFFIXES, Video
 from panfpn.fetch import fetched, is_url, without_password
 from panfpn.listing import LeftOut, files_in
@@ -185,13 +185,14 @@ def _expand(argument: str, out: Path | None, left_out: LeftOut) -> Iterator[_Fou
 def _in_folder(folder: Path, out: Path | None, left_out: LeftOut) -> Iterator[Path]:
     """Images and videos below a folder, without what this call or an earlier one writes there."""
     own = None if out is None or out.resolve() == folder.resolve() else out.resolve()
-    results: dict[Path, tuple[set[Path], set[Path]]] = {}
+    manifests: dict[Path, Manifest | None] = {}
     for path in files_in(folder, left_out):
-        above = [parent for parent in path.parents if parent.is_relative_to(folder)]
-        for parent in above:
-            if parent not in results:
-                results[parent] = results_in(parent)
-        written = any(path in results[parent][0] or not results[parent][1].isdisjoint(above) for parent in above)
+        written = False
+        for parent in [parent for parent in path.parents if parent.is_relative_to(folder)]:
+            if parent not in manifests:
+                manifests[parent] = Manifest.of(parent)
+            known = manifests[parent]
+            written |= known is not None and known.holds(path.relative_to(parent).as_posix())
         if written or (own is not None and path.resolve().is_relative_to(own)):
             left_out.add("results of earlier calls", path)
         elif path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:

@@ -1,55 +1,69 @@
 """Which result belongs to which input. In: names and inputs. Out: predictions.json in the folder of results.
 
-A later call finds there what it must not take for an input.
+A later call finds there what it must not take for an input, and what it may write over.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from panfpn.files import write_json
 
 FILE = "predictions.json"
 _FORMAT = "panfpn predictions 1"
 _LONGEST = 1 << 28  # bytes
-WRITTEN_SUFFIXES = (".png", ".jpg", ".json")  # of results
+_OUTPUTS = ("overlay", "confidence", "labels", "instances")
+_SUFFIXES = (".png", ".jpg", ".json")  # of results
 
 
 def written_stems(name: str) -> tuple[str, ...]:
     """Stems of the files that may be written for an image: two images must not share one."""
-    return name, *(f"{name}_{output}" for output in ("overlay", "confidence", "labels", "instances"))
+    return name, *(f"{name}_{output}" for output in _OUTPUTS)
 
 
-def written_files(folder: Path, name: str) -> Iterator[Path]:
-    """All files that may be written for an image."""
-    for stem in written_stems(name):
-        for suffix in WRITTEN_SUFFIXES:
-            yield folder / f"{stem}{suffix}"
+def possible_files(folder: Path, name: str) -> Iterator[Path]:
+    """All files that may be written for an image, whatever is saved of it."""
+    return (folder / f"{stem}{suffix}" for stem in written_stems(name) for suffix in _SUFFIXES)
 
 
-def write_manifest(folder: Path, inputs: Mapping[str, str], videos: Iterable[str]) -> None:
-    """Add inputs by the names of their results to the folder's manifest; of `videos`, the results lie in a folder."""
-    old = _read(folder)
-    named = old.get("inputs", {}) | dict(inputs)
-    folders = sorted({*old.get("videos", ()), *videos})
-    write_json(folder / FILE, {"format": _FORMAT, "inputs": named, "videos": folders})
+@dataclass(slots=True)
+class Manifest:
+    """What calls have written, or begun to write, into a folder."""
 
+    inputs: dict[str, str] = field(default_factory=dict)  # address of the input by the name of its results
+    files: set[str] = field(default_factory=set)  # paths of results, from the folder
+    videos: set[str] = field(default_factory=set)  # folders of frames, from the folder
 
-def results_in(folder: Path) -> tuple[set[Path], set[Path]]:
-    """What earlier calls wrote into a folder: files, and folders of frames."""
-    manifest = _read(folder)
-    files = {path for name in manifest.get("inputs", {}) for path in written_files(folder, name)}
-    return files | ({folder / FILE} if manifest else set()), {folder / name for name in manifest.get("videos", ())}
+    def add(self, inputs: Mapping[str, str], endings: Iterable[str], videos: Iterable[str]) -> None:
+        """Add inputs by name, of which files with these endings are written; of `videos`, frames into a folder."""
+        endings, videos = tuple(endings), set(videos)
+        self.inputs |= inputs
+        self.videos |= videos
+        self.files |= {f"{name}{ending}" for name in inputs if name not in videos for ending in endings}
 
+    def write(self, folder: Path) -> None:
+        """Into the folder."""
+        lists = {"files": sorted(self.files), "videos": sorted(self.videos)}
+        write_json(folder / FILE, {"format": _FORMAT, "inputs": self.inputs, **lists})
 
-def _read(folder: Path) -> dict:  # type: ignore[type-arg]
-    """The manifest in a folder; empty if there is none, or a file of that name of somebody else's."""
-    path = folder / FILE
-    try:
-        if path.stat().st_size > _LONGEST:
-            return {}
-        data = json.loads(path.read_bytes())
-        ours = data["format"] == _FORMAT and isinstance(data["inputs"], dict) and isinstance(data["videos"], list)
-        return data if ours else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+    def holds(self, path: str) -> bool:
+        """Whether a path (from the folder) is a result, or the manifest itself."""
+        folders = ("/".join(path.split("/")[:k]) for k in range(1, path.count("/") + 1))
+        return path in self.files or path == FILE or any(folder in self.videos for folder in folders)
+
+    @staticmethod
+    def of(folder: Path) -> "Manifest | None":
+        """That of a folder; None if there is none, or a file of that name of somebody else's."""
+        path = folder / FILE
+        try:
+            if path.stat().st_size > _LONGEST:
+                return None
+            data = json.loads(path.read_bytes())
+            texts: list[Any] = [*data["inputs"].items(), *data["files"], *data["videos"]]
+            if data["format"] != _FORMAT or not all(isinstance(text, str | tuple) for text in texts):
+                return None
+            return Manifest(dict(data["inputs"]), set(data["files"]), set(data["videos"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
