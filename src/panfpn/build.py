@@ -202,7 +202,8 @@ def load_task(
     if network is None and backbone.startswith(_MODULE):
         raise ValueError(f"{release.file}: its backbone is {backbone.removeprefix(_MODULE)}, which no file holds; give "
                          "the network that the weights are for: Predictor.from_file(…, model=…)")  # fmt: skip
-    _check_sizes(release)
+    if network is None:
+        _check_sizes(release)
     chosen = resolve_precision(precision, target, *(() if precisions is None else (precisions,)))
     task = build_task(
         release.config.changed(train__precision=chosen), release.table, network=network, load_weights=False

@@ -57,8 +57,8 @@ def config(root: Path, **changes: Any) -> TrainConfig:
         data=Data(root=root, crop=(64, 64), num_workers=0),
         model=Model(backbone="resnet18", fpn_channels=8, head_channels=8),
     ).changed(**{
-        "train.steps": 1, "train.batch_size": 2, "train.precision": "float32", "run.device": "cpu", "run.loggers": (),
-        "run.dir": root / "run", "optim.warmup_steps": 0, **changes,
+        "train.steps": 1, "train.batch_size": 2, "train.precision": "float32", "run.device": "cpu",
+        "run.log_every": 1, "run.loggers": (), "run.dir": root / "run", "optim.warmup_steps": 0, **changes,
     })  # fmt: skip
 
 
@@ -70,7 +70,8 @@ def test_a_training_says_it_before_the_first_step(tmp_path: Path, capfd: pytest.
     for line in (
         "left out of the training data: 1 no image (.txt)", "note: 1 of 2 classes have no pixel in 2 masks: 'crack'",
         "note: no image that was looked at reaches data.crop 256×256: with data.ratio they have up to 80×96 pixels",
-        "note: the learning rate ends at", "2 training and 2 validation images",
+        "note: optim.min_lr 0.5 is not below optim.lr 0.01, so the learning rate does not fall",
+        "2 training and 2 validation images",
     ):  # fmt: skip
         assert line in before
     with pytest.raises(ValueError, match=r"data.crop 32×32 and 1 sample a step and rank leave batch norm one value"):

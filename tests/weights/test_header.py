@@ -59,7 +59,15 @@ def test_a_release_knows_its_data_and_nothing_of_the_machine(file: Path) -> None
 
 def test_a_release_of_unnamed_data_names_none(file: Path) -> None:
     def data_of(table: LabelTable) -> Any:
-        write_release(file, {}, CONFIG, table, scores={}, source={}, named_data=False)
+        write_release(
+            file,
+            {},
+            CONFIG.changed(model__num_classes=table.num_classes),
+            table,
+            scores={},
+            source={},
+            named_data=False,
+        )
         return peek(file).data
 
     camvid = LabelTable.named("camvid")

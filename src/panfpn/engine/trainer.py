@@ -357,6 +357,8 @@ def about_data(train_data: Dataset, val_data: Dataset, config: TrainConfig) -> l
         left_out = getattr(data, "left_out", None)
         if left_out is not None and left_out.counts:
             notes.append(f"left out of the {split} data: {left_out}")
+    if not len(train_data):
+        return notes
     counted, settings = census(train_data, channels=config.model.in_channels), config.data
     notes += counted.notes()
     if settings.crop and not settings.scale:
@@ -371,12 +373,11 @@ def about_data(train_data: Dataset, val_data: Dataset, config: TrainConfig) -> l
 
 def about_settings(config: TrainConfig) -> list[str]:
     """Settings that work against each other."""
-    optim, train = config.optim, config.train
-    last, largest = lr_at(train.steps - 1, train.steps, optim), optim.lr
-    notes = []
-    if last > largest * (1 + 1e-6):
-        notes.append(f"note: the learning rate ends at {last:.2e}, above optim.lr {largest:.2e}")
-    return notes
+    optim = config.optim
+    if optim.schedule in ("poly", "cosine") and optim.min_lr >= optim.lr:
+        return [f"note: optim.min_lr {optim.min_lr:g} is not below optim.lr {optim.lr:g}, so the learning rate does not "
+                "fall"]  # fmt: skip
+    return []
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

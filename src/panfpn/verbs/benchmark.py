@@ -80,7 +80,7 @@ def _check_counts(**options: int | None) -> None:
 
 def _run_inference(arguments: list[str]) -> int:
     options = parse_options(_Inference, "benchmark inference", arguments, _INFERENCE_HELP)
-    _check_counts(batch=options.batch, repeats=options.repeats, num_classes=options.num_classes)
+    _check_counts(num_classes=options.num_classes)
     if not options.models:
         raise ValueError("benchmark inference needs a recipe (`panfpn recipes` lists them), a model, or `published`")
     check_json(options.json, "figures")

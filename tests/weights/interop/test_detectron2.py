@@ -236,8 +236,8 @@ def test_the_configuration_beside_the_file(theirs: State, tmp_path: Path) -> Non
         ("0.2", "often", "often"),
         ("640", "many", "many"),
         ("640", "0", "INPUT.MIN_SIZE_TEST is 0"),
-        (CONFIGURATION, "a: [", "its configuration is not YAML"),
-        (CONFIGURATION, "!!python/object/apply:os.system [ls]", "its configuration is not YAML"),
+        (CONFIGURATION, "a: [", "its configuration cannot be read as YAML"),
+        (CONFIGURATION, "!!python/object/apply:os.system [ls]", "its configuration cannot be read as YAML"),
         (CONFIGURATION, "- 3", "its configuration is not a mapping"),
     ):
         path.with_suffix(".yaml").write_text(CONFIGURATION.replace(old, new))

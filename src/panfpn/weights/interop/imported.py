@@ -82,7 +82,7 @@ def fitted(
 
 
 def _is_weight(tensor: torch.Tensor) -> bool:
-    return tensor.is_floating_point() and bool(tensor.isfinite().all())
+    return tensor.is_floating_point() and (tensor.is_meta or bool(tensor.isfinite().all()))
 
 
 def imported_config(model: Model, data: Data, inference: Inference, path: Path) -> TrainConfig:
