@@ -374,10 +374,11 @@ def about_data(train_data: Dataset, val_data: Dataset, config: TrainConfig) -> l
 def about_settings(config: TrainConfig) -> list[str]:
     """Settings that work against each other."""
     optim = config.optim
-    if optim.schedule in ("poly", "cosine") and optim.min_lr >= optim.lr:
-        return [f"note: optim.min_lr {optim.min_lr:g} is not below optim.lr {optim.lr:g}, so the learning rate does not "
-                "fall"]  # fmt: skip
-    return []
+    if optim.schedule not in ("poly", "cosine") or optim.min_lr < optim.lr:
+        return []
+    return [
+        f"note: optim.min_lr {optim.min_lr:g} is not below optim.lr {optim.lr:g}, so the learning rate does not fall"
+    ]
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
