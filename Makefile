@@ -19,7 +19,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 test: lint docs
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 test-fast: $(READY)
 	$(BIN)/pytest --numprocesses 2 -m "not slow"

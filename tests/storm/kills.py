@@ -22,7 +22,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from cases import MODEL, encoded
+from cases import encoded
 
 from panfpn.data import check_pack
 from panfpn.data.header import read_header
@@ -89,7 +89,7 @@ def check_run(folder: Path) -> None:
 
 def train(data: Path, workers: int, ranks: int) -> Job:
     options = ["--data.root", data, "--data.crop", "64", "64", "--data.num-workers", workers, "--model.backbone", "resnet18",
-               "--model.fpn-channels", 8, "--model.head-channels", 8, "--model.start-from", "None", "--model.norm", "group",
+               "--model.fpn-channels", 8, "--model.head-channels", 8, "--model.start-from", "None",
                "--train.frozen-bn", "True", "--train.steps", 16, "--train.batch-size", 4, "--train.precision", "float32",
                "--optim.warmup-steps", 0, "--run.val-every", 8, "--run.checkpoint-every", 2, "--run.log-every", 1,
                "--run.device", "cpu", "--run.loggers", "tensorboard"]  # fmt: skip
@@ -118,7 +118,8 @@ def jobs(folder: Path) -> list[Job]:
         return panfpn("predict", photos, "-o", place / "out", "--precision", "float32")
 
     def convert(place: Path) -> list[str]:
-        return panfpn("convert", MODEL, "-o", place / "model.pth")
+        model = folder / "whole train, 0 workers, 1 ranks/run/model.safetensors"
+        return panfpn("convert", model, "-o", place / "model.pth")
 
     def check_images(place: Path) -> None:
         for path in [*(place / "out").rglob("[!.]*.png"), *(place / "out").rglob("[!.]*.jpg")]:
