@@ -2,12 +2,13 @@
 
     python tests/storm/kills.py [--kills 60] [--seed 0]
 
-`train` (0 and 2 workers, 1 and 2 ranks), `data pack`, `predict` and `convert` are killed (SIGKILL to the whole group)
+`train` (0 and 2 workers, 1 and 2 ranks), `data pack`, `predict` and `convert` are killed (SIGKILL to all of its processes)
 after a random share of the time that they take, twice at most, and then called again. Judged are: no file under a final
 name that cannot be read, no temporary that stays, and an end that equals the undisturbed one.
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
@@ -156,6 +157,11 @@ def jobs(folder: Path) -> list[Job]:
     ]
 
 
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [found for child in map(int, children) for found in (*descendants(child), child)]
+
+
 def run(words: list[str], log: Path, *, kill_after: float | None = None) -> int | None:
     """The exit code; None if it was killed."""
     with log.open("a") as file:
@@ -163,7 +169,9 @@ def run(words: list[str], log: Path, *, kill_after: float | None = None) -> int 
         try:
             return job.wait(kill_after)
         except subprocess.TimeoutExpired:
-            os.killpg(job.pid, signal.SIGKILL)
+            for pid in [*descendants(job.pid), job.pid]:  # torchrun gives its ranks sessions of their own
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             job.wait()
             return None
 

@@ -226,8 +226,9 @@ def load_run(folder: Path, config: TrainConfig, data: Mapping[str, Identity]) ->
     Raises:
         ValueError: a checkpoint that is missing, damaged, of other data, or beyond `train.steps`.
     """
-    for name in ("config.yaml", _LAST, _BEST, "metrics.jsonl", "report.html", _LISTING):
-        for leftover in folder.glob(f".{name}.*"):
+    ours = (f".{name}.*" for name in ("config.yaml", _LAST, _BEST, "metrics.jsonl", "report.html", _LISTING))
+    for pattern in (*ours, ".tmp??????"):  # the last is safetensors' own
+        for leftover in folder.glob(pattern):
             leftover.unlink(missing_ok=True)  # another rank may be faster
     if not (folder / _LAST).is_file():
         _check_not_lost(folder, config)
