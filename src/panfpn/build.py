@@ -47,15 +47,9 @@ def build_dataset(data: Data, split: str, *, segments: bool = False, channels: i
         return open_pack(data.pack.expanduser(), data.dataset, split, root, reading=reading)
     instances = data.instances if segments and split == data.train_split else "panoptic"  # scores are by segments
     return open_dataset(
-        data.dataset,
-        root,
-        split,
-        panoptic=segments,
-        scene_count=count,
-        scene_size=data.scene_size,
-        instances=instances,
-        reading=reading,
-    )
+        data.dataset, root, split, panoptic=segments, scene_count=count, scene_size=data.scene_size,
+        instances=instances, reading=reading,
+    )  # fmt: skip
 
 
 def build_transform(data: Data) -> TrainTransform:
@@ -217,10 +211,10 @@ def _check_sizes(release: Release) -> None:
     """ValueError for a header that asks for more than its file holds, before anything of that size is made."""
     sides = {side for tensor in release.tensors.values() for side in tensor.shape}
     model = release.config.model
-    keys = ["num_classes", "in_channels", "fpn_channels", "head_channels"]
+    keys = ["in_channels", "fpn_channels", "head_channels"]
     keys += ["box_channels", "mask_channels"] if task_type(model.architecture).needs_segments else []
     for key in keys:
-        if getattr(model, key) not in sides and key != "num_classes":
+        if getattr(model, key) not in sides:
             raise ValueError(f"{release.file}: model.{key} is {getattr(model, key)} in its header, but none of its "
                              "tensors has such a side; the file is damaged")  # fmt: skip
     if not model.backbone.startswith(_MODULE):

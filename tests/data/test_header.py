@@ -162,7 +162,7 @@ def test_a_photo_of_a_phone_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_heic_photos_are_read() -> None:
-    heif = pytest.importorskip("pillow_heif")
+    heif = pytest.importorskip("pillow_heif", reason="extra `heic` is not installed")
     heif.register_heif_opener()
     data = saved(Image.fromarray(np.full((32, 48, 3), (200, 30, 40), np.uint8)), "HEIF")
     assert read_header(data).lossy

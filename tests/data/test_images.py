@@ -421,7 +421,7 @@ def test_other_colour_spaces_become_rgb_or_are_refused() -> None:
 
 
 def test_values_that_a_decoder_would_stretch_are_refused() -> None:
-    codecs = pytest.importorskip("imagecodecs")
+    codecs = pytest.importorskip("imagecodecs", reason="extra `tiff` is not installed")
     for bits in (12, 15):
         data = codecs.jpeg2k_encode(SCENE[:, :, 0].astype(np.uint16) % 4, codecformat="jp2", reversible=True, level=0,
                                     bitspersample=bits)  # fmt: skip

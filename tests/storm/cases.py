@@ -541,7 +541,7 @@ def words(folder: Path) -> Iterator[Case]:
         ("data", "pack", str(folder), "-o", out, "--channels", "0"), ("train",), ("train", "no"), ("train", "no.yaml"),
         ("train", "scenes", "--train.steps", "0"), ("train", "scenes", "--train.steps", "1e3"),
         ("train", "scenes", "--optim.lr", "nan"), ("train", "scenes", "--optim.lr", "inf"), ("train", "scenes", "extra"),
-        ("train", "scenes", "--run.name", "../../x"), ("train", "scenes", "--run.name", "/tmp/x"),
+        ("train", "scenes", "--run.name", "../../x"), ("train", "scenes", "--run.name", "/no/where"),
         ("train", "scenes", "--run.name", ""), ("train", "scenes", "--no-such", "1"), ("train", "--resume"),
         ("train", "--resume", "/nowhere"), ("train", "--resume", str(folder)), ("train", "scenes", "--resume", str(folder)),
         ("train", "scenes", "--data.crop", "0", "0"), ("train", "scenes", "--model.in-channels", "4"),

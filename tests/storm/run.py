@@ -39,9 +39,11 @@ class Verdict:
     peak: int = 0
 
 
-def serve(pipe: Connection) -> None:
-    """In the child: calls in, what they did out."""
+def serve(pipe: Connection, folder: str) -> None:
+    """In the child, which stands in a folder of its own: calls in, what they did out."""
     from panfpn.cli import main
+
+    os.chdir(folder)
 
     while (case := pipe.recv()) is not None:
         out, err = io.StringIO(), io.StringIO()
@@ -68,12 +70,13 @@ def serve(pipe: Connection) -> None:
 def storm(cases: list[Case]) -> list[Verdict]:
     """The verdicts on cases, each called in a child."""
     context = multiprocessing.get_context("spawn")
+    home = tempfile.TemporaryDirectory()  # for what a call writes where it stands
     child, pipe = None, None
     verdicts = []
     for case in cases:
         if child is None or not child.is_alive():
             pipe, end = context.Pipe()
-            child = context.Process(target=serve, args=(end,))
+            child = context.Process(target=serve, args=(end, home.name))
             child.start()
             end.close()
         if case.prepare is not None:

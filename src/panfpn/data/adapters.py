@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from panfpn.data.checked import check_image
 from panfpn.data.dataset import Dataset
-from panfpn.data.images import as_channels, read_image, read_mask
+from panfpn.data.images import as_channels, pillow_pixels, read_image, read_mask
 from panfpn.labels import LabelTable
 from panfpn.types import RGB, RawMask, Reading, Sample
 
@@ -154,8 +154,7 @@ def _as_image(image: object, name: str, reading: Reading) -> npt.NDArray[np.uint
     if isinstance(image, str | Path):
         return read_image(Path(image).expanduser(), reading)
     if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image)
-        image = np.array(image.convert("RGB") if image.mode in ("1", "P", "PA", "CMYK", "YCbCr") else image)
+        image = pillow_pixels(image)
     elif isinstance(image, torch.Tensor):
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3, reading.channels):
             raise ValueError(f"{name}: the image is a {_described(image)}; a tensor holds uint8 "

@@ -87,8 +87,6 @@ def read_header(data: bytes, source: object = "image bytes", page: int = 1) -> H
         header = {PNG: _png, JPEG: _jpeg, TIFF: _tiff}.get(form, _by_pillow)(data, page - 1)
     except ImportError as error:
         raise ImportError(f"{source}: {error}") from error
-    except RecursionError as error:
-        raise unreadable(source, f"a damaged {form}") from error
     except Exception as error:  # whatever a parser stumbles over
         reason = str(error) if isinstance(error, _HeaderError) else "its header cannot be parsed"
         raise unreadable(source, f"a damaged {form}: {reason}") from error
@@ -279,16 +277,13 @@ def _tiff_page(page: Any, num_bytes: int, num_pages: int) -> Header:
     if max(ends) > num_bytes:
         raise _HeaderError("it is cut short")
     orientation = page.tags.valueof(_ORIENTATION, default=1)
-    palette = None
-    if photometric == 3:
-        palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-    colors = {2: 3, 5: 4, 6: 3}.get(photometric, 1)  # RGB, CMYK, YCbCr
+    palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8) if photometric == 3 else None
     return Header(
         format=TIFF, height=page.imagelength, width=page.imagewidth, bands=samples, pages=num_pages,
         dtype="uint8" if page.dtype == np.bool_ else page.dtype.name,
         bits=int(page.bitspersample), alpha=bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2),
         colors=photometric in (2, 5, 6) or samples == 1 or (samples == 2 and bool(page.extrasamples)),
-        palette=palette if samples == 1 or colors == 1 else None, inverted=photometric == 0 and page.dtype.kind in "bu",
+        palette=palette, inverted=photometric == 0 and page.dtype.kind in "bu",
         converted=photometric == 5 or (photometric == 6 and int(page.compression) not in (6, 7)),
         orientation=orientation if orientation in range(1, 9) else 1, lossy=int(page.compression) in _LOSSY_TIFF,
     )  # fmt: skip

@@ -31,6 +31,7 @@ IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".j2k", ".avif",
     ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm",
 })  # fmt: skip
+_PLAIN_MODES = frozenset({"L", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 _OPENCV_PIXELS = 1 << 30  # it decodes no more
 _PERCENTILES = (2, 98)
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -130,9 +131,9 @@ def _in_range(samples: Samples, limits: Any, source: object) -> npt.NDArray[np.u
     if limits is None:
         low, high = samples.min(), samples.max()
         bits = {"u": 8 * samples.itemsize, "i": 8 * samples.itemsize - 1}.get(samples.dtype.kind, 1)
-        full = f"0 {2**bits - 1}"
+        ranges = dict.fromkeys((f"data.range 0 {2**bits - 1}", f"data.range {low} {high}"))
         raise ValueError(f"{source}: {samples.dtype} pixels from {low} to {high}; say what is black and what is white: "
-                         f"data.range {full}, data.range {low} {high}, or data.range percentile")  # fmt: skip
+                         f"{', '.join(ranges)}, or data.range percentile")  # fmt: skip
     values = samples.astype(np.float32)
     if limits == "percentile":
         low, high = np.percentile(values, _PERCENTILES, axis=(0, 1)).astype(np.float32)  # [C] each
@@ -268,6 +269,14 @@ def _as_rgb(data: bytes, index: int, source: object) -> Samples:
             return np.array(picture.convert("RGB"))
     except Exception as error:
         raise unreadable(source, f"its colours cannot be made RGB: {error}") from error
+
+
+def pillow_pixels(picture: Any) -> Samples:
+    """The pixels of a Pillow image, upright: as they are if they are numbers, grey or RGB (with alpha), else as RGB."""
+    from PIL import ImageOps  # noqa: PLC0415 - only who passes Pillow's images pays for it
+
+    upright = ImageOps.exif_transpose(picture)
+    return np.array(upright if upright.mode in _PLAIN_MODES else upright.convert("RGB"))
 
 
 def _page_index(header: Header, page: int | None, source: object) -> int:

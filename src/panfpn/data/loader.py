@@ -215,14 +215,9 @@ def _check_shared_memory(num_workers: int, num_bytes: int) -> None:
 
 
 def evaluation_loader(
-    dataset: Dataset,
-    indices: Sequence[int],
-    *,
-    batch_size: int,
-    num_workers: int,
-    needs_segments: bool | None = None,
-    channels: int = 3,
-) -> Iterator[list[Sample]]:
+    dataset: Dataset, indices: Sequence[int], *, batch_size: int, num_workers: int,
+    needs_segments: bool | None = None, channels: int = 3,
+) -> Iterator[list[Sample]]:  # fmt: skip
     """Lists of whole samples, at their own sizes, in the order of `indices`.
 
     ValueError for a sample that cannot be used, and with `needs_segments` for one without segments.

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.data.images import IMAGE_SUFFIXES, as_channels, decode_image, read_image
+from panfpn.data.images import IMAGE_SUFFIXES, as_channels, decode_image, pillow_pixels, read_image
 from panfpn.deploy.manifest import Manifest, written_stems
 from panfpn.deploy.streams import VIDEO_SUFFIXES, Video
 from panfpn.fetch import fetched, is_url, without_password
@@ -35,14 +35,12 @@ def as_image(image: Any, reading: Reading = RGB) -> Image:
         return decode_image(bytes(image), reading=reading)
     if not isinstance(image, np.ndarray):
         from PIL import Image as Pillow  # noqa: PLC0415 - only who passes PIL images pays for it
-        from PIL import ImageOps  # noqa: PLC0415
 
         if not isinstance(image, Pillow.Image):
             raise ValueError(
                 f"cannot predict a {type(image).__name__}; give a path, bytes, a PIL image or an RGB array"
             )
-        image = ImageOps.exif_transpose(image)
-        image = np.array(image.convert("RGB") if image.mode in ("1", "P", "PA", "LA", "CMYK", "YCbCr") else image)
+        image = pillow_pixels(image)
     if image.ndim not in (2, 3) or not image.size:
         raise ValueError(f"an image array must have shape [H, W] or [H, W, bands], this one has {list(image.shape)}")
     return as_channels(image, reading, "the image array")

@@ -209,7 +209,7 @@ def _written(result: Map | Failure, done: Future[Any] | None) -> Map | Failure:
 
 
 def _failure(name: str, error: Exception) -> Failure:
-    if isinstance(error, ValueError | OSError):
+    if isinstance(error, ValueError | OSError | ImportError):
         return Failure(name, str(error))
     first = (str(error).splitlines() or [""])[0]
     return Failure(name, f"{name}: {type(error).__name__}: {first}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from panfpn.metrics.counts import Counts, Floats, iou, means
 
-_MOST = 1 << 53  # pixels, of which float64 counts every one
+MOST_PIXELS = 1 << 53  # pixels, of which float64 counts every one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,14 +55,14 @@ class ImageRows:
         for i, entry in enumerate(data):
             try:
                 names.append(str(entry["name"]))
-                if type(entry["pixels"]) is not int or not 0 <= entry["pixels"] <= _MOST:
+                if type(entry["pixels"]) is not int or not 0 <= entry["pixels"] <= MOST_PIXELS:
                     raise ValueError(f"pixels: {entry['pixels']}")
                 rows[i, -1] = entry["pixels"]
                 for k, hits, predicted, true in entry["classes"]:
                     if not 0 <= k < num_classes:
                         raise ValueError(f"class {k} of {num_classes}")
                     numbers = (k, hits, predicted, true)
-                    whole = all(type(n) is int and n <= _MOST for n in numbers)
+                    whole = all(type(n) is int and n <= MOST_PIXELS for n in numbers)
                     if not whole or not 0 <= hits <= min(predicted, true):
                         raise ValueError(f"class {k}: hits {hits}, predicted {predicted}, true {true}")
                     rows[i, [k, num_classes + k, 2 * num_classes + k]] = hits, predicted, true

@@ -16,7 +16,7 @@ from panfpn.labels import LabelTable
 from panfpn.metrics.bootstrap import miou_interval
 from panfpn.metrics.boundary import BoundaryCounts
 from panfpn.metrics.counts import Counts, Floats, Labels, areas, iou, mean, plain, share
-from panfpn.metrics.images import ImageRows
+from panfpn.metrics.images import MOST_PIXELS, ImageRows
 from panfpn.metrics.layers import Layers, label_layers
 from panfpn.metrics.scores import ClassTable, Column, Line
 from panfpn.types import Example
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _MEANS = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc", "fwiou": "fwIoU", "mfscore": "mean F"}
 _CLASS_SCORES = {"iou": "IoU", "accuracy": "accuracy", "precision": "precision", "fscore": "F"}
 _SECOND_NAMES = ("Dice", "Recall")  # of Fscore and Acc in mmseg, which a table does without
-
-_MOST = 1 << 53  # pixels, of which float64 counts every one
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +210,7 @@ class SemanticScores:
         names = tuple(data["classes"] if names is None else names)
         try:
             table = np.array(data["confusion"])
-            if table.size and (table.dtype.kind not in "iu" or table.min() < 0 or table.max() > _MOST):
+            if table.size and (table.dtype.kind not in "iu" or table.min() < 0 or table.max() > MOST_PIXELS):
                 raise ValueError("counts are whole numbers from 0 on")
             counts = table.astype(np.int64)
         except (TypeError, ValueError, OverflowError) as error:

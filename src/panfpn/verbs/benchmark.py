@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from panfpn.config import Data, TrainConfig
+from panfpn.labels import MAX_CLASSES
 from panfpn.verbs.options import EngineName, check_json, parse_options
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ _HELP = """usage: panfpn benchmark WHAT [options]        (panfpn benchmark WHAT 
 A recipe is measured with random weights: nothing is downloaded. Peak memory is that of a fresh process, above the
 loaded program. A table is printed; --json FILE writes all figures with hardware, versions and commit.
 """
-
-
-_MOST = 100_000
 
 
 def run_benchmark(arguments: list[str]) -> int:
@@ -72,15 +70,10 @@ multiply-add), `of ceiling` GFLOP per second as a share of what a large convolut
 the same precision."""
 
 
-def _check_counts(**options: int | None) -> None:
-    for name, value in options.items():
-        if value is not None and not 1 <= value <= _MOST:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be from 1 to {_MOST}")
-
-
 def _run_inference(arguments: list[str]) -> int:
     options = parse_options(_Inference, "benchmark inference", arguments, _INFERENCE_HELP)
-    _check_counts(num_classes=options.num_classes)
+    if options.num_classes is not None and not 1 <= options.num_classes <= MAX_CLASSES:
+        raise ValueError(f"--num-classes is {options.num_classes}; it must be from 1 to {MAX_CLASSES}")
     if not options.models:
         raise ValueError("benchmark inference needs a recipe (`panfpn recipes` lists them), a model, or `published`")
     check_json(options.json, "figures")

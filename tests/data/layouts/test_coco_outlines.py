@@ -76,7 +76,9 @@ def test_pixels_whose_centre_is_inside(points: list[tuple[float, float]]) -> Non
 
 def test_close_to_coco_s_own_masks() -> None:
     """On smooth outlines the difference to COCO's API is a few pixels of the border."""
-    coco = pytest.importorskip("faster_coco_eval").mask
+    coco = pytest.importorskip(
+        "faster_coco_eval", reason="extra `coco` is not installed: COCO's own packing is compared"
+    ).mask
     angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     for radius, centre in ((30.0, 50.3), (12.5, 20.0), (55.2, 60.7)):
         wave = radius * (1 + 0.2 * np.sin(5 * angle))
@@ -196,7 +198,9 @@ def runs_of(mask: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("form", ["polygons", "one polygon", "runs", "packed"])
 def test_every_form_is_a_thing_or_a_crowd_as_iscrowd_says(form: str, crowd: int, tmp_path: Path) -> None:
     """SAM, CVAT and Label Studio write run lengths of things, and CVAT polygons of crowds."""
-    evaluator = pytest.importorskip("faster_coco_eval")
+    evaluator = pytest.importorskip(
+        "faster_coco_eval", reason="extra `coco` is not installed: COCO's own packing is compared"
+    )
     runs = {"size": [20, 30], "counts": runs_of(SHAPE)}
     packed = evaluator.mask.frPyObjects(runs, 20, 30)["counts"]
     segmentation: Any = {
@@ -213,7 +217,9 @@ def test_every_form_is_a_thing_or_a_crowd_as_iscrowd_says(form: str, crowd: int,
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(0, 40), min_size=4, max_size=60))
 def test_packed_run_lengths_are_cocos(lengths: list[int]) -> None:
-    evaluator = pytest.importorskip("faster_coco_eval")
+    evaluator = pytest.importorskip(
+        "faster_coco_eval", reason="extra `coco` is not installed: COCO's own packing is compared"
+    )
     total = sum(lengths)
     packed = evaluator.mask.frPyObjects({"size": [total or 1, 1], "counts": lengths}, total or 1, 1)["counts"]
     text = packed if isinstance(packed, str) else packed.decode()
