@@ -25,7 +25,8 @@ from PIL import Image
 
 from panfpn.build import build_transform
 from panfpn.config import Data
-from panfpn.data import Dataset, images, open_dataset, open_pack, train_loader, write_pack
+from panfpn.data import Dataset, open_dataset, open_pack, train_loader, write_pack
+from panfpn.data.formats import png as png_format
 from panfpn.data.loader import DrawSampler
 
 IMAGES, ROUNDS, SAMPLES, NOISE = 10, 9, 24, 0.7
@@ -61,7 +62,7 @@ def own_side(dataset: Dataset, decoder: Callable[[], object]) -> Callable[[int],
 
     def run(count: int) -> float:
         nonlocal place
-        images._png_decoder = decoder
+        png_format.fast_decoder = decoder
         sampler = DrawSampler(steps=range(place, place + count), batch_size=1)
         start = time.perf_counter()
         for batch in train_loader(dataset, TRANSFORM, sampler, seed=0, num_workers=0):
@@ -83,7 +84,7 @@ def peer_side(peer: subprocess.Popen[str]) -> Callable[[int], float]:
 
 def compare(peer: subprocess.Popen[str], root: Path, pack: Path) -> dict[str, list[float]]:
     """Milliseconds per sample of each side in each round."""
-    png, own_decoder = open_dataset("cityscapes", root, "train"), images._png_decoder
+    png, own_decoder = open_dataset("cityscapes", root, "train"), png_format.fast_decoder
     sides = {"mmsegmentation": peer_side(peer), "PNG, OpenCV alone": own_side(png, lambda: None)}
     if own_decoder() is not None:
         sides["PNG, kornia-rs"] = own_side(png, own_decoder)

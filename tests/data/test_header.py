@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -154,8 +155,34 @@ def test_what_is_no_whole_image_is_named_before_memory_is_taken(name: str) -> No
         assert peak < 50e6
 
 
+SCENE = np.kron(np.random.default_rng(3).integers(0, 256, (12, 16, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+BODIES = {
+    "baseline": saved(Image.fromarray(SCENE), "JPEG"),
+    "progressive": saved(Image.fromarray(SCENE), "JPEG", progressive=True),
+    "grey": saved(Image.fromarray(SCENE[:, :, 0]), "JPEG"),
+    "LZW": tiff(SCENE, photometric="rgb", compression="lzw"),
+    "deflate": tiff(SCENE, photometric="rgb", compression="deflate"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_damage_in_the_body_is_seen(name: str) -> None:
+    data = BODIES[name]
+    assert decode_image(data).shape == SCENE.shape
+    middle = len(data) * 2 // 3
+    with pytest.raises(ValueError, match=r"^x: not a readable image \(a damaged (JPEG|TIFF): [^\n]+\)$"):
+        decode_image(data[:middle] + bytes(range(1, 65)) + data[middle + 64 :], "x")
+
+
+def test_a_jpeg_that_ends_early_with_an_end_and_one_with_zeros_before_it() -> None:
+    data = BODIES["baseline"]
+    with pytest.raises(ValueError, match="premature end of data segment"):
+        decode_image(data[: len(data) // 2] + data[-2:])
+    np.testing.assert_array_equal(decode_image(data[:-2] + bytes(40) + data[-2:]), decode_image(data))
+
+
 def test_a_photo_of_a_phone_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     with pytest.raises(ImportError, match=r"^p\.heic: a HEIC photo needs pillow-heif; .* 'panfpn\[heic\]'"):
         read_header(heic, "p.heic")

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
 from panfpn.data import images
+from panfpn.data.formats import png as png_format
 from panfpn.data.header import read_header
 from panfpn.data.images import decode_image, decode_mask, read_image, read_mask
 from panfpn.files import write_image
@@ -201,9 +202,9 @@ def test_the_fast_decoder_gives_opencvs_pixels(
 ) -> None:
     pytest.importorskip("kornia_rs.io", reason="kornia-rs (extra `fast`) is not installed")
     data = png(pixels(*shape), *chunks)
-    assert (images._decode_plain_png(data, read_header(data)) is not None) == fast
+    assert (png_format.decode_plain(data, read_header(data)) is not None) == fast
     image, mask = decode_image(data), decode_mask(data)
-    monkeypatch.setattr(images, "_png_decoder", lambda: None)
+    monkeypatch.setattr(png_format, "fast_decoder", lambda: None)
     np.testing.assert_array_equal(image, decode_image(data))
     np.testing.assert_array_equal(mask, decode_mask(data))
     assert mask.dtype == np.uint8 and mask.flags.c_contiguous
@@ -219,19 +220,19 @@ def test_damaged_png_is_opencvs_to_judge(damage: Callable[[bytes], bytes], monke
 
     data = damage(png(pixels(40, 50, 3)))
     found = judged(data)
-    monkeypatch.setattr(images, "_png_decoder", lambda: None)
+    monkeypatch.setattr(png_format, "fast_decoder", lambda: None)
     assert found == judged(data)
 
 
 def test_without_the_fast_decoder_png_is_read_by_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kornia_rs.io", None)  # importing it fails
-    images._png_decoder.cache_clear()
+    png_format.fast_decoder.cache_clear()
     try:
         image = pixels(9, 7, 3)
         np.testing.assert_array_equal(decode_image(png(image)), image)
-        assert images._png_decoder() is None
+        assert png_format.fast_decoder() is None
     finally:
-        images._png_decoder.cache_clear()
+        png_format.fast_decoder.cache_clear()
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".webp"])

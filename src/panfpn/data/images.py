@@ -3,27 +3,15 @@
 header.py says what a file's pixels mean. What it leaves open is a setting (`Reading`), or refused: nothing is guessed.
 """
 
-import contextlib
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.data.header import (
-    PNG,
-    TIFF,
-    Header,
-    full_pages,
-    grey_png,
-    open_by_pillow,
-    open_tiff,
-    read_header,
-    unreadable,
-)  # fmt: skip
+from panfpn.data.formats import jpeg, opencv, pillow, png, tiff
+from panfpn.data.formats.header import JPEG, PNG, TIFF, Header, Samples
+from panfpn.data.header import read_header
 from panfpn.files import read_bytes, rgb_to_ids
 from panfpn.types import RGB, Reading
 
@@ -32,12 +20,8 @@ IMAGE_SUFFIXES = frozenset({
     ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm",
 })  # fmt: skip
 _PLAIN_MODES = frozenset({"L", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
-_OPENCV_PIXELS = 1 << 30  # it decodes no more
 _PERCENTILES = (2, 98)
-_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-_BY_OPENCV = frozenset({PNG, "JPEG", "BMP", "WEBP", "PPM"})
-
-Samples = npt.NDArray[np.generic]
+_BY_OPENCV = frozenset({PNG, "BMP", "WEBP", "PPM"})
 
 
 def decode_image(data: bytes, source: object = "image bytes", reading: Reading = RGB) -> npt.NDArray[np.uint8]:
@@ -58,12 +42,14 @@ def decode_with_header(
     header = read_header(data, source, reading.page or 1)
     index = _page_index(header, reading.page, source)
     rgb = header.dtype == "uint8" and header.colors and reading.channels == 3 and not reading.bands and not index
-    if header.converted or (header.format == "JPEG" and header.bands == 4):  # CMYK, whatever is wanted of it
-        samples = _as_rgb(data, index, source) if header.converted else _by_opencv(data, _RGB, source)
-        image: Samples = as_channels(samples, reading, source)
-    elif rgb and header.format in _BY_OPENCV and header.height * header.width < _OPENCV_PIXELS:
-        plain = _decode_plain_png(data, header) if header.bands == 3 else None
-        image = _by_opencv(data, _RGB, source) if plain is None else plain  # [H, W, 3]
+    image: Samples
+    if header.converted:
+        image = as_channels(pillow.pixels(data, header, index, source, rgb=True), reading, source)
+    elif rgb and header.format == JPEG:
+        image = jpeg.pixels(data, header, source, rgb=True)  # [H, W, 3]
+    elif rgb and header.format in _BY_OPENCV and header.height * header.width < opencv.MOST_PIXELS:
+        plain = png.decode_plain(data, header) if header.bands == 3 else None
+        image = opencv.decoded(data, opencv.RGB, source) if plain is None else plain  # [H, W, 3]
     else:
         samples = _samples(data, header, index, source)
         if header.inverted:
@@ -182,17 +168,15 @@ def mask_of(
         raise ValueError(f"{source}: a mask as {header.format}, which changes values when it compresses, and so "
                          "classes; save masks as PNG")  # fmt: skip
     index = _page_index(header, page, source)
-    mask = _decode_plain_png(data, header)
-    if mask is None:
-        mask = _samples(data, header, index, source)
-        if header.palette is not None and colors:
-            mask = _colored(mask, header.palette, source)
-        if mask.ndim == 3 and header.alpha:
-            mask = mask[:, :, :-1]
-        if mask.ndim == 3 and mask.shape[2] == 1:
-            mask = mask[:, :, 0]
-        if mask.ndim == 3 and mask.shape[2] > 3 and header.colors:
-            mask = mask[:, :, :3]
+    mask = _samples(data, header, index, source)
+    if header.palette is not None and colors:
+        mask = _colored(mask, header.palette, source)
+    if mask.ndim == 3 and header.alpha:
+        mask = mask[:, :, :-1]
+    if mask.ndim == 3 and mask.shape[2] == 1:
+        mask = mask[:, :, 0]
+    if mask.ndim == 3 and mask.shape[2] > 3 and header.colors:
+        mask = mask[:, :, :3]
     mask = _whole_numbers(mask, source) if mask.dtype.kind == "f" else mask
     return np.ascontiguousarray(turned(mask, header.orientation))
 
@@ -261,16 +245,6 @@ def _colored(indices: Samples, palette: npt.NDArray[np.uint8], source: object) -
     return np.asarray(palette[indices])
 
 
-def _as_rgb(data: bytes, index: int, source: object) -> Samples:
-    """RGB [H, W, 3] of another colour space."""
-    try:
-        with open_by_pillow(data) as picture:
-            picture.seek(index)
-            return np.array(picture.convert("RGB"))
-    except Exception as error:
-        raise unreadable(source, f"its colours cannot be made RGB: {error}") from error
-
-
 def pillow_pixels(picture: Any) -> Samples:
     """The pixels of a Pillow image, upright: as they are if they are numbers, grey or RGB (with alpha), else as RGB."""
     from PIL import ImageOps  # noqa: PLC0415 - only who passes Pillow's images pays for it
@@ -289,78 +263,9 @@ def _page_index(header: Header, page: int | None, source: object) -> int:
 def _samples(data: bytes, header: Header, index: int, source: object) -> Samples:
     """The pixels of a page as stored, [H, W] or [H, W, B]: palette indices, 0 and 1 of one bit, RGB in this order."""
     if header.format == TIFF:
-        return _by_tifffile(data, index, header, source)
-    if header.format == PNG and not index and header.height * header.width < _OPENCV_PIXELS:
-        if header.palette is not None:
-            data = grey_png(data)
-        pixels = _by_opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, source)
-        if header.bits < 8:
-            pixels = np.asarray(pixels, np.uint8) // (255 // (2**header.bits - 1))
-        if header.bands == 2:
-            return pixels[:, :, 2:4]  # grey is repeated
-        return pixels if pixels.ndim == 2 else np.concatenate([pixels[:, :, 2::-1], pixels[:, :, 3:]], 2)
-    try:
-        with open_by_pillow(data) as picture:
-            if index:
-                picture.seek(index)
-            pixels = np.array(picture)
-    except Exception as error:  # its decoders raise whatever they stumble over
-        raise unreadable(source, f"a damaged {header.format}: {error}") from error
-    return np.asarray(pixels, np.uint8) if pixels.dtype == np.bool_ else pixels
-
-
-def _by_opencv(data: bytes, flags: int, source: object) -> Samples:
-    image = None
-    # A broken header raises; a truncated body gives None, with a warning on stderr that says less than we do.
-    with contextlib.suppress(cv2.error):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None:
-        raise unreadable(source, "damaged")
-    return np.asarray(image)
-
-
-def _by_tifffile(data: bytes, index: int, header: Header, source: object) -> Samples:
-    try:
-        with open_tiff(data) as file:
-            page = full_pages(file)[index]
-            pixels: Samples = page.asarray()
-    except Exception as error:
-        if "imagecodecs" in str(error):
-            return _by_opencv_tiff(data, index, header, source)
-        raise unreadable(source, f"a damaged TIFF: {error}") from error
-    if page.axes.startswith("S"):  # a plane for each band
-        pixels = np.moveaxis(pixels, 0, -1)
-    return np.asarray(pixels, np.uint8) if pixels.dtype == np.bool_ else pixels
-
-
-def _by_opencv_tiff(data: bytes, index: int, header: Header, source: object) -> Samples:
-    """Where the extra `tiff` is missing, OpenCV decompresses what it knows."""
-    if index or header.bands not in (1, 3) or header.bits not in (8, 16) or header.palette is not None:
-        raise ImportError(f"{source}: a compressed TIFF of this kind needs imagecodecs; install it with pip install "
-                          "'panfpn[tiff]'")  # fmt: skip
-    pixels = _by_opencv(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, source)
-    return pixels if pixels.ndim == 2 else pixels[:, :, ::-1]
-
-
-@functools.cache
-def _png_decoder() -> Callable[..., npt.NDArray[np.uint8]] | None:
-    """Where it is installed (extra `fast`), kornia-rs decodes PNG 2 (photographs) to 9 (masks) times as fast."""
-    try:
-        from kornia_rs.io import decode_image_png_u8  # noqa: PLC0415 - optional
-    except ImportError:
-        return None
-    return decode_image_png_u8  # type: ignore[no-any-return]
-
-
-def _decode_plain_png(data: bytes, header: Header) -> Samples | None:
-    """Grey [H, W] or RGB [H, W, 3] of a PNG whose header is plain; None for whatever OpenCV shall look at."""
-    decoder = _png_decoder()
-    if decoder is None or not header.plain:
-        return None
-    try:
-        pixels = decoder(data, (header.height, header.width), "rgb" if header.bands == 3 else "mono")  # [H, W, B]
-    except BaseException as error:  # a decoder in Rust may panic, which is no Exception; OpenCV then reads the file
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        return None
-    return pixels if header.bands == 3 else pixels[:, :, 0]
+        return tiff.pixels(data, header, index, source)
+    if header.format == JPEG:
+        return jpeg.pixels(data, header, source)
+    if header.format == PNG and not index and header.height * header.width < opencv.MOST_PIXELS:
+        return png.pixels(data, header, source)
+    return pillow.pixels(data, header, index, source)
