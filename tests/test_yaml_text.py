@@ -21,6 +21,8 @@ LAUGHS = "a0: &a0 ha\n" + "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)
         ("a: [1", "in line 2"),
         ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
         ("? [1, 2]\n: 3", "found unhashable key"),
+        ("a: 1\nb: 010", "YAML takes 010 for 8; write that number, or '010' in quotes if it is a name in line 2"),
+        ("a: 1:30", "YAML takes 1:30 for 90"),
         ("a: " + "1" * 5000, "cannot be read as YAML"),
     ],
     ids=str,
@@ -34,6 +36,10 @@ def test_what_is_refused(text: str, message: str) -> None:
 
 def test_aliases_that_stand_for_little_are_read() -> None:
     assert parse_yaml("a: &a [1, 2]\nb: *a\nc: {<<: {d: 1}, d: 2}") == {"a": [1, 2], "b": [1, 2], "c": {"d": 2}}
+
+
+def test_whole_numbers() -> None:
+    assert parse_yaml("[0, 7, -3, 0x1F, 1_000, '010', 0.5]") == [0, 7, -3, 31, 1000, "010", 0.5]
 
 
 def test_a_file_is_named(tmp_path: Path) -> None:

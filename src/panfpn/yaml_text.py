@@ -67,7 +67,7 @@ def _check_size(text: str) -> None:
 
 @cache
 def _loader() -> Any:
-    """A safe loader that takes no key twice."""
+    """A safe loader that takes no key twice, and no number that people mean otherwise than YAML 1.1 does."""
     import yaml  # noqa: PLC0415
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -84,4 +84,15 @@ def _loader() -> Any:
                     keys.add((key.tag, key.value))
             return super().construct_mapping(node, deep)
 
+        def construct_number(self, node: Any) -> Any:
+            """010 is eight to YAML, and 1:30 ninety."""
+            text = node.value
+            if (text.lstrip("+-")[:1] == "0" and text.lstrip("+-")[1:2].isdigit()) or ":" in text:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"YAML takes {text[:80]} for {self.construct_yaml_int(node)}; write that number, or "
+                    f"'{text[:80]}' in quotes if it is a name", node.start_mark,
+                )  # fmt: skip
+            return self.construct_yaml_int(node)
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_number)
     return Loader
