@@ -127,3 +127,10 @@ def test_a_pickle_that_wants_to_run_is_refused_by_name(
     with pytest.raises(ValueError, match=r"evil\.pth: not loaded: to unpickle it, posix\.system would have to run"):
         read_foreign(tmp_path / "evil.pth")
     assert not (tmp_path / "pwned").exists()
+
+
+def test_what_is_written_twice_is_equal_to_the_byte(tmp_path: Path) -> None:
+    paths = tmp_path / "a.pth", tmp_path / "b.pth"
+    for path in paths:
+        write_foreign(path, {"state_dict": {"w": torch.arange(6.0)}})
+    assert paths[0].read_bytes() == paths[1].read_bytes()
