@@ -159,6 +159,5 @@ def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
 
 def write_foreign(path: Path, data: dict[str, Any]) -> None:
     """Write a mapping as torch does, whole or not at all."""
-    with replacing(path) as temporary:
-        with temporary.open("wb") as file:  # torch would write a path's name into the file
-            torch.save(data, file)
+    with replacing(path) as temporary, temporary.open("wb") as file:  # a path's name would stand in what torch writes
+        torch.save(data, file)
