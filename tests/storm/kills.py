@@ -133,11 +133,9 @@ def jobs(folder: Path) -> list[Job]:
 
     def check_whole(place: Path) -> None:
         if (place / "model.pth").exists():
-            subprocess.run(
-                panfpn("convert", place / "model.pth", "-o", place / "again.safetensors"),
-                check=True,
-                capture_output=True,
-            )
+            again = place / "again.safetensors"
+            again.unlink(missing_ok=True)  # of the kill before
+            subprocess.run(panfpn("convert", place / "model.pth", "-o", again), check=True, capture_output=True)
 
     def packed(place: Path) -> str:
         check_pack(place / "pack", large, progress=False)
