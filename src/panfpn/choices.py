@@ -44,6 +44,11 @@ ENGINES = {
     "openvino": "panfpn.deploy.runtime:OpenVINORuntime",
     "onnxruntime": "panfpn.deploy.runtime:ONNXRuntime",
 }
+FORMATS = {
+    "onnx": "panfpn.weights.exported.onnx:ONNXFormat",
+    "openvino": "panfpn.weights.exported.openvino:OpenVINOFormat",
+    "torch": "panfpn.weights.exported.pt2:PT2Format",
+}
 PROTOCOLS = {
     "mmseg": "panfpn.metrics.protocols:mmseg",
     "detectron2": "panfpn.metrics.protocols:detectron2",

@@ -201,12 +201,13 @@ def main() -> int:
             words, log, moments = job.begin(place), place / "log", []
             for _ in range(int(rng.integers(1, 3))):
                 moments.append(round(float(rng.uniform(0.2, 1.0)) * seconds, 2))
-                if run(words, log, kill_after=moments[-1]) is not None:
+                if (code := run(words, log, kill_after=moments[-1])) is not None:  # it was done before
                     break
                 kills += 1
                 job.check(place)
                 words = job.again(place)
-            code = run(words, log)
+            else:
+                code = run(words, log)
             leftovers = [p.name for p in place.rglob(".*") if p.name != ".lock"]
             last = log.read_text()[-600:]
             done = code == 0 or "exists already; name another file" in last  # killed after its last write

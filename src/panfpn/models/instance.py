@@ -19,7 +19,7 @@ from panfpn.ops.nms import nms_mask
 
 STRIDES = (4, 8, 16, 32, 64)  # of p2…p6
 BOX_SIDE, MASK_SIDE = 7, 14  # of what the heads see of a box
-_PROPOSAL_IOU = 0.7  # from which on the worse of two proposals is dropped
+PROPOSAL_IOU = 0.7  # from which on the worse of two proposals is dropped
 
 
 class RPNHead(nn.Module):
@@ -59,7 +59,7 @@ class BoxHead(nn.Module):
     def forward(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[N, C, 7, 7] -> logits [N, T + 1] and deltas [N, T, 4]."""
         hidden = F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
-        return self.classifier(hidden), self.deltas(hidden).view(len(pooled), self.num_things, 4)
+        return self.classifier(hidden), self.deltas(hidden).unflatten(1, (self.num_things, 4))
 
 
 class MaskHead(nn.Module):
@@ -109,7 +109,7 @@ def candidates(objectness: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor
         for o, stride in zip(objectness, STRIDES, strict=True)
     ]
     logits = [o.permute(0, 2, 3, 1).flatten(1).float() for o in objectness]
-    steps = [d.permute(0, 2, 3, 1).reshape(len(d), -1, 4).float() for d in deltas]  # an anchor's four are neighbours
+    steps = [d.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)).float() for d in deltas]  # an anchor's four are neighbours
     return Candidates(boxes, logits, steps)
 
 
@@ -149,14 +149,14 @@ def _best_on_cpu(boxes: list[torch.Tensor], logits: list[torch.Tensor], total: i
     level = torch.cat([torch.full((len(of_level),), i) for i, of_level in enumerate(logits)])
     sound = _sound(box, logit)
     box, logit, level = box[sound], logit[sound], level[sound]
-    kept = batched_nms(box, logit, level, _PROPOSAL_IOU)[:total]
+    kept = batched_nms(box, logit, level, PROPOSAL_IOU)[:total]
     return Proposals(box[kept], logit[kept])
 
 
 def _best_on_device(boxes: list[torch.Tensor], logits: list[torch.Tensor], total: int) -> Proposals:
     box = pad_sequence(boxes, batch_first=True)  # [L, N, 4]; without area where a level has fewer
     logit = pad_sequence(logits, batch_first=True)  # [L, N]
-    kept = nms_mask(box, _sound(box, logit), _PROPOSAL_IOU)
+    kept = nms_mask(box, _sound(box, logit), PROPOSAL_IOU)
     best, index = logit.where(kept, -math.inf).flatten().topk(min(total, logit.numel()))
     return Proposals(box.flatten(0, 1)[index].where((best > -math.inf)[:, None], 0), best)
 

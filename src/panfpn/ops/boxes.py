@@ -25,8 +25,8 @@ _BAGS = 1 << 22  # taps that are listed at a time when boxes are pooled: 48 MiB
 def anchors(size: Size, stride: int, scale: float, device: torch.device) -> torch.Tensor:
     """Anchors [H * W * 3, 4] of a map [H, W]: centred on x = 0, stride, …, of area (scale * stride)²; not rounded."""
     y, x = (torch.arange(0, n * stride, stride, device=device, dtype=torch.float32) for n in size)
-    corners = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], 1).repeat(1, 2)  # [H * W, 4]
-    return (corners[:, None] + _cell(scale * stride, device)).flatten(0, 1)
+    centres = torch.stack([x + torch.zeros_like(y)[:, None], y[:, None] + torch.zeros_like(x)], 2)  # [H, W, 2]
+    return (centres.repeat(1, 1, 2)[:, :, None] + _cell(scale * stride, device)).flatten(0, 2)
 
 
 @functools.lru_cache(maxsize=64)  # the host would wait for each upload
@@ -60,10 +60,8 @@ def _centred(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def clip_boxes(boxes: torch.Tensor, size: Size) -> torch.Tensor:
     """Boxes [..., 4] within an image of height and width `size`."""
-    clipped = boxes.clamp(min=0)
-    clipped[..., 0::2].clamp_(max=size[1])
-    clipped[..., 1::2].clamp_(max=size[0])
-    return clipped
+    x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
+    return torch.stack([x, y], -1).flatten(-2)
 
 
 def scale_boxes(boxes: torch.Tensor, size: Size, to_size: Size) -> torch.Tensor:
@@ -99,8 +97,7 @@ def pool_boxes(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], s
     """
     numbers = [boxes_of.new_full((len(boxes_of), 1), i) for i, boxes_of in enumerate(boxes)]
     numbered = torch.cat([torch.cat(numbers), torch.cat(list(boxes))], 1)  # [N, 5]
-    extent = (numbered[:, 3:] - numbered[:, 1:3]).prod(1).clamp(min=0).sqrt()
-    levels = (4 + torch.log2(extent / 224 + 1e-8)).floor().clamp(2, 5)
+    levels = levels_of(numbered)
     pooled = pyramid[0].new_zeros((len(numbered), pyramid[0].shape[1], side, side), dtype=torch.float32)
     for level, features in enumerate(pyramid, 2):
         on_level, scale = levels == level, 1 / 2**level
@@ -111,6 +108,12 @@ def pool_boxes(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], s
             part = _pool_level(as_float(features), numbered[chosen], side, scale)
             pooled = pooled.index_copy(0, chosen, part)
     return pooled
+
+
+def levels_of(boxes: torch.Tensor) -> torch.Tensor:
+    """The level 2 … 5 that each of boxes [N, 5] (image, corners) is read from, as float32 [N]."""
+    extent = (boxes[:, 3:] - boxes[:, 1:3]).prod(1).clamp(min=0).sqrt()
+    return (4 + torch.log2(extent / 224 + 1e-8)).floor().clamp(2, 5)
 
 
 def _pool_level(features: torch.Tensor, boxes: torch.Tensor, side: int, scale: float) -> torch.Tensor:
