@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from panfpn.config import TrainConfig
     from panfpn.data import Dataset, from_pairs, from_torch
+    from panfpn.deploy.export import Exported, export
     from panfpn.deploy.predictor import Predictor, load
     from panfpn.engine.evaluate import evaluate
     from panfpn.engine.train import RunResult, train
@@ -21,17 +22,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Dataset": "data", "LabelTable": "labels", "PanopticFPN": "models", "PanopticMap": "maps",
-    "PanopticScores": "metrics", "Predictor": "deploy.predictor", "RunResult": "engine", "Sample": "types",
-    "SemanticFPN": "models", "SemanticMap": "maps", "SemanticScores": "metrics", "TrainConfig": "config",
-    "evaluate": "engine", "from_pairs": "data", "from_torch": "data", "load": "deploy.predictor", "train": "engine",
+    "Dataset": "data", "Exported": "deploy.export", "LabelTable": "labels", "PanopticFPN": "models",
+    "PanopticMap": "maps", "PanopticScores": "metrics", "Predictor": "deploy.predictor", "RunResult": "engine",
+    "Sample": "types", "SemanticFPN": "models", "SemanticMap": "maps", "SemanticScores": "metrics",
+    "TrainConfig": "config", "evaluate": "engine", "export": "deploy.export", "from_pairs": "data",
+    "from_torch": "data", "load": "deploy.predictor", "train": "engine",
 }  # fmt: skip
 _MODULES = ("data", "recipes")
 
 __all__ = [
-    "Dataset", "LabelTable", "PanopticFPN", "PanopticMap", "PanopticScores", "Predictor", "RunResult", "Sample",
-    "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "data", "evaluate", "from_pairs", "from_torch",
-    "load", "recipes", "train",
+    "Dataset", "Exported", "LabelTable", "PanopticFPN", "PanopticMap", "PanopticScores", "Predictor", "RunResult",
+    "Sample", "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "data", "evaluate", "export", "from_pairs",
+    "from_torch", "load", "recipes", "train",
 ]  # fmt: skip
 
 

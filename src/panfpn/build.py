@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from panfpn.choices import DRAWN
@@ -18,7 +19,7 @@ from panfpn.labels import LabelTable
 from panfpn.models import Backbone
 from panfpn.models.depthwise import speed_up_depthwise
 from panfpn.tasks import Loss, Task, architecture_of, reading_of, task_type
-from panfpn.weights import Release, fitting, load, read_tensors
+from panfpn.weights import Program, Release, fitting, load, read_tensors
 
 _MEASURED = 64  # images whose pixels are measured
 _MODULE = "module "  # how the name of a backbone begins that is the user's own
@@ -162,7 +163,7 @@ def start_from(
     network: nn.Module, name: str | Path, config: TrainConfig, table: LabelTable, say: Callable[[str], Any]
 ) -> None:
     """Take over what fits of a release's network; ValueError if that has another backbone, or nothing fits."""
-    release, state = load(name), network.state_dict()
+    release, state = load(name).with_weights(), network.state_dict()
     of_classes = task_type(config.model.architecture).class_tensors
     fit = fitting(release, state, table, of_classes=of_classes, backbone=config.model.backbone)
     if not fit.tensors:
@@ -191,7 +192,11 @@ def load_task(
 
     ValueError for what cannot be used.
     """
-    target, release = resolve_device(device), load(name)
+    release = load(name)
+    if release.exported is not None:
+        target = resolve_device("cpu" if device == "auto" else device)
+        return _exported_task(release, release.exported, target, precision), release
+    target = resolve_device(device)
     backbone = release.config.model.backbone
     if network is None and backbone.startswith(_MODULE):
         raise ValueError(f"{release.file}: its backbone is {backbone.removeprefix(_MODULE)}, which no file holds; give "
@@ -205,6 +210,34 @@ def load_task(
     load_state(task.model, release.tensors, release.file)
     task.to(target).to(memory_format=torch.channels_last).eval()
     return task, release
+
+
+class _Unknown(nn.Module):
+    """In place of a user's own backbone, where it does not matter."""
+
+    channels = (1, 1, 1, 1)
+    mean = std = (0.0, 0.0, 0.0)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Maps of nothing, of the right sizes."""
+        return [F.avg_pool2d(images[:, :1], stride, ceil_mode=True) for stride in (4, 8, 16, 32)]
+
+
+def _exported_task(release: Release, program: type[Program], device: torch.device, precision: str) -> Task:
+    """The task of an exported file: its network is described but has no weights, as the file's graph predicts."""
+    if device.type != "cpu":
+        raise ValueError(f"{release.file}: is run on the CPU, not on {device}; say --device cpu")
+    if precision not in ("auto", *program.precisions):
+        raise ValueError(f"{release.file}: is run in {' or '.join(program.precisions)} here, not in {precision}")
+    config, kind = release.config, task_type(release.config.model.architecture)
+    chosen = resolve_precision(precision, device, program.precisions)
+    name = config.model.backbone
+    with torch.device("meta"):
+        backbone = _Unknown() if name.startswith(_MODULE) else Backbone(name, in_channels=config.model.in_channels)
+        network = kind.build_network(config.model, backbone, release.table)
+    task = kind.build(config.changed(train__precision=chosen), release.table, network).eval()
+    task.program = program(release.file, chosen)
+    return task
 
 
 def _check_sizes(release: Release) -> None:

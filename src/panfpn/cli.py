@@ -21,6 +21,8 @@ VERBS = {  # name -> where its function is, and what it does
              "pack a data set, so that training reads it without decoding; check a pack or a data set"),
     "convert": ("panfpn.verbs.prediction:run_convert",
                 "checkpoints of mmsegmentation and detectron2 into release files, and back"),
+    "export": ("panfpn.verbs.export:run_export",
+               "write a model as ONNX, OpenVINO or torch.export, checked against torch"),
     "benchmark": ("panfpn.verbs.benchmark:run_benchmark", "speed and memory of prediction, training and data loading"),
 }  # fmt: skip
 

@@ -58,7 +58,8 @@ class Predictor:
         """The predictor of a model; None: the street-scene model that ships with panfpn.
 
         `path` is a release file, a run folder, a checkpoint of mmsegmentation, detectron2 or mmdetection, the name of a
-        published model, or OWNER/REPO on the Hugging Face Hub (see `panfpn.weights.zoo`). `device` None is cuda, else
+        published model, OWNER/REPO on the Hugging Face Hub (see `panfpn.weights.zoo`), or a file of `panfpn export`,
+        which is its own engine. `device` None is cuda, else
         mps, else cpu; `precision` None is the fastest that the hardware has. `engine` is torch, openvino or onnxruntime
         (pip install 'panfpn[export]'), or None: the network as it is trained. `compile` is torch.compile's, which pays
         for many images of few sizes. `model` is the network that the weights are for, where it has parts of your own.
@@ -70,9 +71,13 @@ class Predictor:
             path or SHIPPED, device=device or ("cpu" if elsewhere else "auto"), precision=precision or "auto",
             precisions=engine_precisions(engine) if engine else None, network=model,
         )  # fmt: skip
-        if engine:
+        if task.program is not None:
+            runner = f"{release.file.name}"
+        elif engine:
             use_engine(task, engine, compile=compile)
-        runner = f"engine {engine}" if engine else "the plain network"
+            runner = f"engine {engine}"
+        else:
+            runner = "the plain network"
         about = describe_choice(runner, task.device, task.pixels.precision, precision or "auto")
         return cls(task, release.notes, about=about)
 
@@ -178,7 +183,9 @@ def load(name: str | Path | None = None, *, device: str = "cpu") -> nn.Module:
 
     `name` as of `Predictor.from_file`, which also normalises, resizes and labels. ValueError for what cannot be used.
     """
-    return load_task(name or SHIPPED, device=device, precision="float32")[0].model  # type: ignore[no-any-return]
+    task, release = load_task(name or SHIPPED, device=device, precision="float32")
+    release.with_weights()
+    return task.model  # type: ignore[no-any-return]
 
 
 def use_engine(task: Task, engine: str = "torch", *, compile: bool = False) -> None:

@@ -59,7 +59,7 @@ class BoxHead(nn.Module):
     def forward(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[N, C, 7, 7] -> logits [N, T + 1] and deltas [N, T, 4]."""
         hidden = F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
-        return self.classifier(hidden), self.deltas(hidden).unflatten(1, (self.num_things, 4))
+        return self.classifier(hidden), self.deltas(hidden).reshape(-1, self.num_things, 4)
 
 
 class MaskHead(nn.Module):
@@ -109,7 +109,7 @@ def candidates(objectness: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor
         for o, stride in zip(objectness, STRIDES, strict=True)
     ]
     logits = [o.permute(0, 2, 3, 1).flatten(1).float() for o in objectness]
-    steps = [d.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)).float() for d in deltas]  # an anchor's four are neighbours
+    steps = [d.permute(0, 2, 3, 1).reshape(d.shape[0], -1, 4).float() for d in deltas]  # an anchor's are neighbours
     return Candidates(boxes, logits, steps)
 
 

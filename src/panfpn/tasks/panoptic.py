@@ -19,14 +19,18 @@ from panfpn.models.backbone import AnyBackbone
 from panfpn.models.instance import BOX_SIDE, MASK_SIDE, candidates, propose
 from panfpn.models.merge import MergeRules, merge
 from panfpn.models.panoptic import DenseMaps
+from panfpn.models.pixels import PixelNetwork
 from panfpn.ops import Size, View, upsample_argmax
 from panfpn.ops.boxes import pool_boxes
+from panfpn.ops.paste import paste_mask
 from panfpn.tasks.detect import DenseView, detect, of_image
+from panfpn.tasks.panoptic_graph import PanopticGraph
 from panfpn.tasks.scorers import PanopticScorer
 from panfpn.tasks.semantic import without_padding
 from panfpn.tasks.task import Image, Loss, Task
 from panfpn.tasks.views import check_batch_size, groups_of_a_size, list_views, pixels_at
-from panfpn.types import Batch, PanopticMap, Segment
+from panfpn.types import Batch, Detections, PanopticMap, Segment
+from panfpn.weights.exported.program import Arrays
 
 _TRAIN_PROPOSALS = (2000, 1000)  # of each level, and in all; in prediction 1000 of each level
 _NO_CONFIDENCE = (
@@ -103,7 +107,8 @@ class PanopticTask(Task):
     @property
     def semantic_channels(self) -> npt.NDArray[np.int16]:
         """The channel of the semantic branch of each train id [K]; things it does not tell apart are 'other', 0."""
-        return np.asarray(self.model.semantic_index[:-1].cpu(), np.int16)
+        ids = self.model.semantic_ids
+        return np.array([ids.index(k) if k in ids else 0 for k in range(self.table.num_classes)], np.int16)
 
     @property
     def semantic_names(self) -> tuple[str, ...]:
@@ -140,6 +145,10 @@ class PanopticTask(Task):
         maps: list[PanopticMap] = []
         for group in groups_of_a_size(images, batch_size):
             some = [images[i] for i in group]
+            if self.program is not None:
+                arrays = self.program(np.stack(some))
+                maps += [self._of_arrays(arrays, j, images[i], names[i]) for j, i in enumerate(group)]
+                continue
             views = []
             for size, mirrored in list_views(some[0].shape[0], some[0].shape[1], self.preprocess, self.inference):
                 views.append(self._view(some, size, mirrored))
@@ -147,6 +156,24 @@ class PanopticTask(Task):
                 single = [replace(view, maps=of_image(view.maps, j)) for view in views]
                 maps.append(self._merged(single, images[i], names[i], every_mask=every_mask))
         return maps
+
+    def graph(self, pixels: PixelNetwork, *, confidence: bool = False, every_mask: bool = False) -> PanopticGraph:
+        """See `Task.graph`."""
+        self.check_outputs(confidence=confidence)
+        return PanopticGraph(pixels, self.preprocess, self.inference, every_mask=every_mask)
+
+    def _of_arrays(self, arrays: Arrays, index: int, image: Image, name: str) -> PanopticMap:
+        """The map of one image, of what `PanopticGraph` gives for a batch."""
+        size = (image.shape[0], image.shape[1])
+        there = arrays["images"] == index
+        probabilities = arrays["every_mask" if "every_mask" in arrays else "masks"]
+        with_mask = there[: len(probabilities)]
+        boxes = np.asarray(arrays["boxes"][there], np.float32)
+        masks = tuple(paste_mask(p, b, size) for p, b in zip(probabilities[with_mask], boxes, strict=False))
+        classes = np.array(self.model.thing_ids, np.int16)[arrays["classes"][there]]
+        detections = Detections(boxes=boxes, scores=arrays["scores"][there], classes=classes, masks=masks)
+        semantic = np.array(self.model.semantic_ids, np.int16)[arrays["semantic"][index]]
+        return self._map(detections, np.asarray(semantic), image, name)
 
     def _view(self, images: Sequence[Image], size: Size, mirrored: bool) -> DenseView:
         """Run the network over images at `size`."""
@@ -157,6 +184,9 @@ class PanopticTask(Task):
         """See `Task.check_outputs`; also for an `inference.mode` that is not for this network."""
         if confidence:
             raise ValueError(_NO_CONFIDENCE)
+        if every_mask and self.program is not None and "every_mask" not in self.program.names:
+            raise ValueError(f"{self.program.file}: has masks of what enters the map alone; export the model with "
+                             "--every-mask")  # fmt: skip
         if self.inference.mode != "whole":
             raise ValueError(f"inference.mode is {self.inference.mode!r}; Panoptic FPN sees images whole")
 
@@ -171,11 +201,15 @@ class PanopticTask(Task):
     def _merged(self, views: list[DenseView], image: Image, name: str, *, every_mask: bool = False) -> PanopticMap:
         """The map of one image [H, W, 3] from the views of it (B = 1); `every_mask` as in `predict`."""
         size, settings = (image.shape[0], image.shape[1]), self.inference
-        semantic = self._semantic(views, size)
         detections = detect(
             self.model, views, size, settings, mask_score=0.0 if every_mask else settings.confidence,
             autocast=self.pixels.autocast,
         )  # fmt: skip
+        return self._map(detections, self._semantic(views, size), image, name)
+
+    def _map(self, detections: Detections, semantic: npt.NDArray[np.int16], image: Image, name: str) -> PanopticMap:
+        """The map of detections and of what the semantic branch says [H, W]."""
+        settings = self.inference
         stuff = np.array([IGNORE if c.thing else k for k, c in enumerate(self.table.classes)] + [IGNORE])[semantic]
         rules = MergeRules(confidence=settings.confidence, overlap=settings.overlap, stuff_area=settings.stuff_area)
         count = len(detections.masks)

@@ -1,7 +1,10 @@
 """Semantic FPN at work. In: a Batch or images. Out: {name: loss}, or label maps, and their scores."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from panfpn.config import Model
@@ -10,8 +13,10 @@ from panfpn.labels import LabelTable
 from panfpn.metrics import SemanticScores
 from panfpn.models import SemanticFPN
 from panfpn.models.backbone import AnyBackbone
+from panfpn.models.pixels import PixelNetwork
 from panfpn.ops import Size, View, as_float, upsample_argmax
 from panfpn.tasks.scorers import SemanticScorer
+from panfpn.tasks.semantic_graph import SemanticGraph
 from panfpn.tasks.task import Image, Task
 from panfpn.tasks.views import check_batch_size, groups_of_a_size, list_views, pixels_at, window_starts
 from panfpn.types import Batch, SemanticMap
@@ -59,19 +64,32 @@ class SemanticTask(Task):
         names = names or ["image"] * len(images)
         maps = []
         for group in groups_of_a_size(images, batch_size):
-            some = [images[i] for i in group]
-            size = (some[0].shape[0], some[0].shape[1])
-            views = []
-            for view_size, mirrored in list_views(*size, self.preprocess, self.inference):
-                views.append(self._view(some, view_size, mirrored))
-            labels, winner = upsample_argmax(views, size, confidence=confidence)
-            labels, winner = labels.cpu(), None if winner is None else winner.cpu()
+            labels, winner = self._labels([images[i] for i in group], confidence)
             for j, i in enumerate(group):
                 maps.append(SemanticMap(
-                    labels=labels[j].numpy(), table=self.table, image=images[i], name=names[i],
-                    confidence=None if winner is None else winner[j].numpy(),
+                    labels=labels[j], table=self.table, image=images[i], name=names[i],
+                    confidence=None if winner is None else winner[j],
                 ))  # fmt: skip
         return maps
+
+    def _labels(
+        self, images: Sequence[Image], confidence: bool
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]:
+        """Labels [B, H, W] of images of one size, and how likely they are."""
+        if self.program is not None:
+            arrays = self.program(np.stack(images))
+            return arrays["labels"], arrays.get("confidence") if confidence else None
+        size = (images[0].shape[0], images[0].shape[1])
+        views = []
+        for view_size, mirrored in list_views(*size, self.preprocess, self.inference):
+            views.append(self._view(images, view_size, mirrored))
+        labels, winner = upsample_argmax(views, size, confidence=confidence)
+        return labels.cpu().numpy(), None if winner is None else winner.cpu().numpy()
+
+    def graph(self, pixels: PixelNetwork, *, confidence: bool = False, every_mask: bool = False) -> SemanticGraph:
+        """See `Task.graph`."""
+        self.check_outputs(every_mask=every_mask)
+        return SemanticGraph(pixels, self.preprocess, confidence=confidence)
 
     def _view(self, images: Sequence[Image], size: Size, mirrored: bool) -> View:
         """Run the network over images at `size`, in one piece or in windows."""
@@ -94,6 +112,8 @@ class SemanticTask(Task):
         """See `Task.check_outputs`."""
         if every_mask:
             raise ValueError("Semantic FPN has no masks of instances; every_mask is for Panoptic FPN")
+        if confidence and self.program is not None and "confidence" not in self.program.names:
+            raise ValueError(f"{self.program.file}: gives labels alone; export the model with --confidence")
 
     def scorer(
         self, dataset: Dataset, *, trimap_width: int | None = None, average_precision: bool = False

@@ -20,7 +20,9 @@ from panfpn.losses import SemanticLoss
 from panfpn.metrics import Scores
 from panfpn.models.backbone import AnyBackbone
 from panfpn.models.pixels import PixelNetwork
+from panfpn.tasks.graph import Graph
 from panfpn.types import Batch, Example, PanopticMap, Preprocess, Reading, Sample, SemanticMap
+from panfpn.weights import Program
 
 Image = npt.NDArray[np.uint8]  # [H, W, C]
 
@@ -102,6 +104,7 @@ class Task(nn.Module, ABC):
         self.loss: Loss = loss or SemanticLoss(weights={"cross_entropy": 1.0})
         self.engine: Engine | None = None  # makes the predictions, if there is one
         self._make_engine: Callable[[PixelNetwork], Engine] | None = None
+        self.program: Program | None = None  # an exported file that makes whole predictions; the network has no weights
 
     @classmethod
     def build(cls, config: TrainConfig, table: LabelTable, network: nn.Module, *, loss: Loss | None = None) -> Self:
@@ -147,6 +150,10 @@ class Task(nn.Module, ABC):
         """
 
     @abstractmethod
+    def graph(self, pixels: PixelNetwork, *, confidence: bool = False, every_mask: bool = False) -> Graph:
+        """The whole prediction by a network as one module; see `Task.predict` for what may be added to it."""
+
+    @abstractmethod
     def check_outputs(self, *, confidence: bool = False, every_mask: bool = False) -> None:
         """ValueError for what this network's maps do not have."""
 
@@ -177,8 +184,11 @@ class Task(nn.Module, ABC):
     def set_inference(self, *, scale: tuple[int, int] | None, size_divisor: int, inference: Inference) -> None:
         """Predict in another way than the model was released with; ValueError for an impossible one."""
         check_architecture(self.architecture, Data(scale=scale, size_divisor=size_divisor), inference)
-        self.preprocess = replace(self.preprocess, scale=scale, size_divisor=size_divisor)
-        self.inference = inference
+        preprocess = replace(self.preprocess, scale=scale, size_divisor=size_divisor)
+        if self.program is not None and (preprocess, inference) != (self.preprocess, self.inference):
+            raise ValueError(f"{self.program.file}: how it predicts is a part of its graph; export the model again, "
+                             "with other settings")  # fmt: skip
+        self.preprocess, self.inference = preprocess, inference
         if size_divisor != self.pixels.divisor:
             self.pixels.divisor = size_divisor
             if self._make_engine is not None:

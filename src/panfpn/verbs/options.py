@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 
 import tyro
 
-from panfpn.choices import ENGINES, PROTOCOLS, SUBMISSIONS
+from panfpn.choices import ENGINES, FORMATS, PROTOCOLS, SUBMISSIONS
 
 T = TypeVar("T")
 _TRUTH = {"true": True, "false": False}
@@ -24,10 +24,11 @@ Out = Annotated[T, tyro.conf.arg(aliases=["-o"])]
 if TYPE_CHECKING:  # a type checker cannot read choices from a dict
     EngineName = str
     ProtocolName = str
+    FormatName = str
     SubmissionName = str
 else:
     EngineName, ProtocolName = Literal[*ENGINES], Literal[*PROTOCOLS]
-    SubmissionName = Literal[*SUBMISSIONS]
+    FormatName, SubmissionName = Literal[*FORMATS], Literal[*SUBMISSIONS]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from panfpn.weights.convert import convert_model
+    from panfpn.weights.exported.program import Program
     from panfpn.weights.fit import Fit, fitting
     from panfpn.weights.foreign import read_tensors
     from panfpn.weights.header import Header, peek
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
     from panfpn.weights.release import Release, load, write_release
 
 _HOMES = {
-    "Fit": "fit", "Header": "header", "Release": "release", "convert_model": "convert", "first_not_finite": "host",
-    "fitting": "fit", "load": "release", "peek": "header", "read_tensors": "foreign", "to_host": "host",
-    "write_release": "release",
+    "Fit": "fit", "Header": "header", "Program": "exported.program", "Release": "release", "convert_model": "convert",
+    "first_not_finite": "host", "fitting": "fit", "load": "release", "peek": "header", "read_tensors": "foreign",
+    "to_host": "host", "write_release": "release",
 }  # fmt: skip
 
 __all__ = [
-    "Fit", "Header", "Release", "convert_model", "first_not_finite", "fitting", "load", "peek", "read_tensors",
-    "to_host", "write_release",
+    "Fit", "Header", "Program", "Release", "convert_model", "first_not_finite", "fitting", "load", "peek",
+    "read_tensors", "to_host", "write_release",
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def convert_model(
     if labels is not None:
         is_yaml = labels.endswith((".yaml", ".yml"))
         table = LabelTable.from_yaml(Path(labels)) if is_yaml else LabelTable.named(labels)
-    release = load(name, labels=table, ema=ema, scale=scale)
+    release = load(name, labels=table, ema=ema, scale=scale).with_weights()
     if suffix == ".safetensors":
         write_release(
             out, release.tensors, release.config, release.table, scores={}, source=release.source, named_data=False

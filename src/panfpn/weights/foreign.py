@@ -101,7 +101,7 @@ def _read_pickle(path: Path) -> Any:
     if not zipped and _TORCH not in start:
         return read_plain(path)
     if zipped:
-        _check_members(path)
+        check_members(path)
     else:
         with path.open("rb") as file:
             for _ in range(_LEGACY_PICKLES):
@@ -111,7 +111,7 @@ def _read_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
-def _check_members(path: Path) -> None:
+def check_members(path: Path) -> None:
     """ValueError for an archive that torch did not write: compressed, damaged, or with a pickle that never ends."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()

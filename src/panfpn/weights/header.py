@@ -14,7 +14,7 @@ from panfpn.choices import ARCHITECTURES, LAYOUTS
 from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.labels import LabelTable
 from panfpn.parsing import parse
-from panfpn.weights.zoo import local_model, model_file, published_as, published_model
+from panfpn.weights.zoo import EXPORTED, local_model, model_file, published_as, published_model
 
 KEY = "panfpn"  # of the metadata, under which the header stands
 FORMAT = 1
@@ -45,6 +45,12 @@ def peek(name: str | Path) -> Header:
     """
     published = published_model(str(name))
     file = local_model(name) if published else model_file(name)
+    if file is not None and file.suffix in EXPORTED:
+        from panfpn.weights.exported.program import format_of  # noqa: PLC0415 - which needs torch
+
+        form = format_of(file)
+        assert form is not None
+        return parse_release(form.header(file), file)
     if file is not None and is_release(file):
         return parse_release(read_header(file, role="release"), file)
     published = published or (published_as(file) if file else None)

@@ -1,6 +1,6 @@
 """Release files: a model and all it needs to predict. In: weights and settings, or a name. Out: a file, or a `Release`.
 
-Other libraries' checkpoints are read under the same names.
+Other libraries' checkpoints, and exported files, are read under the same names.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from panfpn.config import TrainConfig
 from panfpn.files import sha256
 from panfpn.labels import LabelTable
 from panfpn.parsing import plain
+from panfpn.weights.exported.program import Program, format_of
 from panfpn.weights.files import read_checkpoint, write_checkpoint
 from panfpn.weights.header import data_of, is_release, parse_release
 from panfpn.weights.interop.detect import read_foreign_model
@@ -38,6 +39,14 @@ class Release:
     source: Mapping[str, Any] = field(default_factory=dict)  # where the weights came from
     notes: tuple[str, ...] = ()  # what was left out or assumed of another library's checkpoint, a sentence each
     data: Mapping[str, Any] | None = None  # the settings `data.*` that name what it was trained on, if that is known
+    exported: type[Program] | None = None  # what runs `file`, which then is a graph: there are no tensors
+
+    def with_weights(self) -> "Release":
+        """This release; ValueError for an exported file, whose weights are a part of its graph."""
+        if self.exported is not None:
+            raise ValueError(f"{self.file}: is an exported graph, which predicts and no more; take the release file "
+                             "that it was made of")  # fmt: skip
+        return self
 
 
 def load(
@@ -52,17 +61,18 @@ def load(
         ValueError: nothing of that name, a damaged file, another network, a label table of another number of classes.
     """
     file = model_file(name)
-    if is_release(file):
+    form = format_of(file)
+    if form is not None or is_release(file):
         if labels or ema or scale:
             raise ValueError(
                 f"{file}: is a release file, which says all of this itself; leave --labels, --ema, --scale"
             )
-        tensors, plain_header = read_checkpoint(file, role="release")
+        tensors, plain_header = ({}, form.header(file)) if form else read_checkpoint(file, role="release")
         header = parse_release(plain_header, file)
         assert header.config is not None and header.table is not None
         return Release(
             file=file, config=header.config, table=header.table, tensors=tensors, scores=header.scores,
-            source=header.source, data=header.data,
+            source=header.source, data=header.data, exported=form.program if form else None,
         )  # fmt: skip
     return _import(str(name), file, labels, ema, scale)
 
@@ -93,15 +103,16 @@ def write_release(
     """
     data = plain(asdict(config.data)) if named_data else {}
     data = {key: value for key, value in data.items() if key not in _NOT_THE_DATA}
-    header = _header(config, table, scores, source, data or None)
+    header = release_header(config, table, scores, source, data or None)
     tensors = {n: t.half() if half and t.ndim > 1 and t.is_floating_point() else t for n, t in weights.items()}
     return write_checkpoint(path, tensors, header, role="release")
 
 
-def _header(
+def release_header(
     config: TrainConfig, table: LabelTable, scores: Mapping[str, Any], source: Mapping[str, Any],
     data: Mapping[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
+    """What a file says of a model, as plain data."""
     model = replace(config.model, pretrained=False, backbone_weights=None, start_from=None)
     header = {
         "architecture": model.architecture, "model": asdict(model), "scale": config.data.scale,

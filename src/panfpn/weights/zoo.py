@@ -21,6 +21,7 @@ from panfpn.files import replacing
 SHIPPED = "camvid_lite0"  # the model in the package
 _LARGEST = 4 << 30  # bytes of a download
 _PICKLES = (".pth", ".pkl")
+EXPORTED = (".onnx", ".xml", ".pt2")  # files of panfpn.weights.exported
 _SPELT = {"sha256": "SHA-256", "md5": "MD5"}
 _ADDRESS = "https://download.openmmlab.com/mmsegmentation/v0.5/sem_fpn"
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/COCO-PanopticSegmentation"
@@ -162,7 +163,7 @@ def find_model(name: str | Path) -> Path:
         return local
     if published := published_model(text):
         return _fetched(published, searched)
-    if path.is_absolute() or path.suffix in (*_PICKLES, ".pt", ".safetensors"):
+    if path.is_absolute() or path.suffix in (*_PICKLES, *EXPORTED, ".pt", ".safetensors"):
         raise ValueError(f"{path}: no such file (nor in a folder of {searched[1]})")
     if re.fullmatch(r"(hf:)?\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", text):
         if _is_folder(path.parent):  # a typing error in a path must not fetch a stranger's model

@@ -1,0 +1,110 @@
+"""A whole prediction as one module, which can be exported. In: pixels uint8 [B, H, W, C] of any size. Out: tensors.
+
+Nothing here asks how large a tensor is: sizes are symbols (torch.export), or tensors (tracing).
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.ops import nms
+
+from panfpn.models.pixels import PixelNetwork
+from panfpn.ops import Size
+from panfpn.types import Preprocess
+
+_MOST = 1 << 31  # boxes
+
+
+class Graph(nn.Module, ABC):
+    """Fitting to `scale`, normalisation, padding, network and maps at the input's size.
+
+    `names` are those of the tensors that `forward` gives, in its order.
+    """
+
+    names: tuple[str, ...]
+
+    def __init__(self, pixels: PixelNetwork, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.pixels, self.scale, self.divisor = pixels, preprocess.scale, preprocess.size_divisor
+
+    @property
+    def network(self) -> Any:
+        """The plain network."""
+        return self.pixels.network
+
+    @abstractmethod
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The tensors of `names`."""
+
+    def fitted(self, pixels: torch.Tensor) -> tuple[torch.Tensor, Size]:
+        """Pixels [B, h, w, C] as the network sees them, and h and w; rounded as OpenCV does it, to one step in 255."""
+        height, width = pixels.shape[1:3]
+        if self.scale is None:
+            return pixels, (height, width)
+        size = fitted_size(height, width, self.scale)
+        images = F.interpolate(pixels.permute(0, 3, 1, 2).float(), size=size, mode="bilinear", align_corners=False)
+        return (images + 0.5).floor().permute(0, 2, 3, 1), size
+
+    def upsampled(self, logits: torch.Tensor, seen: Size, size: Size) -> torch.Tensor:
+        """Logits [B, K, h/4, w/4] of what the network saw at `seen`, at the input's `size`: [B, K, H, W]."""
+        padded = tuple(side + -side % self.divisor for side in seen)
+        logits = F.interpolate(logits.float(), size=padded, mode="bilinear", align_corners=False)
+        if self.divisor > 1:
+            logits = logits[:, :, : seen[0], : seen[1]]
+        if self.scale is not None:
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        return logits
+
+
+def fitted_size(height: Any, width: Any, scale: tuple[int, int]) -> tuple[Any, Any]:
+    """`panfpn.data.transforms.fit_size` in whole numbers, which may be symbols or tensors."""
+    long, short = max(scale), min(scale)
+    longer, shorter = larger(height, width), smaller(height, width)
+    sides = []
+    for side in (height, width):
+        by_long, by_short = (2 * side * long + longer) // (2 * longer), (2 * side * short + shorter) // (2 * shorter)
+        sides.append(larger(smaller(by_long, by_short), 1))
+    return sides[0], sides[1]
+
+
+def larger(a: Any, b: Any) -> Any:
+    """The larger of two sizes, numbers or symbols or tensors."""
+    return torch.maximum(a, torch.as_tensor(b)) if isinstance(a, torch.Tensor) else torch.sym_max(a, b)
+
+
+def smaller(a: Any, b: Any) -> Any:
+    """The smaller of two sizes."""
+    return torch.minimum(a, torch.as_tensor(b)) if isinstance(a, torch.Tensor) else torch.sym_min(a, b)
+
+
+def grouped_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, threshold: float, size: Size
+) -> torch.Tensor:
+    """Indices of boxes [N, 4] within `size` that overlap no better one of their group, best first.
+
+    One NMS for all: groups are moved apart, as torchvision's `batched_nms` does it with few boxes.
+    """
+    apart = groups.to(boxes.dtype) * (larger(*size) + 1)
+    return bounded(nms(boxes + apart[:, None], scores, threshold))
+
+
+def where(mask: torch.Tensor) -> torch.Tensor:
+    """Indices at which a mask [N] holds."""
+    return bounded(mask.nonzero()[:, 0])
+
+
+def bounded(indices: torch.Tensor) -> torch.Tensor:
+    """Indices of which torch.export shall know that they are few: it counts with 2⁶³, of which multiples overflow."""
+    if torch.compiler.is_exporting():
+        torch._check(indices.shape[0] <= _MOST)
+    return indices
+
+
+def first_of_each(image: torch.Tensor, batch: Any, most: int) -> torch.Tensor:
+    """Indices of those among boxes of images [N] (numbers in 0 … batch − 1) that are the first `most` of theirs."""
+    numbers = torch.arange(batch, device=image.device)
+    rank = ((image[:, None] == numbers).int().cumsum(0) * (image[:, None] == numbers)).sum(1)
+    return where(rank <= most)
