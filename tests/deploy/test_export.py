@@ -3,10 +3,13 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,15 +20,17 @@ from panfpn.choices import FORMATS
 from panfpn.cli import main
 from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.data import open_dataset
+from panfpn.data.images import read_mask
 from panfpn.data.transforms import fit_size
 from panfpn.deploy import export as exporting
 from panfpn.deploy.export import export
 from panfpn.deploy.gate import SHAPES
-from panfpn.files import write_image
+from panfpn.files import rgb_to_ids, write_image
 from panfpn.models import PanopticFPN, SemanticFPN
 from panfpn.tasks.graph import fitted_size
 from panfpn.tasks.panoptic_graph import PanopticGraph
 from panfpn.tasks.semantic_graph import SemanticGraph
+from panfpn.types import SemanticMap
 from panfpn.weights import load, peek, write_release
 from panfpn.weights.exported.program import format_named
 from small_backbone import OneConvolutionALevel
@@ -283,3 +288,30 @@ def test_damaged_files_are_named(form: str, tmp_path: Path) -> None:
         bad.with_suffix(".bin").write_bytes(content)
         with pytest.raises(ValueError, match=rf"^{bad}: (not a whole|has no header)[^\n]*$"):
             Predictor.from_file(bad)
+
+
+def run_example(out: Path, photo: Path, model: Path) -> np.ndarray:
+    """examples/run_exported.py where torch, OpenCV and panfpn cannot be imported."""
+    blocked = "import sys, runpy; [sys.modules.__setitem__(m, None) for m in ('torch', 'panfpn', 'cv2', 'PIL')]"
+    example = Path(__file__).parents[2] / "examples/run_exported.py"
+    words = f"sys.argv = ['x', {str(model)!r}, {str(photo)!r}, {str(out)!r}]; runpy.run_path({str(example)!r}, "
+    subprocess.run([sys.executable, "-c", f"{blocked}; {words}run_name='__main__')"], check=True)
+    return read_mask(out)
+
+
+@pytest.mark.parametrize("kind", ["semantic", "panoptic"])
+def test_a_file_needs_no_panfpn(kind: str, tmp_path: Path) -> None:
+    have("onnx")
+    network = {"semantic": semantic, "panoptic": panoptic}[kind]
+    model, out, photo = released(tmp_path / "model.safetensors", network()), tmp_path / "m.onnx", tmp_path / "a.png"
+    files = export(model, out, network=network(), size=(50, 70)).files
+    assert [f.name for f in files] == ["m.onnx", "m_merge.py"][: 1 + (kind == "panoptic")]
+    for filtering in range(5):  # of PNG
+        picture = pictures((50, 70))[0] + np.uint8(filtering)
+        cv2.imwrite(str(photo), picture[:, :, ::-1], [cv2.IMWRITE_PNG_FILTER, 8 << filtering])
+        found, wanted = run_example(tmp_path / "x.png", photo, out), Predictor.from_file(out)(photo)
+        if isinstance(wanted, SemanticMap):
+            np.testing.assert_array_equal(found, wanted.table.decode(wanted.labels))
+        else:
+            np.testing.assert_array_equal(rgb_to_ids(found), wanted.segments)
+            assert wanted.segments.max() > 1

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from panfpn.labels import IGNORE
-from panfpn.models.merge import MergeRules, merge
-from panfpn.ops.paste import Mask
+from panfpn.models.merge import Mask, MergeRules, merge
 
 SIZE = (20, 30)
 RULES = MergeRules(confidence=0.5, overlap=0.5, stuff_area=4096)

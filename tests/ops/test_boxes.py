@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
 from fake_cuda import CUDA, FakeCuda, on_cpu
+from panfpn.models.merge import paste_mask
 from panfpn.ops import boxes as ops
 from panfpn.ops.boxes import (
     BOX_WEIGHTS,
@@ -21,7 +22,6 @@ from panfpn.ops.boxes import (
     pool_boxes,
     scale_boxes,
 )
-from panfpn.ops.paste import paste_mask
 
 
 def random_boxes(count: int, seed: int = 0, size: float = 200) -> torch.Tensor:

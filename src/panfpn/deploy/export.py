@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def export(
     (longer and shorter side that images are fitted into) is the model's own unless given. `network` is the one that the
     weights are for, where it has parts of your own. `say` gets a sentence about each step.
 
-    The file is run beside torch at several sizes first, and only stays if both agree.
+    The file is run beside torch at several sizes first, and only stays if both agree. Beside a Panoptic FPN's comes a
+    NumPy file, OUT_merge.py, whose `segments_of` makes its map of what the graph gives.
 
     Raises:
         ValueError: a model that cannot be exported so, or whose file does not predict the same.
@@ -90,11 +92,15 @@ def export(
             gate = compare_files(exported, task, graph, shapes)
         except ValueError as error:
             raise ValueError(f"{out}: not written: {str(error).replace(folder + os.sep, '')}") from error
-        files = tuple(out.with_suffix(file.suffix) for file in written)
+        files = [out.with_suffix(file.suffix) for file in written]
+        if task.needs_segments:
+            written.append(Path(folder) / "merge.py")
+            written[-1].write_bytes(resources.files("panfpn.models").joinpath("merge.py").read_bytes())
+            files.append(out.with_name(f"{out.stem}_merge.py"))
         for file, target in reversed([*zip(written, files, strict=True)]):
             file.replace(target)
     route = "torch.export" if traced.program is not None else "tracing"
-    return Exported(files=files, route=route, seconds=seconds, gate=tuple(gate))
+    return Exported(files=tuple(files), route=route, seconds=seconds, gate=tuple(gate))
 
 
 def _format(name: str | None, out: Path) -> type[Format]:

@@ -11,10 +11,10 @@ import torch
 from panfpn.config import Inference
 from panfpn.models import PanopticFPN
 from panfpn.models.instance import BOX_SIDE, MASK_SIDE, candidates, choose_boxes, decode_detections, propose
+from panfpn.models.merge import paste_mask
 from panfpn.models.panoptic import DenseMaps
 from panfpn.ops import Size
 from panfpn.ops.boxes import clip_boxes, has_area, mirror_boxes, pool_boxes, scale_boxes
-from panfpn.ops.paste import paste_mask
 from panfpn.types import Detections
 
 

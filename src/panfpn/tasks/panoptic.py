@@ -17,12 +17,11 @@ from panfpn.metrics import PanopticScores
 from panfpn.models import PanopticFPN
 from panfpn.models.backbone import AnyBackbone
 from panfpn.models.instance import BOX_SIDE, MASK_SIDE, candidates, propose
-from panfpn.models.merge import MergeRules, merge
+from panfpn.models.merge import MergeRules, detections_of, merge, only_stuff
 from panfpn.models.panoptic import DenseMaps
 from panfpn.models.pixels import PixelNetwork
 from panfpn.ops import Size, View, upsample_argmax
 from panfpn.ops.boxes import pool_boxes
-from panfpn.ops.paste import paste_mask
 from panfpn.tasks.detect import DenseView, detect, of_image
 from panfpn.tasks.panoptic_graph import PanopticGraph
 from panfpn.tasks.scorers import PanopticScorer
@@ -164,16 +163,11 @@ class PanopticTask(Task):
 
     def _of_arrays(self, arrays: Arrays, index: int, image: Image, name: str) -> PanopticMap:
         """The map of one image, of what `PanopticGraph` gives for a batch."""
-        size = (image.shape[0], image.shape[1])
-        there = arrays["images"] == index
-        probabilities = arrays["every_mask" if "every_mask" in arrays else "masks"]
-        with_mask = there[: len(probabilities)]
-        boxes = np.asarray(arrays["boxes"][there], np.float32)
-        masks = tuple(paste_mask(p, b, size) for p, b in zip(probabilities[with_mask], boxes, strict=False))
-        classes = np.array(self.model.thing_ids, np.int16)[arrays["classes"][there]]
-        detections = Detections(boxes=boxes, scores=arrays["scores"][there], classes=classes, masks=masks)
-        semantic = np.array(self.model.semantic_ids, np.int16)[arrays["semantic"][index]]
-        return self._map(detections, np.asarray(semantic), image, name)
+        boxes, scores, classes, masks, semantic = detections_of(
+            arrays, index, self.model.thing_ids, self.model.semantic_ids
+        )
+        detections = Detections(boxes=boxes, scores=scores, classes=classes, masks=masks)
+        return self._map(detections, semantic, image, name)
 
     def _view(self, images: Sequence[Image], size: Size, mirrored: bool) -> DenseView:
         """Run the network over images at `size`."""
@@ -210,7 +204,7 @@ class PanopticTask(Task):
     def _map(self, detections: Detections, semantic: npt.NDArray[np.int16], image: Image, name: str) -> PanopticMap:
         """The map of detections and of what the semantic branch says [H, W]."""
         settings = self.inference
-        stuff = np.array([IGNORE if c.thing else k for k, c in enumerate(self.table.classes)] + [IGNORE])[semantic]
+        stuff = only_stuff(semantic, [c.thing for c in self.table.classes])
         rules = MergeRules(confidence=settings.confidence, overlap=settings.overlap, stuff_area=settings.stuff_area)
         count = len(detections.masks)
         segments, sources = merge(detections.scores[:count], detections.classes[:count], detections.masks, stuff, rules)
