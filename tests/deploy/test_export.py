@@ -25,6 +25,7 @@ from panfpn.data.transforms import fit_size
 from panfpn.deploy import export as exporting
 from panfpn.deploy.export import export
 from panfpn.deploy.gate import SHAPES
+from panfpn.deploy.int8 import quantized
 from panfpn.files import rgb_to_ids, write_image
 from panfpn.models import PanopticFPN, SemanticFPN
 from panfpn.tasks.graph import fitted_size
@@ -32,6 +33,7 @@ from panfpn.tasks.panoptic_graph import PanopticGraph
 from panfpn.tasks.semantic_graph import SemanticGraph
 from panfpn.types import SemanticMap
 from panfpn.weights import load, peek, write_release
+from panfpn.weights.exported.openvino import OpenVINOFormat
 from panfpn.weights.exported.program import format_named
 from small_backbone import OneConvolutionALevel
 
@@ -315,3 +317,41 @@ def test_a_file_needs_no_panfpn(kind: str, tmp_path: Path) -> None:
         else:
             np.testing.assert_array_equal(rgb_to_ids(found), wanted.segments)
             assert wanted.segments.max() > 1
+
+
+def test_int8_is_scored_before_and_after_and_refused_where_it_costs_too_much(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    have("openvino")
+    model, out = released(tmp_path / "model.safetensors", semantic()), tmp_path / "m.xml"
+    data = open_dataset("scenes", None, "train", scene_count=3, scene_size=(64, 96))
+    exported = export(model, out, network=semantic(), calibrate=(data, data), max_drop=20)
+    cost = exported.int8
+    assert cost and cost.headline == "mIoU" and cost.method == "quantised after training" and abs(cost.drop) < 20
+    assert b"FakeQuantize" in out.read_bytes() and OpenVINOFormat.header(out)["int8"]["after"] == cost.after
+    scores = evaluate(Predictor.from_file(out, precision="float32"), data, progress=False)
+    assert 100 * scores.miou == pytest.approx(cost.after, abs=1e-6)
+    with pytest.raises(ValueError, match=r"m\.onnx: INT8 is for OpenVINO here"):
+        export(model, tmp_path / "m.onnx", network=semantic(), calibrate=(data, data))
+    assert main(["export", str(model), "-o", str(out), "--int8"]) == 2
+
+
+@pytest.mark.parametrize(("points", "method"), [([80, 60, *[79.9] * 50], "accuracy control"), ([80, *[60] * 50], None)])
+def test_layers_that_cost_too_much_go_back(points: list[float], method: str | None) -> None:
+    pytest.importorskip("nncf")
+    have("openvino")
+    openvino, ops = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset13")
+    pixels = ops.parameter([1, 16, 16, 3], np.uint8, name="pixels")
+    x = ops.transpose(ops.convert(pixels, np.float32), np.array([0, 3, 1, 2]))
+    weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    model = openvino.Model([ops.convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1])], [pixels])
+    left = iter(points)
+    images = pictures((16, 16), (16, 16))
+    say: list[str] = []
+    options = {"headline": "mIoU", "max_drop": 0.3, "say": say.append}
+    if method is None:
+        with pytest.raises(ValueError, match=r"INT8 costs 20\.00 points of mIoU .* and 0\.3 are allowed"):
+            quantized(model, images, lambda _: next(left), **options)
+    else:
+        cost = quantized(model, images, lambda _: next(left), **options)[1]
+        assert (cost.before, cost.after) == (80, 79.9) and method in cost.method
+    assert "looking for the layers that cost it" in say[-1]

@@ -18,15 +18,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from panfpn.build import load_task
+from panfpn.build import build_dataset, load_task
 from panfpn.choices import FORMATS
-from panfpn.config import Inference
+from panfpn.config import Data, Inference
+from panfpn.data import Dataset
 from panfpn.deploy.exportable import exportable
 from panfpn.deploy.gate import SHAPES, Agreement, compare_files
+from panfpn.deploy.int8 import Cost, calibration_images, quantized
+from panfpn.engine.evaluate import score_dataset
+from panfpn.extras import optional
 from panfpn.files import sha256
 from panfpn.tasks import Task
 from panfpn.tasks.graph import Graph
 from panfpn.weights import Release
+from panfpn.weights.exported.openvino import OpenVINOFormat, OpenVINOProgram, save
 from panfpn.weights.exported.program import Format, Traced, format_named, format_of
 from panfpn.weights.release import release_header
 
@@ -41,6 +46,7 @@ class Exported:
     route: str  # torch.export, or tracing
     seconds: float  # without the comparison
     gate: tuple[Agreement, ...]
+    int8: Cost | None = None  # what INT8 costs
 
     @property
     def num_bytes(self) -> int:
@@ -51,7 +57,7 @@ class Exported:
 def export(
     model: str | Path, out: str | Path, *, format: str | None = None, size: tuple[int, int] | None = None,
     confidence: bool = False, every_mask: bool = False, scale: tuple[int, int] | None = None,
-    network: nn.Module | None = None,
+    network: nn.Module | None = None, calibrate: Data | tuple[Dataset, Dataset] | None = None, max_drop: float = 0.3,
     say: Callable[[str], Any] = lambda _: None,
 ) -> Exported:  # fmt: skip
     """Write a model as a graph from uint8 pixels [B, H, W, C] to maps of their size, which needs no panfpn to run.
@@ -62,6 +68,10 @@ def export(
     (longer and shorter side that images are fitted into) is the model's own unless given. `network` is the one that the
     weights are for, where it has parts of your own. `say` gets a sentence about each step.
 
+    With `calibrate` (the `data` part of a configuration, or a training and a validation set) an OpenVINO file computes
+    in INT8: it is calibrated on images of the first, scored on the second before and after, and may lose `max_drop`
+    points (pip install 'panfpn[int8]').
+
     The file is run beside torch at several sizes first, and only stays if both agree. Beside a Panoptic FPN's comes a
     NumPy file, OUT_merge.py, whose `segments_of` makes its map of what the graph gives.
 
@@ -71,11 +81,14 @@ def export(
     """
     out = Path(out).expanduser()
     form = _format(format, out)
+    if calibrate is not None and form is not OpenVINOFormat:
+        raise ValueError(f"{out}: INT8 is for OpenVINO here; name a file that ends in {OpenVINOFormat.suffix}")
     task, release = load_task(model, device="cpu", precision="float32", network=network)
     release.with_weights()
     if scale is not None:
         task.set_inference(scale=scale, size_divisor=task.preprocess.size_divisor, inference=task.inference)
     _check_settings(task)
+    data = None if calibrate is None else _data_sets(calibrate, task)
     begin = time.monotonic()
     network, free = exportable(task.pixels)
     graph = task.graph(network, confidence=confidence, every_mask=every_mask).eval()
@@ -92,6 +105,9 @@ def export(
             gate = compare_files(exported, task, graph, shapes)
         except ValueError as error:
             raise ValueError(f"{out}: not written: {str(error).replace(folder + os.sep, '')}") from error
+        cost = None
+        if data is not None:
+            written, cost = _to_int8(written[0], exported, header, data, max_drop, say)
         files = [out.with_suffix(file.suffix) for file in written]
         if task.needs_segments:
             written.append(Path(folder) / "merge.py")
@@ -100,7 +116,35 @@ def export(
         for file, target in reversed([*zip(written, files, strict=True)]):
             file.replace(target)
     route = "torch.export" if traced.program is not None else "tracing"
-    return Exported(files=tuple(files), route=route, seconds=seconds, gate=tuple(gate))
+    return Exported(files=tuple(files), route=route, seconds=seconds, gate=tuple(gate), int8=cost)
+
+
+def _data_sets(calibrate: Data | tuple[Dataset, Dataset], task: Task) -> tuple[Dataset, Dataset]:
+    """What to calibrate on, and what to score on."""
+    if isinstance(calibrate, tuple):
+        return calibrate
+    channels = task.preprocess.reading.channels
+    train, val = (build_dataset(calibrate, split, segments=task.needs_segments, channels=channels)
+                  for split in (calibrate.train_split, calibrate.val_split))  # fmt: skip
+    return train, val
+
+
+def _to_int8(
+    file: Path, exported: Task, header: dict[str, Any], data: tuple[Dataset, Dataset], max_drop: float,
+    say: Callable[[str], Any],
+) -> tuple[list[Path], Cost]:  # fmt: skip
+    """The file quantised, in its place."""
+    model = optional("openvino", "export", "INT8 needs").Core().read_model(file)
+
+    def score(compiled: Any) -> float:
+        exported.program = OpenVINOProgram.of(compiled, file)
+        return 100 * score_dataset(exported, data[1])[0].value
+
+    small, cost = quantized(
+        model, calibration_images(data[0]), score, headline=exported.score_type.headline, max_drop=max_drop, say=say
+    )
+    figures = {"before": cost.before, "after": cost.after, "score": cost.headline, "method": cost.method}
+    return save(small, header | {"int8": figures}, file), cost
 
 
 def _format(name: str | None, out: Path) -> type[Format]:
@@ -195,6 +239,9 @@ def describe(exported: Exported) -> Sequence[str]:
     """Lines for a terminal."""
     rows = [f"{a.agreeing} of {a.clear} clear ({a.of} in all) agree at {a.shape[0]} × {a.shape[1]}×{a.shape[2]}"
             for a in exported.gate]  # fmt: skip
+    if exported.int8 is not None:
+        cost = exported.int8
+        rows.append(f"INT8 ({cost.method}): {cost.headline} {cost.before:.2f} before, {cost.after:.2f} after")
     names = " and ".join(str(file) for file in exported.files)
     size = f"{exported.num_bytes / 1e6:.1f} MB by {exported.route} in {exported.seconds:.0f} s"
     return [*rows, f"{names}: {size}"]

@@ -91,12 +91,21 @@ def _score(
     return 0
 
 
+def data_of_model(model: str) -> Data:
+    """The data settings that a model brings: a run's, or those of a release's header."""
+    from panfpn.weights import peek
+
+    settings = Path(model).expanduser() / "config.yaml"
+    if settings.is_file():
+        return TrainConfig.from_yaml(settings).data
+    return parse(Data, dict(peek(model).data or {}), "data.")
+
+
 def _defaults(model: str) -> tuple[_Eval, bool]:
     """What a model brings: its data and how it predicts; and whether that is all it will say, known without torch."""
     from panfpn.weights import peek
 
-    settings, header = Path(model).expanduser() / "config.yaml", peek(model)
-    data = TrainConfig.from_yaml(settings).data if settings.is_file() else parse(Data, dict(header.data or {}), "data.")
+    data, header = data_of_model(model), peek(model)
     if header.config is None:
         return _Eval(data=data), False
     released = header.config.data

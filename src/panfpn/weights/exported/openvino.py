@@ -27,10 +27,22 @@ class OpenVINOProgram(Program):
         settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY",
                     "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
         try:
-            self.compiled = core.compile_model(core.read_model(file), "CPU", settings)
+            compiled = core.compile_model(core.read_model(file), "CPU", settings)
         except Exception as error:
             raise ValueError(f"{file}: not a model that OpenVINO can run ({_last_line(error)})") from error
-        self._names = tuple(output.get_any_name() for output in self.compiled.outputs)
+        self._serve(compiled)
+
+    @classmethod
+    def of(cls, compiled: Any, file: Path) -> "OpenVINOProgram":
+        """The program of a model that OpenVINO has compiled, and that `file` will hold."""
+        program = cls.__new__(cls)
+        super(cls, program).__init__(file, "float32")
+        program._serve(compiled)
+        return program
+
+    def _serve(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self._names = tuple(output.get_any_name() for output in compiled.outputs)
         self._idle: list[Any] = []
 
     @property

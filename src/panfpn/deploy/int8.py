@@ -1,0 +1,90 @@
+"""INT8 by NNCF. In: an OpenVINO model, images to calibrate on, a way to score. Out: a model that loses little."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from panfpn.data import Dataset
+from panfpn.extras import optional
+from panfpn.tasks import Image
+
+NUM_IMAGES = 100  # that are calibrated on; more take time and change little
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What INT8 costs: points (of 100) before and after, and how it was made."""
+
+    headline: str  # what is scored
+    before: float
+    after: float
+    method: str
+
+    @property
+    def drop(self) -> float:
+        """Points lost."""
+        return self.before - self.after
+
+
+def calibration_images(dataset: Dataset, count: int = NUM_IMAGES) -> list[Image]:
+    """Images spread over a data set."""
+    indices = range(0, len(dataset), max(1, len(dataset) // count))
+    return [dataset.read(i).image for i in indices][:count]
+
+
+def quantized(
+    model: Any, images: Sequence[Image], score: Callable[[Any], float], *, headline: str, max_drop: float,
+    say: Callable[[str], Any],
+) -> tuple[Any, Cost]:  # fmt: skip
+    """An OpenVINO model with INT8 weights and activations; `score` gives the points of a compiled one.
+
+    If plain quantisation loses more than `max_drop` points, the layers that cost most go back to floating point.
+
+    Raises:
+        ValueError: it loses too much all the same.
+        ImportError: the extra `int8` is not installed.
+    """
+    nncf = optional("nncf", "int8", "INT8 needs")
+    core = optional("openvino", "export", "INT8 needs").Core()
+
+    def points(candidate: Any) -> float:
+        return score(core.compile_model(candidate, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+
+    before = points(model)
+    batches = nncf.Dataset([image[None] for image in images])
+    say(f"{headline} is {before:.2f}; quantising with {len(images)} images")
+    with _quiet():
+        small = nncf.quantize(model, batches, subset_size=len(images))
+    after, method = points(small), "quantised after training"
+    if before - after > max_drop:
+        say(f"{headline} of INT8 is {after:.2f}, more than {max_drop:g} less; looking for the layers that cost it")
+
+        def validate(compiled: Any, _: Iterable[Any]) -> tuple[float, None]:
+            return score(compiled), None
+
+        with _quiet():
+            small = nncf.quantize_with_accuracy_control(
+                model, batches, batches, validate, max_drop=max_drop, subset_size=len(images)
+            )
+        after, method = points(small), "quantised with accuracy control"
+    cost = Cost(headline=headline, before=before, after=after, method=method)
+    if not cost.drop <= max_drop:
+        raise ValueError(f"INT8 costs {cost.drop:.2f} points of {headline} ({before:.2f} before, {after:.2f} after), "
+                         f"and {max_drop:g} are allowed")  # fmt: skip
+    return small, cost
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without NNCF's log and progress bars."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
