@@ -71,8 +71,8 @@ class Predictor:
             path or SHIPPED, device=device or ("cpu" if elsewhere else "auto"), precision=precision or "auto",
             precisions=engine_precisions(engine) if engine else None, network=model,
         )  # fmt: skip
-        if task.program is not None:
-            runner = f"{release.file.name}"
+        if release.exported is not None:
+            runner = release.file.name
         elif engine:
             use_engine(task, engine, compile=compile)
             runner = f"engine {engine}"

@@ -86,6 +86,7 @@ class Task(nn.Module, ABC):
     score_type: ClassVar[type[Scores]]
     needs_segments: ClassVar[bool]  # whether its data sets must tell instances apart
     class_tensors: ClassVar[tuple[str, ...]]  # prefixes of the weights whose meaning is the label table's
+    program: Program | None = None  # an exported file that makes whole predictions; the network then has no weights
 
     def __init__(
         self, network: nn.Module, table: LabelTable, preprocess: Preprocess, *,
@@ -104,7 +105,6 @@ class Task(nn.Module, ABC):
         self.loss: Loss = loss or SemanticLoss(weights={"cross_entropy": 1.0})
         self.engine: Engine | None = None  # makes the predictions, if there is one
         self._make_engine: Callable[[PixelNetwork], Engine] | None = None
-        self.program: Program | None = None  # an exported file that makes whole predictions; the network has no weights
 
     @classmethod
     def build(cls, config: TrainConfig, table: LabelTable, network: nn.Module, *, loss: Loss | None = None) -> Self:
