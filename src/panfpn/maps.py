@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from panfpn.draw import overlay, segment_colors, write_words
 from panfpn.files import ids_to_rgb, write_image, write_json
+from panfpn.handover import Piece, to_hf, to_supervision
 from panfpn.labels import IGNORE, LabelTable
 
 
@@ -57,6 +58,19 @@ class SemanticMap:
     def shares(self) -> dict[str, float]:
         """Share of the pixels of each class that occurs, largest first."""
         return _shares(self.labels, self.table)
+
+    def to_hf(self) -> list[dict[str, Any]]:
+        """What transformers' pipeline "image-segmentation" returns, a class each; scores are None."""
+        return to_hf(self._pieces())
+
+    def to_supervision(self) -> Any:
+        """Supervision's `Detections`, a class each; see `panfpn.handover`."""
+        return to_supervision(self._pieces(), self.labels.shape)
+
+    def _pieces(self) -> list[Piece]:
+        return [
+            Piece(name=self.table.names[k], train_id=k, mask=self.labels == k) for k in np.unique(self.labels).tolist()
+        ]
 
     def save(self, folder: str | Path, *, what: tuple[str, ...] = ("labels", "overlay")) -> list[Path]:
         """Write `NAME.png` (raw label values, as in the data set's masks), `NAME_overlay.jpg`, `NAME_confidence.png`.
@@ -154,6 +168,17 @@ class PanopticMap:
     def shares(self) -> dict[str, float]:
         """Share of the pixels of each class that occurs, largest first; together less than 1 where pixels are void."""
         return _shares(self.labels, self.table)
+
+    def to_hf(self) -> list[dict[str, Any]]:
+        """What transformers' pipeline "image-segmentation" returns, a segment each; the scores of stuff are None."""
+        return to_hf(self._pieces())
+
+    def to_supervision(self) -> Any:
+        """Supervision's `Detections`, a segment each; see `panfpn.handover`."""
+        return to_supervision(self._pieces(), self.segments.shape)
+
+    def _pieces(self) -> list[Piece]:
+        return [Piece(name=s.name, train_id=s.train_id, mask=self.segments == s.id, score=s.score) for s in self.info]
 
     def to_dict(self) -> dict[str, Any]:
         """What `NAME.json` says of `NAME.png`, with COCO's keys; a category is a class's first raw value."""

@@ -56,7 +56,8 @@ def test_a_run_leaves_what_it_should(folder_data: Path, tmp_path: Path, capfd: p
 
     again = panfpn.train(TrainConfig.from_yaml(folder / "config.yaml").changed(**{"run.dir": tmp_path / "again"}))
     assert again.value == result.value
-    assert all(torch.equal(t, weights(tmp_path / "again")[n]) for n, t in weights(folder).items())
+    whole = weights(tmp_path / "again")
+    assert all(torch.equal(t, whole[n]) for n, t in weights(folder).items())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
