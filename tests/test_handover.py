@@ -37,7 +37,7 @@ def test_transformers_pipeline() -> None:
 
 
 def test_supervision() -> None:
-    pytest.importorskip("supervision")
+    pytest.importorskip("supervision", reason="extra `supervision` is not installed")
     found = PANOPTIC.to_supervision()
     assert found.xyxy.tolist() == [[1, 1, 3, 2], [0, 0, 2, 2]] and found.class_id.tolist() == [1, 0]
     assert found.confidence.tolist() == [0.75, 1] and found.data["class_name"].tolist() == ["car", "sky"]

@@ -170,7 +170,7 @@ def test_damage_in_the_body_is_seen(name: str) -> None:
     data = BODIES[name]
     assert decode_image(data).shape == SCENE.shape
     middle = len(data) * 2 // 3
-    with pytest.raises(ValueError, match=r"^x: not a readable image \(a damaged (JPEG|TIFF): [^\n]+\)$"):
+    with pytest.raises(ValueError, match=r"^x: not a readable image \(a damaged (JPEG|TIFF): ((?!readable)[^\n])+\)$"):
         decode_image(data[:middle] + bytes(range(1, 65)) + data[middle + 64 :], "x")
 
 

@@ -80,7 +80,7 @@ def released(path: Path, network: nn.Module, *, backbone: str = OWN, **data: Any
 
 def have(form: str) -> None:
     for package in NEEDS[form]:
-        pytest.importorskip(package)
+        pytest.importorskip(package, reason="extra `export` is not installed")
 
 
 def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
@@ -132,7 +132,11 @@ def test_a_panoptic_file_gives_torchs_segments_of_every_image(form: str, tmp_pat
         cv2.imwrite(str(tmp_path / "a.png"), images[0][:, :, ::-1])
         ids = rgb_to_ids(run_example(tmp_path / "x.png", tmp_path / "a.png", out))
         np.testing.assert_array_equal(ids, ours(images[0]).segments)
-        compiled = pytest.importorskip("openvino").Core().compile_model(out, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = (
+            pytest.importorskip("openvino", reason="extra `export` is not installed")
+            .Core()
+            .compile_model(out, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        )
         arrays = ours.task.program(np.stack(images[:2]))
         for name, array in compiled([np.stack(images[:2])]).items():
             wanted_array = arrays[name.get_any_name()]
@@ -316,7 +320,7 @@ def test_a_file_needs_no_panfpn(tmp_path: Path) -> None:
 
 
 def test_int8_is_scored_before_and_after_and_refused_where_it_costs_too_much(tmp_path: Path) -> None:
-    pytest.importorskip("nncf")
+    pytest.importorskip("nncf", reason="extra `int8` is not installed")
     have("openvino")
     model, out = released(tmp_path / "model.safetensors", semantic()), tmp_path / "m.xml"
     data = open_dataset("scenes", None, "train", scene_count=3, scene_size=(64, 96))
@@ -333,9 +337,10 @@ def test_int8_is_scored_before_and_after_and_refused_where_it_costs_too_much(tmp
 
 @pytest.mark.parametrize(("points", "method"), [([80, 60, *[79.9] * 50], "accuracy control"), ([80, *[60] * 50], None)])
 def test_layers_that_cost_too_much_go_back(points: list[float], method: str | None) -> None:
-    pytest.importorskip("nncf")
+    pytest.importorskip("nncf", reason="extra `int8` is not installed")
     have("openvino")
-    openvino, ops = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset13")
+    openvino = pytest.importorskip("openvino", reason="extra `export` is not installed")
+    ops = openvino.opset13
     pixels = ops.parameter([1, 16, 16, 3], np.uint8, name="pixels")
     x = ops.transpose(ops.convert(pixels, np.float32), np.array([0, 3, 1, 2]))
     weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)

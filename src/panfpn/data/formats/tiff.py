@@ -80,16 +80,17 @@ def pixels(data: bytes, header: Header, index: int, source: object) -> Samples:
     try:
         with _opened(data) as file:
             page = _full_pages(file)[index]
-            if page.compression == _LZW and _is_simple(page, index):  # libtiff is twice as fast as imagecodecs
-                return pillow.pixels(data, header, 0, source)
-            stored: Samples = page.asarray()
+            by_pillow = page.compression == _LZW and _is_simple(page, index)  # libtiff: twice as fast as imagecodecs
+            stored: Samples | None = None if by_pillow else page.asarray()
     except Exception as error:
         if "imagecodecs" not in str(error) and not isinstance(error, ImportError):
             raise unreadable(source, f"a damaged TIFF: {error}") from error
-        if _is_simple(page, index):
-            return pillow.pixels(data, header, 0, source)
-        raise ImportError(f"{source}: a compressed TIFF of this kind needs imagecodecs; install it with pip install "
-                          "'panfpn[tiff]'") from error  # fmt: skip
+        if not _is_simple(page, index):
+            raise ImportError(f"{source}: a compressed TIFF of this kind needs imagecodecs; install it with pip "
+                              "install 'panfpn[tiff]'") from error  # fmt: skip
+        stored = None
+    if stored is None:
+        return pillow.pixels(data, header, 0, source)
     if page.axes.startswith("S"):  # a plane for each band
         stored = np.moveaxis(stored, 0, -1)
     return np.asarray(stored, np.uint8) if stored.dtype == np.bool_ else stored
