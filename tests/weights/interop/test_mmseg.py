@@ -399,7 +399,9 @@ def test_settings_reach_the_network(small_mmseg: State) -> None:
     assert found.format == "mmsegmentation 0.x"
 
 
-@pytest.mark.parametrize("text", ["not Python at all (", "/configs/fpn.py\nmodel = dict()", "x = " + "-" * 100_000 + "1"])
+@pytest.mark.parametrize(
+    "text", ["not Python at all (", "/configs/fpn.py\nmodel = dict()", "x = " + "-" * 100_000 + "1"]
+)
 def test_a_text_that_is_not_python_is_said(text: str, small_mmseg: State) -> None:
     found = read(small_mmseg, data={"meta": {"config": text}})
     assert any("configuration text is not Python" in note for note in found.notes)
