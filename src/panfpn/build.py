@@ -183,19 +183,20 @@ def start_from(
 
 def load_task(
     name: str | Path, *, device: str = "auto", precision: str = "auto", network: nn.Module | None = None,
-    precisions: tuple[str, ...] | None = None,
+    precisions: tuple[str, ...] | None = None, streams: int = 1,
 ) -> tuple[Task, Release]:  # fmt: skip
     """The task of a model, ready to predict by its plain network, and its release.
 
     `name` is a file, a run folder or a known name (see `panfpn.weights.load`). `network` takes the weights of one that
     has a backbone of the user's own. `precisions` are those that an engine has, from which `auto` chooses.
+    `streams` calls at once are what an exported file is opened for.
 
     ValueError for what cannot be used.
     """
     release = load(name)
     if release.exported is not None:
         target = resolve_device("cpu" if device == "auto" else device)
-        return _exported_task(release, release.exported, target, precision), release
+        return _exported_task(release, release.exported, target, precision, streams), release
     target = resolve_device(device)
     backbone = release.config.model.backbone
     if network is None and backbone.startswith(_MODULE):
@@ -223,7 +224,9 @@ class _Unknown(nn.Module):
         return [F.avg_pool2d(images[:, :1], stride, ceil_mode=True) for stride in (4, 8, 16, 32)]
 
 
-def _exported_task(release: Release, program: type[Program], device: torch.device, precision: str) -> Task:
+def _exported_task(
+    release: Release, program: type[Program], device: torch.device, precision: str, streams: int
+) -> Task:
     """The task of an exported file: its network is described but has no weights, as the file's graph predicts."""
     if device.type != "cpu":
         raise ValueError(f"{release.file}: is run on the CPU, not on {device}; say --device cpu")
@@ -236,7 +239,7 @@ def _exported_task(release: Release, program: type[Program], device: torch.devic
         backbone = _Unknown() if name.startswith(_MODULE) else Backbone(name, in_channels=config.model.in_channels)
         network = kind.build_network(config.model, backbone, release.table)
     task = kind.build(config.changed(train__precision=chosen), release.table, network).eval()
-    task.program = program(release.file, chosen)
+    task.program = program(release.file, chosen, streams)
     return task
 
 

@@ -79,18 +79,24 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_image(path: Path, image: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
+def write_image(path: Path, image: npt.NDArray[Any]) -> None:
     """Write an RGB [H, W, 3] or single-channel [H, W] image of 8 or 16 bits; the suffix chooses the format."""
+    data = encoded(image, path.suffix, path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def encoded(image: npt.NDArray[Any], suffix: str, source: object = "the image") -> bytes:
+    """An RGB [H, W, 3] or single-channel [H, W] image of 8 or 16 bits as a file's bytes; ValueError names `source`."""
     if image.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"{path}: {image.dtype} pixels cannot be written; image files hold 8 or 16 bits")
+        raise ValueError(f"{source}: {image.dtype} pixels cannot be written; image files hold 8 or 16 bits")
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     done = False
     with contextlib.suppress(cv2.error):  # no encoder for this suffix
-        done, data = cv2.imencode(path.suffix, pixels)
+        done, data = cv2.imencode(suffix, pixels)
     if not done:
-        raise ValueError(f"{path}: OpenCV cannot write an image with suffix {path.suffix!r}; use .png or .jpg")
-    with replacing(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+        raise ValueError(f"{source}: OpenCV cannot write an image with suffix {suffix!r}; use .png or .jpg")
+    return data.tobytes()
 
 
 def rgb_to_ids(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:

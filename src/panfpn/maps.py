@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -59,40 +60,61 @@ class SemanticMap:
         """Share of the pixels of each class that occurs, largest first."""
         return _shares(self.labels, self.table)
 
+    def regions(self) -> "Regions":
+        """A segment for each class that occurs, in the order of train ids."""
+        found = [k for k in np.unique(self.labels).tolist() if k >= 0]
+        index = np.full(self.table.num_classes + 1, IGNORE, np.int16)
+        index[found] = np.arange(len(found))
+        segments = []
+        for i, k in enumerate(found, 1):
+            mask = (self.labels == k).astype(np.uint8)
+            segments.append(
+                Segment(
+                    id=i,
+                    train_id=k,
+                    name=self.table.names[k],
+                    thing=False,
+                    area=int(mask.sum()),
+                    box=tuple(cv2.boundingRect(mask)),
+                )
+            )
+        return Regions(index=index[self.labels], segments=tuple(segments))
+
     def to_hf(self) -> list[dict[str, Any]]:
         """What transformers' pipeline "image-segmentation" returns, a class each; scores are None."""
-        return to_hf(self._pieces())
+        return to_hf(self.regions().pieces())
 
     def to_supervision(self) -> Any:
         """Supervision's `Detections`, a class each; see `panfpn.handover`."""
-        return to_supervision(self._pieces(), self.labels.shape)
-
-    def _pieces(self) -> list[Piece]:
-        return [
-            Piece(name=self.table.names[k], train_id=k, mask=self.labels == k) for k in np.unique(self.labels).tolist()
-        ]
+        return to_supervision(self.regions().pieces(), self.labels.shape)
 
     def save(self, folder: str | Path, *, what: tuple[str, ...] = ("labels", "overlay")) -> list[Path]:
-        """Write `NAME.png` (raw label values, as in the data set's masks), `NAME_overlay.jpg`, `NAME_confidence.png`.
+        """Write `NAME.png`, `NAME_overlay.jpg`, `NAME_confidence.png`, as of `picture`.
 
-        Confidence is stored in 8 bits: 255 = certain. Returns what was written; ValueError for an unknown `what`.
+        Returns what was written; ValueError for an unknown `what`.
         """
         _check_outputs(what, self.outputs)
         written = []
         for output in what:
             path = Path(folder) / f"{self.name}{self.endings[output][0]}"
-            picture: npt.NDArray[Any]
-            if output == "labels":
-                picture = self.table.decode(self.labels)
-            elif output == "overlay":
-                picture = self.overlay()
-            elif self.confidence is not None:
-                picture = np.rint(self.confidence * 255).astype(np.uint8)
-            else:
-                raise ValueError(f"{self.name}: this map was predicted without confidence; ask the predictor for it")
-            write_image(path, picture)  # type: ignore[arg-type]
+            write_image(path, self.picture(output))
             written.append(path)
         return written
+
+    def picture(self, output: str) -> npt.NDArray[Any]:
+        """What `save` writes, of 8 or 16 bits.
+
+        "labels" are raw label values, as in the data set's masks; "overlay" is RGB; "confidence" has 255 where it is
+        certain. ValueError for what this map does not have.
+        """
+        _check_outputs((output,), self.outputs)
+        if output == "labels":
+            return self.table.decode(self.labels)
+        if output == "overlay":
+            return self.overlay()
+        if self.confidence is None:
+            raise ValueError(f"{self.name}: this map was predicted without confidence; ask the predictor for it")
+        return np.rint(self.confidence * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -117,6 +139,28 @@ class Segment:
     area: int  # pixels
     box: tuple[int, int, int, int]  # left, top, width, height
     score: float | None = None  # 0..1, of a thing
+
+    def to_dict(self, table: LabelTable) -> dict[str, Any]:
+        """With COCO's keys; a category is a class's first raw value."""
+        return {
+            "id": self.id, "category_id": table.classes[self.train_id].values[0], "category": self.name,
+            "isthing": int(self.thing), "score": self.score, "area": self.area, "bbox": list(self.box),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Regions:
+    """What a map divides its image into."""
+
+    index: npt.NDArray[np.int16]  # [H, W] the region of each pixel, from 0 on; IGNORE where there is none
+    segments: tuple[Segment, ...]
+
+    def pieces(self) -> list[Piece]:
+        """Each with its mask."""
+        return [
+            Piece(name=s.name, train_id=s.train_id, mask=self.index == i, score=s.score)
+            for i, s in enumerate(self.segments)
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -171,24 +215,20 @@ class PanopticMap:
 
     def to_hf(self) -> list[dict[str, Any]]:
         """What transformers' pipeline "image-segmentation" returns, a segment each; the scores of stuff are None."""
-        return to_hf(self._pieces())
+        return to_hf(self.regions().pieces())
 
     def to_supervision(self) -> Any:
         """Supervision's `Detections`, a segment each; see `panfpn.handover`."""
-        return to_supervision(self._pieces(), self.segments.shape)
+        return to_supervision(self.regions().pieces(), self.segments.shape)
 
-    def _pieces(self) -> list[Piece]:
-        return [Piece(name=s.name, train_id=s.train_id, mask=self.segments == s.id, score=s.score) for s in self.info]
+    def regions(self) -> "Regions":
+        """The segments."""
+        return Regions(index=(self.segments - 1).astype(np.int16), segments=self.info)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `NAME.json` says of `NAME.png`, with COCO's keys; a category is a class's first raw value."""
-        keys = ("id", "category_id", "category", "isthing", "score", "area", "bbox")
-        values = (
-            (s.id, self.table.classes[s.train_id].values[0], s.name, int(s.thing), s.score, s.area, list(s.box))
-            for s in self.info
-        )
+        """What `NAME.json` says of `NAME.png`, with COCO's keys."""
         height, width = self.segments.shape
-        infos = [dict(zip(keys, row, strict=True)) for row in values]
+        infos = [segment.to_dict(self.table) for segment in self.info]
         return {"file_name": f"{Path(self.name).name}.png", "height": height, "width": width, "segments_info": infos}
 
     def save(self, folder: str | Path, *, what: tuple[str, ...] = ("panoptic", "overlay")) -> list[Path]:
@@ -202,14 +242,16 @@ class PanopticMap:
         written = []
         for output in what:
             path = Path(folder) / f"{self.name}{self.endings[output][0]}"
-            write_image(path, self._picture(output))
+            write_image(path, self.picture(output))
             written.append(path)
             if output == "panoptic":  # after its PNG: where there is a JSON, there are its segments
                 written.append(path.with_suffix(".json"))
                 write_json(written[-1], self.to_dict())
         return written
 
-    def _picture(self, output: str) -> npt.NDArray[Any]:
+    def picture(self, output: str) -> npt.NDArray[Any]:
+        """What `save` writes, of 8 or 16 bits; ValueError for what this map does not have."""
+        _check_outputs((output,), self.outputs)
         if output == "panoptic":
             return ids_to_rgb(self.segments)
         if output == "overlay":

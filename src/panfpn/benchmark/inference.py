@@ -14,13 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from panfpn import recipes
 from panfpn.benchmark.machine import measure_ceiling
-from panfpn.benchmark.memory import PeakMemory
 from panfpn.benchmark.settings import is_yaml, starting_config, table_for, test_size, without_weights
 from panfpn.build import build_task, resolve
 from panfpn.choices import ENGINES, no_choice
 from panfpn.deploy.predictor import Predictor, use_engine
 from panfpn.deploy.runtime import engine_precisions
 from panfpn.device import on_device, resolve_device, resolve_precision
+from panfpn.memory import PeakMemory
 from panfpn.tasks import Task, view_sizes, window_starts
 
 Size = tuple[int, int]  # height, width

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from panfpn.benchmark.machine import synchronize
-from panfpn.benchmark.memory import PeakMemory
 from panfpn.benchmark.settings import table_for, without_weights
 from panfpn.build import resolve
 from panfpn.config import TrainConfig
@@ -22,6 +21,7 @@ from panfpn.engine.distributed import Ranks
 from panfpn.engine.train import check_batch
 from panfpn.engine.trainer import Trainer
 from panfpn.labels import IGNORE, LabelTable
+from panfpn.memory import PeakMemory
 from panfpn.tasks import task_type
 from panfpn.types import Batch, Instances, Segments
 

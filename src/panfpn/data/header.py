@@ -15,10 +15,17 @@ _DENSEST_OTHER = 30_000  # blank pages of other codecs
 _DENSEST_JPEG = 4096  # an empty block of 64 pixels in three colours takes a bit of each of a progressive file's scans
 
 
-def read_header(data: bytes, source: object = "image bytes", page: int = 1) -> Header:
+class TooManyPixelsError(ValueError):
+    """An image is larger than whoever asked takes."""
+
+
+def read_header(
+    data: bytes, source: object = "image bytes", page: int = 1, *, most_pixels: float = float("inf")
+) -> Header:
     """What the bytes of an image file say of the pixels of a page; nothing is decoded, and no memory taken.
 
     Raises:
+        TooManyPixelsError: it claims more than `most_pixels`.
         ValueError: of `source`: no image of a known format, one that is cut short, without a part that is needed, or
             that claims more pixels than its bytes can hold.
         ImportError: a HEIC file, and the extra `heic` is not installed.
@@ -37,6 +44,9 @@ def read_header(data: bytes, source: object = "image bytes", page: int = 1) -> H
         raise ValueError(f"{source}: has {header.pages} pages; data.pages is {page}")
     if not header.height or not header.width:
         raise unreadable(source, f"a {form} of {header.width}×{header.height} pixels")
+    if header.height * header.width > most_pixels:
+        raise TooManyPixelsError(f"{source}: {header.width}×{header.height} pixels are more than the "
+                            f"{most_pixels / 1e6:g} megapixels that are taken")  # fmt: skip
     _check_memory(header, len(data), source)
     return header
 

@@ -28,6 +28,7 @@ from panfpn.deploy.int8 import Cost, calibration_images, quantized
 from panfpn.engine.evaluate import score_dataset
 from panfpn.extras import optional
 from panfpn.files import sha256
+from panfpn.signal_stack import kept_signal_stack
 from panfpn.tasks import Task
 from panfpn.tasks.graph import Graph
 from panfpn.weights import Release
@@ -140,9 +141,10 @@ def _to_int8(
         exported.program = OpenVINOProgram.of(compiled, file)
         return 100 * score_dataset(exported, data[1])[0].value
 
-    small, cost = quantized(
-        model, calibration_images(data[0]), score, headline=exported.score_type.headline, max_drop=max_drop, say=say
-    )
+    with kept_signal_stack():
+        small, cost = quantized(
+            model, calibration_images(data[0]), score, headline=exported.score_type.headline, max_drop=max_drop, say=say
+        )
     figures = {"before": cost.before, "after": cost.after, "score": cost.headline, "method": cost.method}
     return save(small, header | {"int8": figures}, file), cost
 

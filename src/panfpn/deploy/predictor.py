@@ -53,7 +53,7 @@ class Predictor:
     @classmethod
     def from_file(
         cls, path: str | Path | None = None, device: str | None = None, precision: str | None = None, *,
-        engine: str | None = "torch", compile: bool = False, model: nn.Module | None = None,
+        engine: str | None = "torch", compile: bool = False, streams: int = 1, model: nn.Module | None = None,
     ) -> "Predictor":  # fmt: skip
         """The predictor of a model; None: the street-scene model that ships with panfpn.
 
@@ -62,19 +62,21 @@ class Predictor:
         which is its own engine. `device` None is cuda, else
         mps, else cpu; `precision` None is the fastest that the hardware has. `engine` is torch, openvino or onnxruntime
         (pip install 'panfpn[export]'), or None: the network as it is trained. `compile` is torch.compile's, which pays
-        for many images of few sizes. `model` is the network that the weights are for, where it has parts of your own.
+        for many images of few sizes. `streams`: from so many threads it will be called at once, each of whose calls is
+        computed by `torch.get_num_threads()` threads. `model` is the network that the weights are for, where it has
+        parts of your own.
 
         ValueError for a damaged file or one of another kind, and for an engine that is not there.
         """
         elsewhere = engine not in (None, "torch")  # engines of their own are for CPUs
         task, release = load_task(
             path or SHIPPED, device=device or ("cpu" if elsewhere else "auto"), precision=precision or "auto",
-            precisions=engine_precisions(engine) if engine else None, network=model,
+            precisions=engine_precisions(engine) if engine else None, network=model, streams=streams,
         )  # fmt: skip
         if release.exported is not None:
             runner = release.file.name
         elif engine:
-            use_engine(task, engine, compile=compile)
+            use_engine(task, engine, compile=compile, streams=streams)
             runner = f"engine {engine}"
         else:
             runner = "the plain network"
@@ -188,9 +190,10 @@ def load(name: str | Path | None = None, *, device: str = "cpu") -> nn.Module:
     return task.model  # type: ignore[no-any-return]
 
 
-def use_engine(task: Task, engine: str = "torch", *, compile: bool = False) -> None:
+def use_engine(task: Task, engine: str = "torch", *, compile: bool = False, streams: int = 1) -> None:
     """Let an engine (torch, openvino, onnxruntime) make the task's predictions; see `make_runtime` for the errors."""
-    task.predict_with(partial(make_runtime, engine, precision=task.pixels.precision, compile=compile))
+    make = partial(make_runtime, engine, precision=task.pixels.precision, compile=compile, streams=streams)
+    task.predict_with(make)
 
 
 def _decoded(part: Sequence[tuple[str, Future[Image]]]) -> tuple[dict[int, Map | Failure], dict[int, Image]]:

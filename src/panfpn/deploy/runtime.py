@@ -9,8 +9,7 @@ import os
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -21,28 +20,31 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from panfpn.choices import ENGINES, lookup
 from panfpn.deploy.fold import folded
-from panfpn.deploy.signal_stack import kept_signal_stack
 from panfpn.device import DTYPES, on_device, survive_fork
 from panfpn.extras import optional
 from panfpn.models.pixels import PixelNetwork
 from panfpn.types import moved
+from panfpn.weights.exported.openvino import Requests
 
 _EXAMPLES = {True: (64, 96), False: (67, 99)}  # sizes to trace with: aligned to every stride, and to none
 _CPU_ONLY = "run it with device cpu, or take engine torch"
 _EXPORT = threading.Lock()  # torch's exporter keeps its state in globals
 
 
-def make_runtime(engine: str, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> "Engine":
+def make_runtime(
+    engine: str, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False, streams: int = 1
+) -> "Engine":
     """A network behind an engine; its weights must not change from here on (they are shared, or read later).
 
     `compile` is torch.compile's (the others compile anyway): a minute at the first image and another at the first of
-    another size, kept on disk in TORCHINDUCTOR_CACHE_DIR.
+    another size, kept on disk in TORCHINDUCTOR_CACHE_DIR. `streams` calls will be made at once, from as many threads,
+    each to be computed by `torch.get_num_threads()` threads.
 
     Raises:
         ValueError: an unknown engine, or one that cannot compute so or there.
         ImportError: the extra `export` is not installed.
     """
-    made: Engine = lookup(ENGINES, engine, "engine")(network, precision, compile=compile)
+    made: Engine = lookup(ENGINES, engine, "engine")(network, precision, compile=compile, streams=streams)
     return made
 
 
@@ -63,20 +65,22 @@ class Engine(ABC):
     precisions: ClassVar[tuple[str, ...]]  # what it computes in
     cpu_only: ClassVar[bool] = True
 
-    def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
+    def __init__(
+        self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False, streams: int = 1
+    ) -> None:
         if precision not in [DTYPES[name] for name in self.precisions]:
             raise ValueError(f"engine {self.engine} computes in {' or '.join(self.precisions)} here, not in "
                              f"{str(precision).removeprefix('torch.')}")  # fmt: skip
         self.device = network.get_buffer("mean").device
         if self.cpu_only and self.device.type != "cpu":
             raise ValueError(f"engine {self.engine} is for CPUs, not for {self.device}; {_CPU_ONLY}")
-        self.source, self.precision, self.compiled = network.eval(), precision, compile
+        self.source, self.precision, self.compiled, self.streams = network.eval(), precision, compile, streams
         self.lock = threading.Lock()  # held while a graph is made, so that it is made once
         self.process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as what it is made of: graphs, requests and threads belong to one process."""
-        return _remade, (type(self), self.source, self.precision, self.compiled)
+        return _remade, (type(self), self.source, self.precision, self.compiled, self.streams)
 
     @abstractmethod
     def __call__(self, pixels: torch.Tensor) -> Any:
@@ -99,8 +103,10 @@ class Engine(ABC):
         return TorchRuntime(self.source, self.precision)
 
 
-def _remade(engine: type[Engine], network: PixelNetwork, precision: torch.dtype, compiled: bool) -> Engine:
-    return engine(network, precision, compile=compiled)
+def _remade(
+    engine: type[Engine], network: PixelNetwork, precision: torch.dtype, compiled: bool, streams: int
+) -> Engine:
+    return engine(network, precision, compile=compiled, streams=streams)
 
 
 class TorchRuntime(Engine):
@@ -108,8 +114,10 @@ class TorchRuntime(Engine):
 
     engine, precisions, cpu_only = "torch", tuple(DTYPES), False
 
-    def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
-        super().__init__(network, precision, compile=compile)
+    def __init__(
+        self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False, streams: int = 1
+    ) -> None:
+        super().__init__(network, precision, compile=compile, streams=streams)
         self.network = folded(network, precision)
         # The first size gets its own graph, the second one that serves all others: `dynamic=False` would make one a
         # size, up to torch's limit of 8, and then none.
@@ -134,25 +142,21 @@ class OpenVINORuntime(Engine):
 
     engine, precisions = "openvino", ("float32", "bfloat16")
 
-    def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
-        super().__init__(network, precision, compile=compile)
+    def __init__(
+        self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False, streams: int = 1
+    ) -> None:
+        super().__init__(network, precision, compile=compile, streams=streams)
         self.core = optional("openvino", "export", "engine openvino needs").Core()
         self.graphs = _Graphs(network)
-        hint = "f32" if precision == torch.float32 else "bf16"
-        self.settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY",
-                         "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
-        self.programs: dict[torch.Size | bool, _Requests] = {}  # by size, or by whether sizes are aligned
+        self.programs: dict[torch.Size | bool, Requests] = {}  # by size, or by whether sizes are aligned
 
     def __call__(self, pixels: torch.Tensor) -> Any:
         """What the compiled graph gives."""
         if self.forked:
             return self.heir(pixels)
-        with self._program(pixels).request() as request:
-            # Copied out: the request's memory is another call's as soon as it is given back.
-            maps = request.infer([pixels.contiguous().numpy()], share_inputs=True, share_outputs=False)
-            return self.graphs.joined([maps[i] for i in range(len(maps))])
+        return self.graphs.joined(self._program(pixels)(pixels.contiguous().numpy()))
 
-    def _program(self, pixels: torch.Tensor) -> "_Requests":
+    def _program(self, pixels: torch.Tensor) -> Requests:
         size, aligned = pixels.shape, self.graphs.aligned(pixels)
         program = self.programs.get(size) or self.programs.get(aligned)
         if program is None:
@@ -163,30 +167,12 @@ class OpenVINORuntime(Engine):
                 program = self.programs[key]
         return program
 
-    def _compiled(self, aligned: bool, shape: list[int] | None) -> "_Requests":
+    def _compiled(self, aligned: bool, shape: list[int] | None) -> Requests:
         graph = self.core.read_model(self.graphs.onnx(aligned))
         if shape:
             graph.reshape(shape)
-        with kept_signal_stack():
-            return _Requests(self.core.compile_model(graph, "CPU", self.settings))
-
-
-class _Requests:
-    """A compiled graph's requests: each computes in memory of its own, so it serves one call at a time."""
-
-    def __init__(self, program: Any) -> None:
-        self.program = program
-        self.idle: list[Any] = []
-
-    @contextmanager
-    def request(self) -> Iterator[Any]:
-        """One that no other call has; there are as many as there ever were calls at once."""
-        try:
-            request = self.idle.pop()
-        except IndexError:
-            request = self.program.create_infer_request()
-        yield request
-        self.idle.append(request)  # not after an error: it may still be at work
+        precision = str(self.precision).removeprefix("torch.")
+        return Requests(self.core, graph, precision, self.streams)
 
 
 class ONNXRuntime(Engine):
@@ -194,8 +180,10 @@ class ONNXRuntime(Engine):
 
     engine, precisions = "onnxruntime", ("float32",)
 
-    def __init__(self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False) -> None:
-        super().__init__(network, precision, compile=compile)
+    def __init__(
+        self, network: PixelNetwork, precision: torch.dtype, *, compile: bool = False, streams: int = 1
+    ) -> None:
+        super().__init__(network, precision, compile=compile, streams=streams)
         self.onnxruntime = optional("onnxruntime", "export", "engine onnxruntime needs")
         self.graphs = _Graphs(network)
         self.sessions: dict[bool, Any] = {}

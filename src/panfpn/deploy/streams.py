@@ -13,6 +13,7 @@ VIDEO_SUFFIXES = frozenset({
 })  # fmt: skip
 _COUNTED = (".mp4", ".m4v", ".mov", ".avi", ".3gp")  # containers that say how many frames they have
 _SLACK = 0.02  # share of frames by which the others' estimate may be wrong
+_USUAL_RATE = 25.0
 _WAIT = 30_000  # milliseconds for a stream to open, or to send its next frame
 
 
@@ -36,6 +37,15 @@ class Video:
             return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         finally:
             capture.release()
+
+    def rate(self) -> float:
+        """Frames a second, as the container claims; 25 where nobody knows."""
+        capture = self._open()
+        try:
+            claimed = float(capture.get(cv2.CAP_PROP_FPS))
+        finally:
+            capture.release()
+        return claimed if 0 < claimed < 1000 else _USUAL_RATE
 
     def frames(self) -> Iterator[npt.NDArray[np.uint8]]:
         """RGB frames [H, W, 3]; at the end ValueError, if there were fewer than the container claims, or none."""

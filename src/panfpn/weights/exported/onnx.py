@@ -3,7 +3,7 @@
 import io
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from panfpn.extras import optional
 from panfpn.files import replacing
-from panfpn.weights.exported.program import KEY, Arrays, Format, Program, Traced, metadata, parsed
+from panfpn.weights.exported.program import KEY, Format, Program, Traced, last_line, metadata, parsed
 
 OPSET = 18
 _TRACING = threading.Lock()  # torch's exporter keeps its state in globals
@@ -23,8 +23,8 @@ _LARGEST = 1 << 31  # bytes that a protobuf message can have
 class ONNXProgram(Program):
     """A session of ONNX Runtime."""
 
-    def __init__(self, file: Path, precision: str) -> None:
-        super().__init__(file, precision)
+    def __init__(self, file: Path, precision: str, streams: int = 1) -> None:
+        super().__init__(file, precision, streams)
         runtime = optional("onnxruntime", "export", f"{file}: an ONNX file needs")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -32,19 +32,13 @@ class ONNXProgram(Program):
         try:
             self.session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ValueError(f"{file}: not an ONNX file that ONNX Runtime can run ({_first_line(error)})") from error
+            raise ValueError(f"{file}: not an ONNX file that ONNX Runtime can run ({last_line(error)})") from error
+        self.names = tuple(output.name for output in self.session.get_outputs())
 
-    @property
-    def names(self) -> tuple[str, ...]:
+    def run(self, pixels: npt.NDArray[np.uint8]) -> Sequence[npt.NDArray[Any]]:
         """See `Program`."""
-        return tuple(output.name for output in self.session.get_outputs())
-
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> Arrays:
-        """See `Program`."""
-        try:
-            return dict(zip(self.names, self.session.run(None, {"pixels": pixels}), strict=True))
-        except Exception as error:
-            raise ValueError(f"{self.file}: cannot take images {pixels.shape[1:]} ({_first_line(error)})") from error
+        found: Sequence[npt.NDArray[Any]] = self.session.run(None, {"pixels": pixels})
+        return found
 
 
 class ONNXFormat(Format):
@@ -70,7 +64,7 @@ class ONNXFormat(Format):
         try:
             properties = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
         except Exception as error:
-            raise ValueError(f"{path}: not a whole ONNX file ({_first_line(error)})") from error
+            raise ValueError(f"{path}: not a whole ONNX file ({last_line(error)})") from error
         return parsed(properties.get(KEY), path)
 
 
@@ -96,7 +90,3 @@ def to_onnx(traced: Traced) -> bytes:
             **common,
         )  # fmt: skip
     return file.getvalue()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

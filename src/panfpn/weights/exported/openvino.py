@@ -1,6 +1,6 @@
 """OpenVINO's intermediate representation: model.xml and model.bin, for CPUs, in float32, bfloat16 or INT8."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,58 +10,74 @@ import torch
 
 from panfpn.extras import optional
 from panfpn.files import replacing
+from panfpn.signal_stack import kept_signal_stack
 from panfpn.weights.exported.onnx import to_onnx
-from panfpn.weights.exported.program import KEY, Arrays, Format, Program, Traced, metadata, parsed
+from panfpn.weights.exported.program import KEY, Format, Program, Traced, last_line, metadata, parsed
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
+class Requests:
+    """A model compiled for this machine's CPU; each request computes in memory of its own, for one call at a time.
+
+    `streams` calls are computed at once, each by as many threads as torch has here.
+    """
+
+    def __init__(self, core: Any, model: Any, precision: str, streams: int = 1) -> None:
+        threads = torch.get_num_threads() * streams
+        settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY",
+                    "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams}  # fmt: skip
+        with kept_signal_stack():
+            self.compiled = core.compile_model(model, "CPU", settings)
+        self._idle: list[Any] = []
+
+    @classmethod
+    def of(cls, compiled: Any) -> "Requests":
+        """Those of a model that somebody else compiled."""
+        requests = cls.__new__(cls)
+        requests.compiled, requests._idle = compiled, []
+        return requests
+
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[Any]]:
+        """The outputs for pixels [B, H, W, C], in the model's order."""
+        try:
+            request = self._idle.pop()
+        except IndexError:  # there are as many as there ever were calls at once
+            request = self.compiled.create_infer_request()
+        # Copied out: the request's memory is another call's as soon as it is given back.
+        found = request.infer([pixels], share_inputs=True, share_outputs=False)
+        self._idle.append(request)  # not after an error: it may still be at work
+        return [found[i] for i in range(len(found))]
+
+
 class OpenVINOProgram(Program):
-    """A compiled model, with a request for each call at a time."""
+    """A compiled model."""
 
     precisions = ("float32", "bfloat16")
 
-    def __init__(self, file: Path, precision: str) -> None:
-        super().__init__(file, precision)
+    def __init__(self, file: Path, precision: str, streams: int = 1) -> None:
         core = optional("openvino", "export", f"{file}: an OpenVINO file needs").Core()
-        settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY",
-                    "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
         try:
-            compiled = core.compile_model(core.read_model(file), "CPU", settings)
+            requests = Requests(core, core.read_model(file), precision, streams)
         except Exception as error:
-            raise ValueError(f"{file}: not a model that OpenVINO can run ({_last_line(error)})") from error
-        self._serve(compiled)
+            raise ValueError(f"{file}: not a model that OpenVINO can run ({last_line(error)})") from error
+        self._open(file, precision, streams, requests)
 
     @classmethod
     def of(cls, compiled: Any, file: Path) -> "OpenVINOProgram":
         """The program of a model that OpenVINO has compiled, and that `file` will hold."""
         program = cls.__new__(cls)
-        super(cls, program).__init__(file, "float32")
-        program._serve(compiled)
+        program._open(file, "float32", 1, Requests.of(compiled))
         return program
 
-    def _serve(self, compiled: Any) -> None:
-        self.compiled = compiled
-        self._names = tuple(output.get_any_name() for output in compiled.outputs)
-        self._idle: list[Any] = []
+    def _open(self, file: Path, precision: str, streams: int, requests: Requests) -> None:
+        super().__init__(file, precision, streams)
+        self.requests = requests
+        self.names = tuple(output.get_any_name() for output in requests.compiled.outputs)
 
-    @property
-    def names(self) -> tuple[str, ...]:
+    def run(self, pixels: npt.NDArray[np.uint8]) -> Sequence[npt.NDArray[Any]]:
         """See `Program`."""
-        return self._names
-
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> Arrays:
-        """See `Program`."""
-        try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self.compiled.create_infer_request()
-        try:
-            found = request.infer([pixels], share_inputs=True, share_outputs=False)
-        except Exception as error:
-            raise ValueError(f"{self.file}: cannot take images {pixels.shape[1:]} ({_last_line(error)})") from error
-        self._idle.append(request)  # not after an error: it may still be at work
-        return {name: found[i] for i, name in enumerate(self._names)}
+        return self.requests(pixels)
 
 
 class OpenVINOFormat(Format):
@@ -85,7 +101,7 @@ class OpenVINOFormat(Format):
             model = openvino.Core().read_model(path)
             text = model.get_rt_info([KEY]).value if model.has_rt_info([KEY]) else None
         except Exception as error:
-            raise ValueError(f"{path}: not a whole OpenVINO model ({_last_line(error)})") from error
+            raise ValueError(f"{path}: not a whole OpenVINO model ({last_line(error)})") from error
         return parsed(text, path)
 
 
@@ -106,7 +122,3 @@ def save(model: Any, header: Mapping[str, Any], path: Path) -> list[Path]:
         finally:
             made.unlink(missing_ok=True)
     return [path, weights]
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]

@@ -1,8 +1,9 @@
 """What all exported files have in common: names of formats, what is written beside the graph, and how one is run."""
 
 import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,24 +31,36 @@ class Traced:
 
 
 class Program(ABC):
-    """An exported file, opened: pixels in, named arrays out. It may be called from any thread."""
+    """An exported file, opened: pixels in, named arrays out. It may be called from any thread.
+
+    `streams` says how many calls at once it is made for. Copied and sent to another process it is opened again there;
+    a fork leaves it without its threads.
+    """
 
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    names: tuple[str, ...]  # of the arrays that it gives
 
-    def __init__(self, file: Path, precision: str) -> None:
-        self.file, self.precision = file, precision
+    def __init__(self, file: Path, precision: str, streams: int = 1) -> None:
+        self.file, self.precision, self.streams = file, precision, streams
+        self.process = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.file, self.precision)
+        return type(self), (self.file, self.precision, self.streams)
 
-    @property
-    @abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """Of the arrays that it gives."""
-
-    @abstractmethod
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Arrays:
-        """The arrays of images [B, H, W, C]."""
+        """The arrays of images [B, H, W, C]; ValueError for a size that the file does not take, and after a fork."""
+        if os.getpid() != self.process:
+            raise ValueError(f"{self.file}: was opened before this process was forked, and would wait for ever; start "
+                             "workers with the spawn method, or open the file in them")  # fmt: skip
+        try:
+            found = self.run(np.ascontiguousarray(pixels))
+        except Exception as error:
+            raise ValueError(f"{self.file}: cannot take images {pixels.shape[1:]} ({last_line(error)})") from error
+        return dict(zip(self.names, found, strict=True))
+
+    @abstractmethod
+    def run(self, pixels: npt.NDArray[np.uint8]) -> Sequence[npt.NDArray[Any]]:
+        """The arrays in the order of their names; any error says that these images cannot be taken."""
 
 
 class Format(ABC):
@@ -100,3 +113,8 @@ def metadata(header: Mapping[str, Any]) -> dict[str, str]:
         "names": str(names), "license": str(header.get("source", {}).get("license", "")),
         "channels": str(header["model"]["in_channels"]),
     }  # fmt: skip
+
+
+def last_line(error: Exception) -> str:
+    """What engines say last is the reason; what comes before it are places in their source."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]

@@ -5,7 +5,7 @@ import json
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 import torchvision.ops  # noqa: F401 - programs of Panoptic FPN call its operators
 
 from panfpn.files import replacing
-from panfpn.weights.exported.program import KEY, Arrays, Format, Program, Traced, metadata, parsed
+from panfpn.weights.exported.program import KEY, Format, Program, Traced, last_line, metadata, parsed
 from panfpn.weights.foreign import check_members
 
 _NAMES = "outputs"
@@ -31,30 +31,21 @@ _EXPRESSION = re.compile(r"[\w\s'(),=+*/%.-]*")
 class PT2Program(Program):
     """The module in an archive, on the CPU."""
 
-    def __init__(self, file: Path, precision: str) -> None:
-        super().__init__(file, precision)
+    def __init__(self, file: Path, precision: str, streams: int = 1) -> None:
+        super().__init__(file, precision, streams)
         extra = {_NAMES: ""}
         try:
             _check_harmless(file)
             program = torch.export.load(str(file), extra_files=extra)
             self.module = program.module()
         except Exception as error:
-            raise ValueError(f"{file}: not a program of torch.export ({_first_line(error)})") from error
-        self._names = tuple(extra[_NAMES].split())
+            raise ValueError(f"{file}: not a program of torch.export ({last_line(error)})") from error
+        self.names = tuple(extra[_NAMES].split())
 
-    @property
-    def names(self) -> tuple[str, ...]:
+    def run(self, pixels: npt.NDArray[np.uint8]) -> Sequence[npt.NDArray[Any]]:
         """See `Program`."""
-        return self._names
-
-    def __call__(self, pixels: npt.NDArray[np.uint8]) -> Arrays:
-        """See `Program`."""
-        try:
-            with torch.no_grad():
-                found = self.module(torch.from_numpy(pixels))
-        except Exception as error:
-            raise ValueError(f"{self.file}: cannot take images {pixels.shape[1:]} ({_first_line(error)})") from error
-        return {name: tensor.numpy() for name, tensor in zip(self._names, found, strict=True)}
+        with torch.no_grad():
+            return [tensor.numpy() for tensor in self.module(torch.from_numpy(pixels))]
 
 
 class PT2Format(Format):
@@ -117,7 +108,3 @@ def _is_harmless(key: str, value: Any) -> bool:
         words = re.findall(r"[A-Za-z_]\w*", value)
         return bool(_EXPRESSION.fullmatch(value)) and "__" not in value and all(map(_SYMBOL.fullmatch, words))
     return not (value and key in ("use_pickle", "guards_code"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

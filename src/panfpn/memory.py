@@ -1,19 +1,13 @@
-"""Peak memory of a piece of work. In: a device, or a function to run in a fresh process. Out: bytes."""
+"""Memory: what a piece of work takes at its peak, and what is free. In: a device. Out: bytes."""
 
 import contextlib
-import multiprocessing
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 
-T = TypeVar("T")
-
 _PROC = Path("/proc/self")
+_GROUP = Path("/sys/fs/cgroup")  # of a container, as it sees its own
 
 
 class PeakMemory:
@@ -57,18 +51,15 @@ def _resident(key: str) -> float:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def in_child(function: Callable[..., T], *arguments: Any) -> T:
-    """`function(*arguments)` in a fresh process, which ends with it; its errors are raised here.
-
-    The function must be importable by name, and the program's own module guarded by `if __name__ == "__main__"`.
-
-    Raises:
-        ValueError: the process was killed.
-    """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool as error:
-            raise ValueError(
-                "the measuring process was killed, most likely for want of memory; take a smaller size or batch"
-            ) from error
+def free_memory(device: torch.device) -> float:
+    """Bytes that this process may still take, its container's limit minded; NaN where the system does not say."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    free = float("nan")
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024.0
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+        left = int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text())
+        free = min(free, float(left)) if free == free else float(left)
+    return free
