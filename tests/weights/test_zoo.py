@@ -149,7 +149,7 @@ def test_nothing_outside_of_a_folder_is_taken(name: str, tmp_path: Path, monkeyp
     where = folder(tmp_path / "w")
     (where / "sub").mkdir()
     monkeypatch.setenv("PANFPN_WEIGHTS", str(where))
-    monkeypatch.setattr(zoo, "_from_hub", lambda name, looked: pytest.fail("asked the hub for a path"))
+    monkeypatch.setattr(zoo, "from_hub", lambda name, revision: pytest.fail("asked the hub for a path"))
     monkeypatch.chdir(tmp_path / "w" / "sub")
     with pytest.raises(ValueError, match=r"no model|no such file"):
         find_model(name if name != "/secret" else str(tmp_path / "secret"))
@@ -244,7 +244,7 @@ def test_a_path_that_is_not_there(name: str) -> None:
 
 
 def test_a_typing_error_in_a_path_does_not_ask_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "_from_hub", lambda name, looked: Path(f"hub of {name}"))
+    monkeypatch.setattr(zoo, "from_hub", lambda name, revision: Path(f"hub of {name}"))
     assert find_model("runs/yadr") == Path("hub of runs/yadr")
     Path("runs").mkdir()
     with pytest.raises(ValueError, match=r"^runs/yadr: no such file or folder \(.*: hf:runs/yadr\)$"):

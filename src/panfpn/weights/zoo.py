@@ -17,6 +17,7 @@ from pathlib import Path
 
 from panfpn.fetch import fetched, without_password
 from panfpn.files import replacing
+from panfpn.weights.hub import from_hub, hub_name
 
 SHIPPED = "camvid_lite0"  # the model in the package
 _LARGEST = 4 << 30  # bytes of a download
@@ -165,10 +166,14 @@ def find_model(name: str | Path) -> Path:
         return _fetched(published, searched)
     if path.is_absolute() or path.suffix in (*_PICKLES, *EXPORTED, ".pt", ".safetensors"):
         raise ValueError(f"{path}: no such file (nor in a folder of {searched[1]})")
-    if re.fullmatch(r"(hf:)?\w[\w.-]*/\w[\w.-]*(@[\w.-]+)?", text):
+    if repository := hub_name(text):
         if _is_folder(path.parent):  # a typing error in a path must not fetch a stranger's model
             raise ValueError(f"{path}: no such file or folder (the repository of that name on the Hub: hf:{text})")
-        return _from_hub(text.removeprefix("hf:"), searched)
+        try:
+            return from_hub(*repository)
+        except ValueError as error:
+            searched.append(f"the Hugging Face Hub, repository {repository[0]} ({error})")
+        raise ValueError(f"no model {text!r}; looked in {'; '.join(searched)}")
     known = [*PUBLISHED, *PUBLISHED_PANOPTIC]
     near = difflib.get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
@@ -263,18 +268,6 @@ def _download(url: str, target: Path, published: Published | PublishedPanoptic) 
         actual = _hash(temporary, algorithm)
         if not actual.startswith(digest):
             raise ValueError(f"{_SPELT[algorithm]} {actual[: len(digest)]}… instead of {digest}…")
-
-
-def _from_hub(name: str, searched: list[str]) -> Path:
-    """`model.safetensors` of a repository on the Hugging Face Hub (cached by huggingface_hub)."""
-    import huggingface_hub  # noqa: PLC0415 - only who asks for a repository pays for it
-
-    repository, _, revision = name.partition("@")
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision or None))
-    except Exception as error:  # no network, no such repository, no such file: the hub's own classes
-        searched.append(f"the Hugging Face Hub, repository {repository} ({_first_line(error)})")
-    raise ValueError(f"no model {name!r}; looked in {'; '.join(searched)}")
 
 
 def _first_line(error: Exception) -> str:
