@@ -50,3 +50,10 @@ def test_supervision_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(__import__("sys").modules, "supervision", None)
     with pytest.raises(ImportError, match=r"to_supervision needs supervision; .* 'panfpn\[supervision\]'"):
         SEMANTIC.to_supervision()
+
+
+def test_fiftyone() -> None:
+    pytest.importorskip("fiftyone", reason="fiftyone is not installed")
+    found = PANOPTIC.to_fiftyone().detections
+    assert [(one.label, one.confidence) for one in found] == [("car", 0.75), ("sky", None)]
+    assert found[0].bounding_box == [1 / 3, 1 / 2, 2 / 3, 1 / 2] and found[0].mask.tolist() == [[True, True]]

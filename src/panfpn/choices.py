@@ -66,6 +66,10 @@ SUBMISSIONS = {
     "ade20k": "panfpn.deploy.submission.label_files:LabelFiles",
     "coco-panoptic": "panfpn.deploy.submission.segment_files:SegmentFiles",
     "cityscapes-panoptic": "panfpn.deploy.submission.segment_files:SegmentFiles",
+    "coco": "panfpn.deploy.submission.outline_files:CocoFiles",
+    "yolo": "panfpn.deploy.submission.outline_files:YoloFiles",
+    "cvat": "panfpn.deploy.submission.outline_files:CvatFiles",
+    "labelme": "panfpn.deploy.submission.outline_files:LabelMeFiles",
 }
 WRITERS = {
     "SemanticFPN": "panfpn.weights.interop.mmseg:write_mmseg",

@@ -50,3 +50,18 @@ def _box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """Left, top, right, bottom around a mask that is not empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def to_fiftyone(pieces: Sequence[Piece], size: tuple[int, int]) -> Any:
+    """FiftyOne's `Detections` of an image of `size`: a label, a box in shares of the sides, a mask in it and a score.
+
+    ImportError: fiftyone is not installed.
+    """
+    fiftyone = optional("fiftyone", "fiftyone", "to_fiftyone needs")
+    found = []
+    for piece in pieces:
+        left, top, right, bottom = _box(piece.mask)
+        box = [left / size[1], top / size[0], (right - left) / size[1], (bottom - top) / size[0]]
+        found.append(fiftyone.Detection(label=piece.name, bounding_box=box, mask=piece.mask[top:bottom, left:right],
+                                        confidence=piece.score))  # fmt: skip
+    return fiftyone.Detections(detections=found)

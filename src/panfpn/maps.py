@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from panfpn.draw import overlay, segment_colors, write_words
 from panfpn.files import ids_to_rgb, write_image, write_json
-from panfpn.handover import Piece, to_hf, to_supervision
+from panfpn.handover import Piece, to_fiftyone, to_hf, to_supervision
 from panfpn.labels import IGNORE, LabelTable
 
 
@@ -87,6 +87,10 @@ class SemanticMap:
     def to_supervision(self) -> Any:
         """Supervision's `Detections`, a class each; see `panfpn.handover`."""
         return to_supervision(self.regions().pieces(), self.labels.shape)
+
+    def to_fiftyone(self) -> Any:
+        """FiftyOne's `Detections`, a class each; see `panfpn.handover`."""
+        return to_fiftyone(self.regions().pieces(), self.labels.shape)
 
     def save(self, folder: str | Path, *, what: tuple[str, ...] = ("labels", "overlay")) -> list[Path]:
         """Write `NAME.png`, `NAME_overlay.jpg`, `NAME_confidence.png`, as of `picture`.
@@ -220,6 +224,10 @@ class PanopticMap:
     def to_supervision(self) -> Any:
         """Supervision's `Detections`, a segment each; see `panfpn.handover`."""
         return to_supervision(self.regions().pieces(), self.segments.shape)
+
+    def to_fiftyone(self) -> Any:
+        """FiftyOne's `Detections`, a segment each; see `panfpn.handover`."""
+        return to_fiftyone(self.regions().pieces(), self.segments.shape)
 
     def regions(self) -> "Regions":
         """The segments."""

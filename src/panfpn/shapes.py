@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Points = npt.NDArray[np.int64]  # [P, 2] x, y; pixel (x, y) covers x..x + 1, y..y + 1
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,6 +19,11 @@ class Outline:
 
     border: Points  # clockwise
     holes: tuple[Points, ...]  # anticlockwise
+
+    def moved(self, left: int, top: int) -> "Outline":
+        """The same elsewhere."""
+        by = np.array([left, top])
+        return Outline(self.border + by, tuple(hole + by for hole in self.holes))
 
     def joined(self) -> Points:
         """One ring, for formats without holes: to every hole leads a cut of no width, there and back."""
@@ -30,7 +36,7 @@ class Outline:
         return ring
 
 
-def run_lengths(index: npt.NDArray[np.integer], count: int) -> list[npt.NDArray[np.int64]]:
+def run_lengths(index: npt.NDArray[np.integer], count: int) -> list[Ints]:
     """COCO's uncompressed run lengths (down the columns, first of pixels outside) of regions 0..`count` - 1.
 
     `index` [H, W] holds the region of each pixel; other values belong to none.
@@ -65,14 +71,12 @@ def outlines(mask: npt.NDArray[np.bool_], *, tolerance: float = 0) -> list[Outli
     borders: dict[int, Points] = {}
     holes: dict[int, list[Points]] = {}
     for ring, inside in _rings(part):
-        piece = int(pieces[inside])
-        is_border = _twice_area(ring) > 0
-        ring = _simplified(ring + np.array([left, top]), tolerance)
-        if is_border:
-            borders[piece] = ring
-        elif len(ring) >= 3:
-            holes.setdefault(piece, []).append(ring)
-    found = [Outline(ring, tuple(holes.get(piece, ()))) for piece, ring in borders.items() if len(ring) >= 3]
+        piece, ring_there = int(pieces[inside]), _simplified(ring + np.array([left, top]), tolerance)
+        if _twice_area(ring) > 0:
+            borders[piece] = ring_there
+        else:
+            holes.setdefault(piece, []).append(ring_there)
+    found = [Outline(ring, tuple(holes.get(piece, ()))) for piece, ring in borders.items()]
     return sorted(found, key=lambda outline: -_twice_area(outline.border))
 
 
@@ -108,7 +112,7 @@ def _rings(mask: npt.NDArray[np.bool_]) -> list[tuple[Points, tuple[int, int]]]:
     return rings
 
 
-def _runs(signs: npt.NDArray[np.int8]) -> tuple[Points, Points, Points, Points]:
+def _runs(signs: npt.NDArray[np.int8]) -> tuple[Ints, Ints, Ints, Ints]:
     """Runs of one sign in the rows of [N, L]: their row, first and last + 1 place, and sign."""
     framed = np.zeros((signs.shape[0], signs.shape[1] + 2), np.int8)
     framed[:, 1:-1] = signs
@@ -119,15 +123,15 @@ def _runs(signs: npt.NDArray[np.int8]) -> tuple[Points, Points, Points, Points]:
     return line[begins], place[begins], place[ends], sign[begins].astype(np.int64)
 
 
-def _directed(runs: tuple[Points, Points, Points, Points]) -> tuple[Points, Points]:
+def _directed(runs: tuple[Ints, Ints, Ints, Ints]) -> tuple[Ints, Ints]:
     """Where runs start and end when they are walked in the direction of their sign."""
     _, low, high, sign = runs
     return np.where(sign > 0, low, high), np.where(sign > 0, high, low)
 
 
 def _next(
-    ends: Points, wanted: npt.NDArray[np.bool_], starts: Points, directions: npt.NDArray[np.bool_]
-) -> Points:  # fmt: skip
+    ends: Ints, wanted: npt.NDArray[np.bool_], starts: Ints, directions: npt.NDArray[np.bool_]
+) -> Ints:  # fmt: skip
     """Of each end, the start at the same corner; of two, that in the wanted direction."""
     keys = starts * 2 + directions
     order = np.argsort(keys)
@@ -146,4 +150,5 @@ def _twice_area(ring: Points) -> int:
 def _simplified(ring: Points, tolerance: float) -> Points:
     if not tolerance:
         return ring
-    return np.asarray(cv2.approxPolyDP(ring.astype(np.int32), tolerance, True)[:, 0], np.int64)
+    fewer: Ints = np.asarray(cv2.approxPolyDP(ring.astype(np.int32), tolerance, True)[:, 0], np.int64)
+    return fewer if len(fewer) >= 3 else ring  # small pieces stay

@@ -19,11 +19,12 @@ from panfpn import Predictor, SemanticMap
 from panfpn.build import build_task
 from panfpn.cli import main
 from panfpn.config import Model, Train, TrainConfig
-from panfpn.data.images import decode_ids, read_image, read_mask
+from panfpn.data.images import decode_ids, read_mask
 from panfpn.data.layouts.scenes import scenes_table
 from panfpn.deploy.folder import predict_to_folder
 from panfpn.deploy.inputs import Inputs, Source
 from panfpn.deploy.predictor import Failure
+from panfpn.deploy.streams import Video
 from panfpn.files import read_bytes, read_json
 from panfpn.types import PanopticMap
 from panfpn.weights import write_release
@@ -161,19 +162,73 @@ def test_inputs_are_never_overwritten(predictor: Predictor, tmp_path: Path) -> N
         predict_to_folder([tmp_path], tmp_path / "out", predictor=predictor, what=("masks",))
 
 
-def test_video_frames(predictor: Predictor, tmp_path: Path) -> None:
-    path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
-    for i in range(3):
-        writer.write(np.full((48, 64, 3), 60 * i, np.uint8))
+def clip(path: Path, size: tuple[int, int] = (48, 64), rate: float = 12.5, frames: int = 3) -> Path:
+    """A video of grey frames, each brighter than the one before."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter.fourcc(*"MJPG"), rate, size[::-1])
+    for i in range(frames):
+        writer.write(np.full((*size, 3), 60 * i % 251, np.uint8))
     writer.release()
-    outcome = predict_to_folder([path], tmp_path / "out", predictor=predictor, what=("overlay",))
-    assert (outcome.failures, outcome.done) == ((), 3)
-    assert sorted(p.name for p in (tmp_path / "out/clip").iterdir()) == [f"00000{i}_overlay.jpg" for i in range(3)]
-    assert read_image(tmp_path / "out/clip/000002_overlay.jpg").shape == (48, 64, 3)
-    path.write_bytes(b"no video")
+    return path
+
+
+@pytest.mark.parametrize(("size", "suffix", "rate"), [((48, 64), ".mp4", 12.0), ((47, 63), ".avi", 12.0)])
+def test_a_video_becomes_one(
+    predictor: Predictor, tmp_path: Path, size: tuple[int, int], suffix: str, rate: float
+) -> None:
+    path = clip(tmp_path / "clip.avi", size, rate)
     outcome = predict_to_folder([path], tmp_path / "out", predictor=predictor)
+    assert (outcome.failures, outcome.done) == ((), 3)
+    files = {p.name for p in (tmp_path / "out").iterdir()}
+    assert files == {f"clip_overlay{suffix}", "predictions.json"}
+    made = Video(str(tmp_path / f"out/clip_overlay{suffix}"))
+    assert made.rate() == rate
+    for frame, original in zip(made.frames(), Video(str(path)).frames(), strict=True):
+        assert frame.shape == (*size, 3)
+        difference = np.abs(frame.astype(int) - predictor(original).overlay())
+        assert np.median(difference) <= 12  # the codec's
+    assert [str(one) for one in Inputs([tmp_path]).inputs if "overlay" in one.name] == []  # a result is no input
+
+
+def test_frames_on_request(predictor: Predictor, tmp_path: Path) -> None:
+    paths = [clip(tmp_path / name) for name in ("one.avi", "two.avi")]
+    outcome = predict_to_folder(paths, tmp_path / "out", predictor=predictor, what=("labels", "overlay"), max_frames=2)
+    assert (outcome.failures, outcome.done) == ((), 4)
+    for name in ("one", "two"):
+        assert sorted(p.name for p in (tmp_path / "out" / name).iterdir()) == ["000000.png", "000001.png"]
+        assert Video(str(tmp_path / f"out/{name}_overlay.mp4")).count() == 2
+    predict_to_folder(paths[:1], tmp_path / "only", predictor=predictor, what=("confidence",))
+    assert not list((tmp_path / "only").glob("*.mp4")) and len(list((tmp_path / "only/one").iterdir())) == 3
+
+
+def test_a_video_that_is_none(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "clip.avi").write_bytes(b"no video")
+    outcome = predict_to_folder([tmp_path / "clip.avi"], tmp_path / "out", predictor=predictor)
     assert outcome.done == 0 and "no frame could be decoded" in outcome.failures[0].reason
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["predictions.json"]
+
+
+def test_an_interrupted_video_is_whole(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, predict, count = clip(tmp_path / "clip.avi", frames=40), predictor.task.predict, 0
+
+    def interrupting(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 10:
+            raise KeyboardInterrupt
+        return predict(*arguments, **options)
+
+    monkeypatch.setattr(predictor.task, "predict", interrupting)
+    with pytest.raises(KeyboardInterrupt, match="of 40 inputs are done, their files"):
+        predict_to_folder([path], tmp_path / "out", predictor=predictor)
+    assert 3 <= Video(str(tmp_path / "out/clip_overlay.mp4")).count() <= 9
+
+
+def test_a_video_beside_the_results_is_not_overwritten(predictor: Predictor, tmp_path: Path) -> None:
+    mine = tmp_path / "clip_overlay.mp4"
+    mine.write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"clip_overlay\.mp4 is there, and no result of an earlier call"):
+        predict_to_folder([clip(tmp_path / "clip.avi")], tmp_path, predictor=predictor)
+    assert mine.read_bytes() == b"mine"
 
 
 def test_stream_keeps_order_and_reads_only_a_little_ahead(predictor: Predictor, image: np.ndarray) -> None:

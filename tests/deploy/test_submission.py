@@ -136,7 +136,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="format is 'voc'; choose from cityscapes, ade20k, coco-panoptic, city"):
+    with pytest.raises(
+        ValueError, match=r"format is 'voc'; did you mean coco.*cityscapes, ade20k, coco-panoptic, city"
+    ):
         submission_for("voc", LabelTable.named("cityscapes"))
     with pytest.raises(ValueError, match=r"label table 'camvid' \(11 classes\) is not that of cityscapes"):
         submission_for("cityscapes", LabelTable.named("camvid"))

@@ -1,6 +1,6 @@
 """A folder of results. In: paths, folders, patterns, videos, and a predictor. Out: files, and what failed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from panfpn.deploy.inputs import Inputs
 from panfpn.deploy.manifest import FILE, Manifest, possible_files
 from panfpn.deploy.predictor import Failure, Map, Predictor
 from panfpn.deploy.submission import Submission
+from panfpn.deploy.video_file import SUFFIXES, VideoFile
 from panfpn.listing import LeftOut
 from panfpn.progress import progress_bar
 from panfpn.tasks import check_batch_size
@@ -30,24 +31,27 @@ def predict_to_folder(
 ) -> Outcome:  # fmt: skip
     """Label everything behind `arguments` (see `Inputs`) and save it in `folder`.
 
-    `what` None is the first two of what the model's maps can save. `submission` names and writes the files as a
-    benchmark's server wants them instead. Of a video or camera, `max_frames` are labelled. predictions.json there says
-    which result belongs to which input. ValueError if there is nothing to label, `what` is unknown, or the folder
-    cannot be used; KeyboardInterrupt, with what was done in words, after the results under way were written whole.
+    `what` None is the first two of what the model's maps can save, and of videos the overlay alone. Overlays of a video
+    become a video; all else is a file a frame, in a folder of its name. `submission` names and writes the files as a
+    server or an annotation tool wants them instead. Of a video or camera, `max_frames` are labelled. predictions.json
+    there says which result belongs to which input. ValueError if there is nothing to label, `what` is unknown, or the
+    folder cannot be used; KeyboardInterrupt, with what was done in words, after the results under way were written
+    whole.
     """
     check_batch_size(batch_size)
     outputs = predictor.map_type.outputs
+    of_frames = ("overlay",) if what is None else what
     what = outputs[:2] if what is None else what
     predictor.task.check_outputs(confidence="confidence" in what)
     unknown = set(what) - set(outputs)
-    if unknown or not what:
+    if submission is None and (unknown or not what):
         raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(outputs)}")
     inputs = Inputs(arguments, out=folder, reading=predictor.task.preprocess.reading, max_frames=max_frames)
     _check_inputs(inputs, folder, submission)
     manifest = None
     if submission is None:
         endings = [ending for output in what for ending in predictor.map_type.endings[output]]
-        manifest = _extended(Manifest.of(folder) or Manifest(), inputs, folder, endings)
+        manifest = _extended(Manifest.of(folder) or Manifest(), inputs, folder, endings, of_frames)
     total = inputs.count()
     folder.mkdir(parents=True, exist_ok=True)
     if manifest is not None:
@@ -55,10 +59,14 @@ def predict_to_folder(
     failures: list[Failure] = []
     written: list[str] = []
     images = [path for _, path in inputs.files]
-    with submission.into(folder, images) if submission else nullcontext(None) as write:
+    videos = _Videos(inputs, folder, of_frames)
+    with closing(videos), submission.into(folder, images) if submission else nullcontext(None) as write:
 
         def save(result: Map) -> None:
-            _ = result.save(folder, what=what) if write is None else write(result)
+            if write is not None:
+                write(result)
+            elif not videos.save(result):
+                result.save(folder, what=what)
             written.append(result.name)
 
         results = predictor.stream(inputs, confidence="confidence" in what, batch_size=batch_size, then=save)
@@ -77,6 +85,38 @@ def predict_to_folder(
     return Outcome(len(written), tuple(failures), inputs.left_out)
 
 
+class _Videos:
+    """Writes the frames of videos: one overlay video at a time, as the frames come in their order."""
+
+    def __init__(self, inputs: Inputs, folder: Path, what: Sequence[str]) -> None:
+        self.videos = {one.name: one.video for one in inputs.inputs if one.video}
+        self.folder, self.what = folder, what
+        self.name = ""
+        self.file: VideoFile | None = None
+
+    def save(self, frame: Map) -> bool:
+        """Write what is wanted of a map, if it is a frame's."""
+        name = frame.name.rpartition("/")[0]
+        if name not in self.videos:
+            return False
+        if "overlay" in self.what:
+            if name != self.name:
+                self.close()
+                stem = self.folder / f"{name}_overlay"
+                self.name, self.file = name, VideoFile(stem, self.videos[name].rate())
+            assert self.file is not None
+            self.file.add(frame.overlay())
+        if rest := tuple(output for output in self.what if output != "overlay"):
+            frame.save(self.folder, what=rest)
+        return True
+
+    def close(self) -> None:
+        """Put the video that was written last into its place."""
+        if self.file is not None:
+            self.file.close()
+        self.file = None
+
+
 def _check_inputs(inputs: Inputs, folder: Path, submission: Any) -> None:
     """Give the inputs the names that their results get; ValueError if a result would lie on an input."""
     if not inputs.inputs:
@@ -89,6 +129,7 @@ def _check_inputs(inputs: Inputs, folder: Path, submission: Any) -> None:
         frames = (folder / one.name).resolve()
         if one.video:
             lost = [path for path in kept if path.is_relative_to(frames)]
+            lost += [path for path in _overlays(folder, one.name) if path.resolve() in kept]
         else:
             lost = [path for path in possible_files(folder, one.name) if path.resolve() in kept]
         if lost:
@@ -97,17 +138,27 @@ def _check_inputs(inputs: Inputs, folder: Path, submission: Any) -> None:
         raise ValueError(f"{folder}: is a file; name a folder for the results")
 
 
-def _extended(manifest: Manifest, inputs: Inputs, folder: Path, endings: Sequence[str]) -> Manifest:
+def _overlays(folder: Path, video: str) -> Iterator[Path]:
+    """The files one of which is a video's overlay."""
+    return (folder / f"{video}_overlay{suffix}" for suffix in SUFFIXES)
+
+
+def _extended(
+    manifest: Manifest, inputs: Inputs, folder: Path, endings: Sequence[str], of_frames: Sequence[str]
+) -> Manifest:
     """The manifest with this call's results; ValueError if one would lie on a file that is none, or is another's."""
     for one in inputs.inputs:
         other = manifest.inputs.get(one.name, one.address)
         if other != one.address:
             raise ValueError(f"{folder}: holds the results of {other} under the name that those of {one.address} would "
                              "get; choose another folder for them")  # fmt: skip
-        for ending in () if one.video else endings:
+        of_video = [f"_overlay{suffix}" for suffix in SUFFIXES] if "overlay" in of_frames else []
+        for ending in of_video if one.video else endings:
             if not manifest.holds(f"{one.name}{ending}") and (folder / f"{one.name}{ending}").exists():
                 raise ValueError(f"{folder}: {one.name}{ending} is there, and no result of an earlier call ({FILE} "
                                  "does not list it); choose another folder")  # fmt: skip
     videos = [one.name for one in inputs.inputs if one.video]
     manifest.add({one.name: one.address for one in inputs.inputs}, endings, videos)
+    if "overlay" in of_frames:
+        manifest.files |= {path.relative_to(folder).as_posix() for name in videos for path in _overlays(folder, name)}
     return manifest

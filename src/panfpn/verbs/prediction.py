@@ -30,8 +30,8 @@ class _Predict:
     """What to write, joined by commas. Semantic models: labels, overlay, confidence (default: labels,overlay); panoptic
     ones: panoptic (PNG of segment ids, and JSON), overlay, labels, instances (default: panoptic,overlay)."""
     format: SubmissionName | None = None
-    """Name and encode the files as this benchmark's server wants them; the last two are for panoptic models, and write
-    panoptic.json beside the folder panoptic."""
+    """Write files as a benchmark's server wants them (ade20k and cityscapes for semantic models, the two -panoptic for
+    panoptic ones), or polygons for an annotation tool (coco, yolo, cvat, labelme), to start labelling from."""
     annotations: Path | None = None
     """With --format coco-panoptic: a JSON whose `images` give the image ids; without it, they are the numbers that the
     files are named by."""

@@ -2,13 +2,11 @@
 
 from typing import Any, Literal
 
-import numpy as np
-
 from panfpn.deploy.predictor import Map
 from panfpn.draw import as_rgb
 from panfpn.files import encoded
 from panfpn.labels import LabelTable
-from panfpn.shapes import Points, outlines, run_lengths
+from panfpn.shapes import outlines, run_lengths
 
 Masks = Literal["rle", "polygons", "none"]
 TYPES = {"image/png": ".png", "image/jpeg": ".jpg"}  # of pictures
@@ -29,16 +27,11 @@ def as_json(found: Map, masks: Masks) -> dict[str, Any]:
         for i, segment in enumerate(segments):
             left, top, width, height = segment["bbox"]
             part = regions.index[top : top + height, left : left + width] == i
-            segment["segmentation"] = [_moved(outline.joined(), left, top) for outline in outlines(part)]
+            segment["segmentation"] = [o.moved(left, top).joined().ravel().tolist() for o in outlines(part)]
     height, width = regions.index.shape
     numbers = {name: k for k, name in enumerate(found.table.names)}
     classes = [{**as_class(found.table, numbers[name]), "share": share} for name, share in found.shares().items()]
     return {"width": width, "height": height, "classes": classes, "segments": segments}
-
-
-def _moved(ring: Points, left: int, top: int) -> list[int]:
-    numbers: list[int] = (ring + np.array([left, top])).ravel().tolist()
-    return numbers
 
 
 def as_class(table: LabelTable, number: int) -> dict[str, Any]:

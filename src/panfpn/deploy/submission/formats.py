@@ -12,10 +12,10 @@ from panfpn.types import PanopticMap, SemanticMap
 
 
 class Submission(Protocol):
-    """Files as a benchmark's server wants them; `panfpn.choices.SUBMISSIONS` lists the classes."""
+    """Files as a server or an annotation tool wants them; `panfpn.choices.SUBMISSIONS` lists the classes."""
 
     format: str
-    map_type: ClassVar[type[SemanticMap] | type[PanopticMap]]  # of the models that can write it
+    map_types: ClassVar[tuple[type[SemanticMap | PanopticMap], ...]]  # of the models that can write it
     what: ClassVar[str]  # what of a map is written
     last: ClassVar[str | None]  # the file that is written when all images are done
 
@@ -45,8 +45,8 @@ def submission_for(
     ValueError for an unknown format, or a model of other classes or maps.
     """
     chosen = lookup(SUBMISSIONS, format, "format")
-    if chosen.map_type is not maps:
-        right = [name for name in SUBMISSIONS if lookup(SUBMISSIONS, name, "format").map_type is maps]
+    if maps not in chosen.map_types:
+        right = [name for name in SUBMISSIONS if maps in lookup(SUBMISSIONS, name, "format").map_types]
         what = maps.__name__.removesuffix("Map").lower()
         raise ValueError(f"--format {format} is not for the {what} maps of this model; use {' or '.join(right)}")
     made: Submission = chosen.of(format, table, annotations)

@@ -26,7 +26,7 @@ class LabelFiles:
 
     format: str
     table: LabelTable  # writes and reads the server's values
-    map_type: ClassVar[type[SemanticMap]] = SemanticMap
+    map_types: ClassVar[tuple[type[SemanticMap]]] = (SemanticMap,)
     what: ClassVar[str] = "labels"
     last: ClassVar[str | None] = None
 

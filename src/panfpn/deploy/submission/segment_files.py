@@ -38,7 +38,7 @@ class SegmentFiles:
     table: LabelTable
     annotations: Path | None = None  # a JSON of the data set, and
     image_ids: Mapping[str, int | str] | None = None  # the ids in it, by file name
-    map_type: ClassVar[type[PanopticMap]] = PanopticMap
+    map_types: ClassVar[tuple[type[PanopticMap]]] = (PanopticMap,)
     what: ClassVar[str] = "panoptic"
     last: ClassVar[str] = "panoptic.json"
     protocol: ClassVar[str] = "mmseg"  # of the scores that are printed: panoptic ones have no other

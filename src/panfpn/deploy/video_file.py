@@ -1,0 +1,57 @@
+"""A video of overlays. In: frames, one after the other. Out: a file with their size and rate, whole or not there."""
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+SUFFIXES = (".mp4", ".avi")  # of sides that are even (MPEG-4), and of others (Motion JPEG: MPEG would cut a pixel)
+
+
+class VideoFile:
+    """Grows with every frame under a temporary name, and takes its own when it is closed."""
+
+    def __init__(self, stem: Path, rate: float) -> None:
+        self.stem, self.rate = stem, rate
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def add(self, frame: npt.NDArray[np.uint8]) -> None:
+        """Append an RGB frame [H, W, 3]; ValueError for one of another size than the first."""
+        if self._writer is None:
+            self._open(frame.shape[1], frame.shape[0])
+        if frame.shape[:2] != self._size[::-1]:
+            width, height = self._size
+            raise ValueError(
+                f"{self._file}: a frame of {frame.shape[1]}×{frame.shape[0]} in a video of {width}×{height}"
+            )
+        assert self._writer is not None
+        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        """Put what was added into its place."""
+        if self._writer is not None:
+            self._writer.release()
+            self._temporary.replace(self._file)
+            self._writer = None
+
+    def _open(self, width: int, height: int) -> None:
+        odd = bool(width % 2 or height % 2)
+        self._size, self._file = (width, height), self.stem.with_name(self.stem.name + SUFFIXES[odd])
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            prefix=f".{self._file.name}.", suffix=self._file.suffix, dir=self._file.parent, delete=False
+        ) as temporary:
+            self._temporary = Path(temporary.name)
+        with contextlib.suppress(OSError):
+            self._temporary.chmod(0o644)
+        backend = cv2.CAP_OPENCV_MJPEG if odd else cv2.CAP_FFMPEG
+        code = cv2.VideoWriter.fourcc(*("MJPG" if odd else "mp4v"))
+        self._writer = cv2.VideoWriter(str(self._temporary), backend, code, self.rate, self._size)
+        if not self._writer.isOpened():
+            self._writer = None
+            self._temporary.unlink()
+            raise ValueError(f"{self._file}: this OpenCV cannot write videos; take --save labels for a file a frame")
