@@ -1,7 +1,8 @@
 """Prediction beside mmsegmentation, smp.FPN and torchvision's fcn_resnet50: the same images, alternating, one run.
 
 usage: python benchmarks/inference_peers.py MMSEG_PYTHON [--smp PYTHON] [--engines torch openvino] [--only CASE …]
-                                            [--rounds 5] [--device cpu] [--json FILE] [--write] [--quick]
+                                            [--exported] [--rounds 5]
+                                            [--device cpu] [--json FILE] [--write] [--quick]
 
 MMSEG_PYTHON and the one for smp are made by benchmarks/peers/setup.sh. Timed is the whole job, an image in memory to
 its label map at the image's size: mmsegmentation's `inference_model`, panfpn's `Predictor`; for the two others, which
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from networks import write_files
+from networks import write_exported, write_files
 from page import add_options, publish
 from peers.side import Peer, alternate, memory_cells, peak, timing_row
 from sklearn.datasets import load_sample_image
@@ -68,6 +69,10 @@ def sides(case: Case, folder: Path, options: argparse.Namespace) -> list[Peer]:
         for precision in options.precisions:
             told = {"folder": str(folder), "engine": engine, "precision": precision, "device": device}
             found.append(Peer(f"panfpn {engine} {precision}", sys.executable, "panfpn_bench.py", told))
+    for file, precision in (("model.xml", "float32"), ("model.xml", "auto"), ("int8.xml", "auto")):
+        if (folder / file).is_file():
+            told = {"folder": str(folder), "file": file, "precision": precision, "device": device}
+            found.append(Peer(f"panfpn {file} {precision}", sys.executable, "panfpn_bench.py", told))
     plain = {"num_classes": classes, "device": device, "size": case.network}
     if options.smp:
         found.append(Peer("smp.FPN", options.smp, "plain_bench.py", plain | {"network": "smp"}))
@@ -84,6 +89,9 @@ def compare(case: Case, folder: Path, options: argparse.Namespace) -> tuple[list
     photo = read_image(options.photo) if options.photo else load_sample_image("china.jpg")
     image = folder / "image.npy"
     np.save(image, cv2.resize(photo, case.image[::-1]))
+    if options.exported:
+        for int8 in (False, True):
+            write_exported(folder, np.load(image), int8=int8)
     peers = sides(case, folder, options)
     with ExitStack() as stack:
         running = [stack.enter_context(peer.start()) for peer in peers]
@@ -110,6 +118,7 @@ def main() -> int:
     parser.add_argument("--no-torchvision", dest="torchvision", action="store_false")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["torch", "openvino"])
     parser.add_argument("--precisions", nargs="+", default=["float32", "auto"])
+    parser.add_argument("--exported", action="store_true", help="also files of panfpn export, in OpenVINO and INT8")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--photo", type=Path, help="without it, scikit-learn's china.jpg")
     parser.add_argument("--rounds", type=int, default=5)

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from panfpn import Predictor, export
 from panfpn.build import build_task
 from panfpn.config import Data, Loss, Model, Train, TrainConfig
+from panfpn.data import from_pairs
 from panfpn.labels import LabelTable
 from panfpn.tasks import Task
 from panfpn.weights.interop.mmseg import IMAGENET_MEAN, IMAGENET_STD, write_mmseg
@@ -35,6 +39,23 @@ def make_task(num_classes: int, table: LabelTable, denominator: str = "labelled"
                 tensor.fill_(0.3)  # timm begins with 0, which would hide the residual branches
         task.model.head.classifier.weight.normal_(0, 0.1)
     return task
+
+
+def write_exported(folder: Path, image: npt.NDArray[np.uint8], *, int8: bool) -> str:
+    """`model.xml`, or `int8.xml`, of the release file in `folder`; returns its name.
+
+    INT8 is calibrated on parts of an image, and its score is how far it agrees with the network itself.
+    """
+    name = "int8.xml" if int8 else "model.xml"
+    data = None
+    if int8:
+        predictor = Predictor.from_file(folder / "model.safetensors", "cpu", "float32")
+        parts = [np.ascontiguousarray(np.roll(image, (97 * k, 211 * k), (0, 1))[:512, :1024]) for k in range(24)]
+        pairs = [(part, predictor.table.decode(predictor(part).labels)) for part in parts[:4]]
+        data = tuple(from_pairs(some, predictor.table) for some in ([(part, pairs[0][1]) for part in parts], pairs))
+    exported = export(folder / "model.safetensors", folder / name, calibrate=data, max_drop=100)
+    print(f"{name}: {exported.num_bytes / 1e6:.1f} MB in {exported.seconds:.0f} s; {exported.int8 or ''}", flush=True)
+    return name
 
 
 def write_files(folder: Path, table: LabelTable, scale: tuple[int, int], *, backbone: str = "resnet50c") -> None:

@@ -78,7 +78,13 @@ def test_the_network_counts_once_an_image() -> None:
 
 def test_percentiles_and_share() -> None:
     figures = InferenceFigures(
-        job=TINY, seconds=(0.1, 0.2, 0.3, 0.4, 1.0), memory=5e8, flops=3 * 10**9, ceiling=1e11, network_size=(64, 96)
+        job=TINY,
+        engine="torch",
+        seconds=(0.1, 0.2, 0.3, 0.4, 1.0),
+        memory=5e8,
+        flops=3 * 10**9,
+        ceiling=1e11,
+        network_size=(64, 96),
     )
     assert figures.percentile(50) == pytest.approx(0.3) and figures.percentile(95) == pytest.approx(0.88)
     assert figures.share == pytest.approx(0.1) and figures.images_per_second == pytest.approx(2.5)

@@ -20,13 +20,12 @@ for engine in ("openvino", "onnxruntime"):  # parts of the program, not of the m
 
 def load(
     folder: str, recipe: str | None = None, precision: str = "auto", engine: str = "torch", device: str = "cpu",
-    crop: tuple[int, int] = (512, 512), batch: int = 4,
+    crop: tuple[int, int] = (512, 512), batch: int = 4, file: str = "model.safetensors",
 ) -> None:  # fmt: skip
-    """The release file in `folder`, or with `recipe` its training on random crops."""
+    """A file in `folder`, or with `recipe` its training on random crops."""
     STATE["device"] = device
     if recipe is None:
-        file = Path(folder) / "model.safetensors"
-        STATE["predictor"] = Predictor.from_file(file, device, precision, engine=engine)
+        STATE["predictor"] = Predictor.from_file(Path(folder) / file, device, precision, engine=engine)
         return
     config = recipes.find(recipe)(**{"data.crop": tuple(crop), "train.batch_size": batch, "run.device": device,
                                      "train.precision": precision})  # fmt: skip

@@ -128,22 +128,24 @@ from panfpn.deploy.runtime import make_runtime
 SHAPE = (1, 256, 256)  # large enough for torch to compute in several threads
 RUNTIMES = []
 
-def work(runtime, results):
-    results.put((runtime or RUNTIMES[0])(pixels(SHAPE)).numpy())
+def work(runtimes, results):
+    for runtime in runtimes or RUNTIMES:
+        results.put(runtime(pixels(SHAPE)).numpy())
 
-def main(engine, method):
+def main(method, *engines):
     torch.set_num_threads(2)
-    runtime = make_runtime(engine, network(), torch.float32)
-    expected = runtime(pixels(SHAPE))
-    RUNTIMES.append(runtime)
+    runtimes = [make_runtime(engine, network(), torch.float32) for engine in engines]
+    expected = [runtime(pixels(SHAPE)) for runtime in runtimes]
+    RUNTIMES.extend(runtimes)
     context = multiprocessing.get_context(method)
     results = context.Queue()
-    child = context.Process(target=work, args=(runtime if method == "spawn" else None, results))
+    child = context.Process(target=work, args=(runtimes if method == "spawn" else None, results))
     child.start()
-    result = torch.from_numpy(results.get(timeout=240))
+    for engine, one in zip(engines, expected, strict=True):
+        result = torch.from_numpy(results.get(timeout=240))
+        torch.testing.assert_close(result, one, rtol=0, atol=2e-5 * float(one.abs().max()))
+        print(engine, "is equal")
     child.join()
-    torch.testing.assert_close(result, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
-    print("equal")
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
@@ -152,21 +154,22 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_an_engine_computes_in_other_processes(engine: str, method: str, tmp_path: Path) -> None:
+def test_engines_compute_in_other_processes(method: str, tmp_path: Path) -> None:
     """A forked one has none of its parent's threads: who waited for them would wait for ever."""
-    pytest.importorskip(engine)
+    for engine in ENGINES:
+        pytest.importorskip(engine)
     script = tmp_path / "script.py"
     script.write_text(_PROCESSES)
     path = ":".join([str(Path(__file__).parents[1]), *sys.path])
     result = subprocess.run(
-        [sys.executable, script, engine, method], capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, script, method, *ENGINES], capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
-    assert result.stdout == "equal\n", result.stderr
-    told = f"engine {engine} does not survive a fork" in result.stderr
-    assert told == (method == "fork" and engine != "torch")
+    assert result.stdout == "".join(f"{engine} is equal\n" for engine in ENGINES), result.stderr
+    for engine in ENGINES:
+        told = f"engine {engine} does not survive a fork" in result.stderr
+        assert told == (method == "fork" and engine != "torch")
 
 
 def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ class InferenceFigures:
     """What was measured; `job` has every open choice made."""
 
     job: InferenceJob
+    engine: str  # that ran: an exported file is its own
     seconds: tuple[float, ...]  # of each call
     memory: float  # peak bytes above the loaded program: weights and work
     flops: int  # of the network in one call, two per multiply-add
@@ -96,7 +97,7 @@ class InferenceFigures:
         return {
             "model": job.model, "random_weights": job.random_weights, "size": job.size,
             "network_size": self.network_size, "batch": job.batch,
-            "precision": job.precision, "engine": job.engine,
+            "precision": job.precision, "engine": self.engine,
             "compile": job.compile, "device": job.device, "num_classes": job.num_classes,
             "warmup": job.warmup, "repeats": job.repeats, "p50_s": self.percentile(50), "p95_s": self.percentile(95),
             "images_per_s": self.images_per_second, "peak_memory_bytes": self.memory, "flops": self.flops,
@@ -131,12 +132,10 @@ def measure_inference(job: InferenceJob, ceiling: bool = True) -> InferenceFigur
             task.predict(images, batch_size=job.batch)  # ends with labels on the CPU: a GPU is done too
             seconds.append(time.perf_counter() - start)
     precision = str(task.pixels.precision).removeprefix("torch.")
-    done = replace(
-        job, size=size, device=str(device), precision=precision, num_classes=task.table.num_classes,
-    )  # fmt: skip
+    done = replace(job, size=size, device=str(device), precision=precision, num_classes=task.table.num_classes)
     return InferenceFigures(
-        job=done, seconds=tuple(seconds), memory=meter.peak(), flops=job.batch * count_flops(task, size),
-        network_size=max(_passes(task, size)),
+        job=done, engine=task.program.engine if task.program else job.engine, seconds=tuple(seconds),
+        memory=meter.peak(), flops=job.batch * count_flops(task, size), network_size=max(_passes(task, size)),
         ceiling=measure_ceiling(device, getattr(torch, precision)) if ceiling else float("nan"),
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ def inference_rows(figures: Sequence[InferenceFigures]) -> Rows:
         row = {
             "model": job.model, "image": _size(job.size), "network": _size(figure.network_size),
             "batch": str(job.batch), "precision": job.precision,
-            "engine": f"{job.engine} compiled" if job.compile else job.engine,
+            "engine": f"{figure.engine} compiled" if job.compile else figure.engine,
             "p50 ms": f"{1e3 * figure.percentile(50):.1f}",
             "p95 ms": f"{1e3 * figure.percentile(95):.1f}", "images/s": f"{figure.images_per_second:.2f}",
             "peak GB": gigabytes(figure.memory), "GFLOP": f"{figure.flops / 1e9:.1f}",

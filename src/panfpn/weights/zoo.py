@@ -15,6 +15,7 @@ from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 
+from panfpn.choices import SUFFIXES
 from panfpn.fetch import fetched, without_password
 from panfpn.files import replacing
 from panfpn.weights.hub import from_hub, hub_name
@@ -22,7 +23,7 @@ from panfpn.weights.hub import from_hub, hub_name
 SHIPPED = "camvid_lite0"  # the model in the package
 _LARGEST = 4 << 30  # bytes of a download
 _PICKLES = (".pth", ".pkl")
-EXPORTED = (".onnx", ".xml", ".pt2")  # files of panfpn.weights.exported
+EXPORTED = tuple(SUFFIXES.values())  # files of panfpn.weights.exported
 _SPELT = {"sha256": "SHA-256", "md5": "MD5"}
 _ADDRESS = "https://download.openmmlab.com/mmsegmentation/v0.5/sem_fpn"
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/COCO-PanopticSegmentation"

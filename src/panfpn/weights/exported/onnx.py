@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from panfpn.choices import SUFFIXES
 from panfpn.extras import optional
 from panfpn.files import replacing
 from panfpn.weights.exported.program import KEY, Format, Program, Traced, last_line, metadata, parsed
@@ -22,6 +23,8 @@ _LARGEST = 1 << 31  # bytes that a protobuf message can have
 
 class ONNXProgram(Program):
     """A session of ONNX Runtime."""
+
+    engine = "onnxruntime"
 
     def __init__(self, file: Path, precision: str, streams: int = 1) -> None:
         super().__init__(file, precision, streams)
@@ -44,7 +47,7 @@ class ONNXProgram(Program):
 class ONNXFormat(Format):
     """`.onnx`."""
 
-    suffix, engine, program = ".onnx", "onnxruntime", ONNXProgram
+    suffix, program = SUFFIXES["onnx"], ONNXProgram
 
     @staticmethod
     def write(traced: Traced, header: Mapping[str, Any], path: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """OpenVINO's intermediate representation: model.xml and model.bin, for CPUs, in float32, bfloat16 or INT8."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from panfpn.choices import SUFFIXES
 from panfpn.extras import optional
 from panfpn.files import replacing
 from panfpn.signal_stack import kept_signal_stack
@@ -51,39 +53,55 @@ class Requests:
 
 
 class OpenVINOProgram(Program):
-    """A compiled model."""
+    """A model, compiled at the first call.
 
-    precisions = ("float32", "bfloat16")
+    A graph of one size is 5 % faster and takes half the memory of one for any: the first size gets its own, all others
+    share one.
+    """
+
+    engine, precisions = "openvino", ("float32", "bfloat16")
 
     def __init__(self, file: Path, precision: str, streams: int = 1) -> None:
-        core = optional("openvino", "export", f"{file}: an OpenVINO file needs").Core()
-        try:
-            requests = Requests(core, core.read_model(file), precision, streams)
-        except Exception as error:
-            raise ValueError(f"{file}: not a model that OpenVINO can run ({last_line(error)})") from error
-        self._open(file, precision, streams, requests)
+        super().__init__(file, precision, streams)
+        self._core = optional("openvino", "export", f"{file}: an OpenVINO file needs").Core()
+        self._lock = threading.Lock()
+        self._compiled: dict[tuple[int, ...] | None, Requests] = {}  # by size; None: for any
+        self.names = tuple(output.get_any_name() for output in self._model().outputs)
 
     @classmethod
     def of(cls, compiled: Any, file: Path) -> "OpenVINOProgram":
         """The program of a model that OpenVINO has compiled, and that `file` will hold."""
         program = cls.__new__(cls)
-        program._open(file, "float32", 1, Requests.of(compiled))
+        super(cls, program).__init__(file, "float32")
+        program._compiled = {None: Requests.of(compiled)}
+        program.names = tuple(output.get_any_name() for output in compiled.outputs)
         return program
-
-    def _open(self, file: Path, precision: str, streams: int, requests: Requests) -> None:
-        super().__init__(file, precision, streams)
-        self.requests = requests
-        self.names = tuple(output.get_any_name() for output in requests.compiled.outputs)
 
     def run(self, pixels: npt.NDArray[np.uint8]) -> Sequence[npt.NDArray[Any]]:
         """See `Program`."""
-        return self.requests(pixels)
+        requests = self._compiled.get(pixels.shape) or self._compiled.get(None)
+        if requests is None:
+            with self._lock:
+                key = None if self._compiled and pixels.shape not in self._compiled else pixels.shape
+                if key not in self._compiled:
+                    model = self._model()
+                    if key is not None:
+                        model.reshape(list(key))
+                    self._compiled[key] = Requests(self._core, model, self.precision, self.streams)
+                requests = self._compiled[key]
+        return requests(pixels)
+
+    def _model(self) -> Any:
+        try:
+            return self._core.read_model(self.file)
+        except Exception as error:
+            raise ValueError(f"{self.file}: not a model that OpenVINO can run ({last_line(error)})") from error
 
 
 class OpenVINOFormat(Format):
     """`.xml`, with a `.bin` beside it."""
 
-    suffix, engine, program = ".xml", "openvino", OpenVINOProgram
+    suffix, program = SUFFIXES["openvino"], OpenVINOProgram
 
     @staticmethod
     def write(traced: Traced, header: Mapping[str, Any], path: Path) -> list[Path]:

@@ -37,6 +37,7 @@ class Program(ABC):
     a fork leaves it without its threads.
     """
 
+    engine: ClassVar[str]  # what runs it
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     names: tuple[str, ...]  # of the arrays that it gives
 
@@ -67,7 +68,6 @@ class Format(ABC):
     """How a graph is written to a file, and opened."""
 
     suffix: ClassVar[str]
-    engine: ClassVar[str]  # what runs it
     traces: ClassVar[bool] = True  # whether it can do with a traced module
     program: ClassVar[type[Program]]
 

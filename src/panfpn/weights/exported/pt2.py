@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 import torchvision.ops  # noqa: F401 - programs of Panoptic FPN call its operators
 
+from panfpn.choices import SUFFIXES
 from panfpn.files import replacing
 from panfpn.weights.exported.program import KEY, Format, Program, Traced, last_line, metadata, parsed
 from panfpn.weights.foreign import check_members
@@ -30,6 +31,8 @@ _EXPRESSION = re.compile(r"[\w\s'(),=+*/%.-]*")
 
 class PT2Program(Program):
     """The module in an archive, on the CPU."""
+
+    engine = "torch.export"
 
     def __init__(self, file: Path, precision: str, streams: int = 1) -> None:
         super().__init__(file, precision, streams)
@@ -51,7 +54,7 @@ class PT2Program(Program):
 class PT2Format(Format):
     """`.pt2`."""
 
-    suffix, engine, traces, program = ".pt2", "torch", False, PT2Program
+    suffix, traces, program = SUFFIXES["torch"], False, PT2Program
 
     @staticmethod
     def write(traced: Traced, header: Mapping[str, Any], path: Path) -> list[Path]:
