@@ -287,8 +287,8 @@ config = panfpn.TrainConfig.from_yaml({file!r})
 def test_a_script_that_workers_would_run_again(tmp_path: Path) -> None:
     root, file = make(tmp_path / "data"), tmp_path / "c.yaml"
     file.write_text(config(root, None, data__num_workers=1, train__steps=2).to_yaml())
-    guard = 'if __name__ == "__main__":\n    '
-    for method, guard, code in (("spawn", guard, 0), ("forkserver", "", 1)):
+    guarded = 'if __name__ == "__main__":\n    '
+    for method, guard, code in (("spawn", guarded, 0), ("forkserver", "", 1)):
         folder = str(tmp_path / f"run{code}")
         script = tmp_path / f"script{code}.py"
         script.write_text(SCRIPT.format(method=method, file=str(file), folder=folder, guard=guard))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO, cast
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi_offline import FastAPIOffline
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as AnyHTTPException
@@ -182,7 +182,8 @@ def make_app(service: Service) -> FastAPI:
             raise HTTPException(503, "not ready", {"Retry-After": "1"})
         return {"status": "ready"}
 
-    @app.get("/metrics", summary="Counters for Prometheus", responses=_refusals(_401="A key is needed"))
+    @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse,
+             responses=_refusals(_401="A key is needed"))  # fmt: skip
     def metrics() -> Response:
         """Requests by route and answer, seconds, memory."""
         return Response(service.counters.text(), media_type="text/plain; version=0.0.4")

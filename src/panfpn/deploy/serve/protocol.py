@@ -8,11 +8,11 @@ import json
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Path, Request
 from fastapi.responses import JSONResponse
 
 from panfpn import __version__
@@ -38,6 +38,7 @@ def add_routes(
     most_pixels: Callable[[], float],
 ) -> None:  # fmt: skip
     """Add the protocol's routes for one model; an image may have `most_pixels`."""
+    Model = Annotated[str, Path(examples=[name])]  # noqa: N806
 
     def known(model: str, version: str = VERSION) -> None:
         if model != name or version != VERSION:
@@ -66,7 +67,7 @@ def add_routes(
     for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
 
         @app.get(path, tags=["Open Inference Protocol"], responses={404: {"description": "No such model"}})
-        def metadata(model: str, version: str = VERSION) -> dict[str, Any]:
+        def metadata(model: Model, version: str = VERSION) -> dict[str, Any]:
             """What goes in and comes out."""
             known(model, version)
             channels = predictor.task.preprocess.reading.channels
@@ -78,7 +79,7 @@ def add_routes(
 
         @app.get(f"{path}/ready", tags=["Open Inference Protocol"],
                  responses={404: {"description": "No such model"}, 503: {"description": "Not ready"}})  # fmt: skip
-        def model_ready(model: str, version: str = VERSION) -> JSONResponse:
+        def model_ready(model: Model, version: str = VERSION) -> JSONResponse:
             """Whether the model takes images."""
             known(model, version)
             return JSONResponse({"name": name, "ready": ready()}, 200 if ready() else 503)
@@ -87,7 +88,7 @@ def add_routes(
             f"{path}/infer", tags=["Open Inference Protocol"], openapi_extra={"requestBody": _BODY},
             responses={code: {"description": text} for code, text in _REFUSALS.items()},
         )  # fmt: skip
-        async def infer(request: Request, model: str, version: str = VERSION) -> JSONResponse:
+        async def infer(request: Request, model: Model, version: str = VERSION) -> JSONResponse:
             """Label images of one size."""
             known(model, version)
             body = bytearray()
