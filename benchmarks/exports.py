@@ -23,7 +23,7 @@ from panfpn.weights import write_release
 from panfpn.weights.exported.program import format_named
 
 MODELS = {  # name -> recipe and changes; None: the model in the package
-    "Semantic FPN R-50": ("fpn_r50_cityscapes", {}),
+    "Semantic FPN R-50": ("fpn_r50_ade20k", {}),
     "Semantic FPN lite0 (ships)": None,
     "Semantic FPN PVTv2-B0": ("fpn_r50_ade20k", {"model__backbone": "pvt_v2_b0"}),
     "Semantic FPN ConvNeXt-T": ("fpn_r50_ade20k", {"model__backbone": "convnext_tiny"}),

@@ -28,7 +28,7 @@ from panfpn.deploy.gate import SHAPES
 from panfpn.deploy.int8 import quantized
 from panfpn.files import rgb_to_ids, write_image
 from panfpn.models import PanopticFPN, SemanticFPN
-from panfpn.tasks.graph import fitted_size
+from panfpn.tasks.graph import fitted_size, resized
 from panfpn.tasks.panoptic_graph import PanopticGraph
 from panfpn.tasks.semantic_graph import SemanticGraph
 from panfpn.weights import load, peek, write_release
@@ -94,7 +94,7 @@ def test_a_semantic_file_gives_torchs_labels_and_says_what_it_is(form: str, tmp_
     have(form)
     model = released(tmp_path / "model.safetensors", semantic())
     out = tmp_path / f"m{format_named(form).suffix}"
-    exported = export(model, out, confidence=True, network=semantic())
+    exported = export(model, out, confidence=True, probabilities=True, network=semantic())
     assert [a.shape for a in exported.gate] == list(SHAPES) and exported.route == "torch.export"
     assert all(a.agreeing == a.clear > 0.9 * a.of for a in exported.gate)
     assert sorted(tmp_path.iterdir()) == sorted([model, *exported.files])  # and nothing else
@@ -105,6 +105,12 @@ def test_a_semantic_file_gives_torchs_labels_and_says_what_it_is(form: str, tmp_
     for found, wanted in zip(ours(images, confidence=True), theirs(images, confidence=True), strict=True):
         assert (found.labels == wanted.labels).mean() > 0.999
         np.testing.assert_allclose(found.confidence, wanted.confidence, atol=1e-4)
+    image = pictures((41, 67))[0][None]
+    arrays = ours.task.program(image)
+    assert list(arrays) == ["labels", "confidence", "probabilities"] and arrays["probabilities"].shape == (1, 9, 41, 67)
+    np.testing.assert_allclose(arrays["probabilities"].sum(1), 1, atol=1e-5)
+    np.testing.assert_array_equal(arrays["probabilities"].max(1), arrays["confidence"])
+    np.testing.assert_array_equal(arrays["probabilities"].argmax(1), arrays["labels"])
     assert not ours.model.head.classifier.weight.numel() or ours.model.head.classifier.weight.is_meta
 
 
@@ -156,9 +162,22 @@ def test_graphs_are_the_prediction(tmp_path: Path) -> None:
             with torch.no_grad():
                 found = dict(zip(graph.names, graph(torch.from_numpy(image[None])), strict=True))
             if kind is SemanticGraph:
-                assert (found["labels"][0].numpy() == wanted.labels).mean() > 0.99  # OpenCV's resize is of fixed point
+                assert (found["labels"][0].numpy() == wanted.labels).mean() > 0.999
             else:
                 assert abs(len(found["scores"]) - len(wanted.detections.scores)) <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_graph_resizes_as_opencv_does(channels: int) -> None:
+    rng, differ, total = np.random.default_rng(channels), 0, 0
+    for _ in range(60):
+        (height, width), size = rng.integers(1, 160, 2), tuple(map(int, rng.integers(1, 250, 2)))
+        image = rng.integers(0, 256, (height, width, channels)).astype(np.uint8)
+        wanted = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, channels)
+        found = resized(torch.from_numpy(image)[None], size)[0].numpy()
+        assert np.abs(found - wanted).max() <= 1
+        differ, total = differ + int((found != wanted).sum()), total + wanted.size
+    assert differ <= 1e-4 * total
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 1000), (480, 640), (97, 131), (1080, 1920), (2000, 17)])

@@ -57,16 +57,18 @@ class Exported:
 
 def export(
     model: str | Path, out: str | Path, *, format: str | None = None, size: tuple[int, int] | None = None,
-    confidence: bool = False, every_mask: bool = False, scale: tuple[int, int] | None = None,
+    confidence: bool = False, probabilities: bool = False, every_mask: bool = False,
+    scale: tuple[int, int] | None = None,
     network: nn.Module | None = None, calibrate: Data | tuple[Dataset, Dataset] | None = None, max_drop: float = 0.3,
     say: Callable[[str], Any] = lambda _: None,
 ) -> Exported:  # fmt: skip
     """Write a model as a graph from uint8 pixels [B, H, W, C] to maps of their size, which needs no panfpn to run.
 
     `format` is onnx, openvino or torch (None: by the suffix of `out`: .onnx, .xml, .pt2). `size` fixes height and
-    width; without, they are free; the number of images always is. `confidence` adds the winner's probability (Semantic
-    FPN), `every_mask` the masks of things too weak for the map (Panoptic FPN), which average precision needs. `scale`
-    (longer and shorter side that images are fitted into) is the model's own unless given. `network` is the one that the
+    width; without, they are free; the number of images always is. `confidence` adds the winner's probability and
+    `probabilities` those of all classes (Semantic FPN), `every_mask` the masks of things too weak for the map (Panoptic
+    FPN), which average precision needs. `scale` (longer and shorter side that images are fitted into) is the model's
+    own unless given. `network` is the one that the
     weights are for, where it has parts of your own. `say` gets a sentence about each step.
 
     With `calibrate` (the `data` part of a configuration, or a training and a validation set) an OpenVINO file computes
@@ -92,7 +94,8 @@ def export(
     data = None if calibrate is None else _data_sets(calibrate, task)
     begin = time.monotonic()
     network, free = exportable(task.pixels)
-    graph = task.graph(network, confidence=confidence, every_mask=every_mask).eval()
+    wanted = {"confidence": confidence, "probabilities": probabilities, "every_mask": every_mask}
+    graph = task.graph(network, [name for name, added in wanted.items() if added]).eval()
     traced = _traced(graph, task, form, size, free=free, say=say)
     header = _header(task, release) | {"export": {"size": size, "names": graph.names}}
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_folder(out)) as folder:

@@ -19,7 +19,6 @@ from panfpn.types import PanopticMap, SemanticMap
 SHAPES = ((1, 97, 131), (1, 64, 480), (1, 480, 64), (1, 21, 13), (2, 160, 224), (1, 256, 320))  # images, height, width
 _LEAST = 0.9999  # share of what is clear that must agree
 _MARGIN = 0.01  # of the logits' standard deviation: what the best class of a clear pixel leads by
-_RESIZED_MARGIN = 0.05  # where images are fitted into a scale: OpenCV's resize is of fixed point, the graph's is not
 _NEAR = 0.01  # to a threshold of scores: whether a thing passes it is not clear
 _IOU = 0.9  # from which on two segments of one class are the same
 
@@ -46,7 +45,7 @@ def _compared(exported: Task, task: Task, graph: Graph, shape: tuple[int, int, i
     fault = ""
     for index, (ours, theirs, image) in enumerate(zip(found, wanted, images, strict=True)):
         if isinstance(ours, SemanticMap) and isinstance(theirs, SemanticMap):
-            counts = _pixels(ours, theirs, _margin(graph, image), _MARGIN if graph.scale is None else _RESIZED_MARGIN)
+            counts = _pixels(ours, theirs, _margin(graph, image))
         else:
             assert isinstance(ours, PanopticMap) and isinstance(theirs, PanopticMap)
             counts = _segments(ours, theirs, task)
@@ -77,11 +76,9 @@ def _margin(graph: Graph, image: Image) -> npt.NDArray[np.float32]:
     return np.asarray(((two[0] - two[1]) / logits.std().clamp(min=1e-12)).numpy(), np.float32)
 
 
-def _pixels(
-    found: SemanticMap, wanted: SemanticMap, margin: npt.NDArray[np.float32], least: float
-) -> tuple[int, int, int, str]:  # fmt: skip
+def _pixels(found: SemanticMap, wanted: SemanticMap, margin: npt.NDArray[np.float32]) -> tuple[int, int, int, str]:
     """Clear pixels, those of them that agree, all pixels, and where the first does not."""
-    clear, equal = margin > least, found.labels == wanted.labels
+    clear, equal = margin > _MARGIN, found.labels == wanted.labels
     wrong = clear & ~equal
     place = ""
     if wrong.any():

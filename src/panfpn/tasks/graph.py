@@ -40,13 +40,12 @@ class Graph(nn.Module, ABC):
         """The tensors of `names`."""
 
     def fitted(self, pixels: torch.Tensor) -> tuple[torch.Tensor, Size]:
-        """Pixels [B, h, w, C] as the network sees them, and h and w; rounded as OpenCV does it, to one step in 255."""
+        """Pixels [B, h, w, C] as the network sees them, and h and w."""
         height, width = pixels.shape[1:3]
         if self.scale is None:
             return pixels, (height, width)
         size = fitted_size(height, width, self.scale)
-        images = F.interpolate(pixels.permute(0, 3, 1, 2).float(), size=size, mode="bilinear", align_corners=False)
-        return (images + 0.5).floor().permute(0, 2, 3, 1), size
+        return resized(pixels, size), size
 
     def upsampled(self, logits: torch.Tensor, seen: Size, size: Size) -> torch.Tensor:
         """Logits [B, K, h/4, w/4] of what the network saw at `seen`, at the input's `size`: [B, K, H, W]."""
@@ -57,6 +56,44 @@ class Graph(nn.Module, ABC):
         if self.scale is not None:
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         return logits
+
+
+def resized(pixels: torch.Tensor, size: tuple[Any, Any]) -> torch.Tensor:
+    """Pixels [B, H, W, C] at another size, as whole floats: what cv2.resize gives with INTER_LINEAR, rounding included.
+
+    OpenCV computes in fixed point (resize.cpp, HResizeLinear and VResizeLinear): weights of 11 bits, 4 bits dropped
+    between columns and rows, the two rows rounded down by themselves; and weights at the border are only clamped along
+    rows. A product that float32 rounds across a whole number is one level off; that is one in 100,000 pixels.
+    """
+    first, second, low, high = _taps(pixels.shape[2], size[1], pixels.device, clamp=True)
+    columns = (
+        pixels.index_select(2, first).float() * low[:, None] + pixels.index_select(2, second).float() * high[:, None]
+    )
+    columns = (columns / 16).floor()
+    first, second, low, high = _taps(pixels.shape[1], size[0], pixels.device, clamp=False)
+    above = (columns.index_select(1, first) * low[:, None, None] / 65536).floor()
+    below = (columns.index_select(1, second) * high[:, None, None] / 65536).floor()
+    return ((above + below + 2) / 4).floor()
+
+
+def _taps(
+    have: Any, want: Any, device: torch.device, *, clamp: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each place of a side of `want`: its two neighbours on one of `have`, and their weights of 2048."""
+    place = torch.arange(want, device=device)
+    shifted = (2 * place + 1) * have + want  # 2 `want` (place there + 1): never negative, so all engines round it down
+    whole = torch.div(shifted, 2 * want, rounding_mode="floor")
+    rest = (shifted - whole * (2 * want)).float() / (2 * want)
+    whole = whole - 1
+    exact = whole.float() + rest  # which OpenCV has in 32 bits: far from the origin it keeps few of the rest's
+    share = exact - whole.float()
+    if clamp:
+        share = share * ((whole >= 0) & (whole < have - 1)).float()
+    last = have - 1
+    return (
+        whole.clamp(min=0).minimum(torch.zeros_like(whole) + last), (whole + 1).minimum(torch.zeros_like(whole) + last),
+        ((1 - share) * 2048).round(), (share * 2048).round(),
+    )  # fmt: skip
 
 
 def fitted_size(height: Any, width: Any, scale: tuple[int, int]) -> tuple[Any, Any]:

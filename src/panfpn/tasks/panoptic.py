@@ -156,10 +156,10 @@ class PanopticTask(Task):
                 maps.append(self._merged(single, images[i], names[i], every_mask=every_mask))
         return maps
 
-    def graph(self, pixels: PixelNetwork, *, confidence: bool = False, every_mask: bool = False) -> PanopticGraph:
+    def graph(self, pixels: PixelNetwork, also: Sequence[str] = ()) -> PanopticGraph:
         """See `Task.graph`."""
-        self.check_outputs(confidence=confidence)
-        return PanopticGraph(pixels, self.preprocess, self.inference, every_mask=every_mask)
+        self.check_outputs(confidence="confidence" in also or "probabilities" in also)
+        return PanopticGraph(pixels, self.preprocess, self.inference, every_mask="every_mask" in also)
 
     def _of_arrays(self, arrays: Arrays, index: int, image: Image, name: str) -> PanopticMap:
         """The map of one image, of what `PanopticGraph` gives for a batch."""

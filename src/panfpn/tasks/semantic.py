@@ -86,10 +86,10 @@ class SemanticTask(Task):
         labels, winner = upsample_argmax(views, size, confidence=confidence)
         return labels.cpu().numpy(), None if winner is None else winner.cpu().numpy()
 
-    def graph(self, pixels: PixelNetwork, *, confidence: bool = False, every_mask: bool = False) -> SemanticGraph:
+    def graph(self, pixels: PixelNetwork, also: Sequence[str] = ()) -> SemanticGraph:
         """See `Task.graph`."""
-        self.check_outputs(every_mask=every_mask)
-        return SemanticGraph(pixels, self.preprocess, confidence=confidence)
+        self.check_outputs(every_mask="every_mask" in also)
+        return SemanticGraph(pixels, self.preprocess, also)
 
     def _view(self, images: Sequence[Image], size: Size, mirrored: bool) -> View:
         """Run the network over images at `size`, in one piece or in windows."""

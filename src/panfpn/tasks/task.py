@@ -150,8 +150,11 @@ class Task(nn.Module, ABC):
         """
 
     @abstractmethod
-    def graph(self, pixels: PixelNetwork, *, confidence: bool = False, every_mask: bool = False) -> Graph:
-        """The whole prediction by a network as one module; see `Task.predict` for what may be added to it."""
+    def graph(self, pixels: PixelNetwork, also: Sequence[str] = ()) -> Graph:
+        """The whole prediction by a network as one module, and what it shall give `also` (see its class).
+
+        ValueError for what it does not have.
+        """
 
     @abstractmethod
     def check_outputs(self, *, confidence: bool = False, every_mask: bool = False) -> None:

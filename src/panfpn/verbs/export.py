@@ -24,6 +24,8 @@ class _Export:
     """Longer and shorter side that images are fitted into; the model's own unless you set it."""
     confidence: bool = False
     """Semantic FPN: give the winner's probability too."""
+    probabilities: bool = False
+    """Semantic FPN: give the probabilities of all classes too, float32 [B, K, H, W]."""
     int8: bool = False
     """OpenVINO: compute in whole numbers of 8 bits, calibrated and scored on --calibrate (pip install
     'panfpn[int8]')."""
@@ -55,8 +57,8 @@ def run_export(arguments: list[str]) -> int:
     calibrate = replace(data_of_model(options.model), root=options.calibrate) if options.int8 else None
     exported = export(
         options.model, options.out, format=options.format, size=options.size, scale=options.scale,
-        confidence=options.confidence, every_mask=options.every_mask, calibrate=calibrate, max_drop=options.max_drop,
-        say=lambda text: sys.stderr.write(f"{text} …\n"),
+        confidence=options.confidence, probabilities=options.probabilities, every_mask=options.every_mask,
+        calibrate=calibrate, max_drop=options.max_drop, say=lambda text: sys.stderr.write(f"{text} …\n"),
     )  # fmt: skip
     sys.stdout.write("".join(f"{line}\n" for line in describe(exported)))
     return 0
