@@ -72,8 +72,8 @@ def _margin(graph: Graph, image: Image) -> npt.NDArray[np.float32]:
     pixels = torch.from_numpy(image[None])
     images, seen = graph.fitted(pixels)
     logits = graph.pixels(images)
-    two = graph.upsampled(logits, seen, image.shape[:2]).topk(2, 1).values[0]
-    return np.asarray(((two[0] - two[1]) / logits.std().clamp(min=1e-12)).numpy(), np.float32)
+    (two,) = graph.each_pixel(logits, seen, image.shape[:2], lambda strip: (strip.topk(2, 1).values,))  # [1, 2, H, W]
+    return np.asarray(((two[0, 0] - two[0, 1]) / logits.std().clamp(min=1e-12)).numpy(), np.float32)
 
 
 def _pixels(found: SemanticMap, wanted: SemanticMap, margin: npt.NDArray[np.float32]) -> tuple[int, int, int, str]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from panfpn.extras import optional
 from panfpn.tasks import Image
 
 NUM_IMAGES = 100  # that are calibrated on; more take time and change little
+_FEWEST = 10  # where images are so large, or the machine so slow, that more would take longer than
+_SECONDS = 90.0  # for all of them, at twice the time of a prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,7 @@ def quantized(
         return score(core.compile_model(candidate, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
 
     before = points(model)
+    images = images[:: -(-len(images) // _affordable(core.compile_model(model, "CPU"), images[0]))]
     batches = nncf.Dataset([image[None] for image in images])
     say(f"{headline} is {before:.2f}; quantising with {len(images)} images")
     with _quiet():
@@ -75,6 +79,14 @@ def quantized(
         raise ValueError(f"INT8 costs {cost.drop:.2f} points of {headline} ({before:.2f} before, {after:.2f} after), "
                          f"and {max_drop:g} are allowed")  # fmt: skip
     return small, cost
+
+
+def _affordable(compiled: Any, image: Image) -> int:
+    """How many images can be calibrated on in the time that there is for it."""
+    for _ in range(2):  # the first run makes the graph ready
+        begin = time.monotonic()
+        compiled([image[None]])
+    return max(_FEWEST, min(NUM_IMAGES, int(_SECONDS / 2 / (time.monotonic() - begin))))
 
 
 @contextlib.contextmanager

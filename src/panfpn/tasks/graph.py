@@ -4,6 +4,7 @@ Nothing here asks how large a tensor is: sizes are symbols (torch.export), or te
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from panfpn.ops import Size
 from panfpn.types import Preprocess
 
 _MOST = 1 << 31  # boxes
+_STRIPS = 8  # in which logits are brought to the size of the image
 
 
 class Graph(nn.Module, ABC):
@@ -47,15 +49,47 @@ class Graph(nn.Module, ABC):
         size = fitted_size(height, width, self.scale)
         return resized(pixels, size), size
 
-    def upsampled(self, logits: torch.Tensor, seen: Size, size: Size) -> torch.Tensor:
-        """Logits [B, K, h/4, w/4] of what the network saw at `seen`, at the input's `size`: [B, K, H, W]."""
+    def each_pixel(
+        self, logits: torch.Tensor, seen: Size, size: Size,
+        what: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+    ) -> tuple[torch.Tensor, ...]:  # fmt: skip
+        """`what` of the logits at every pixel of the input's `size`, of which the network saw `seen`.
+
+        Logits are [B, K, h/4, w/4]; `what` gets [B, K, n, W], a strip of rows at a time, and gives tensors whose last
+        sides are n and W: logits of the whole image, the largest of all tensors, never exist.
+        """
         padded = tuple(side + -side % self.divisor for side in seen)
-        logits = F.interpolate(logits.float(), size=padded, mode="bilinear", align_corners=False)
-        if self.divisor > 1:
-            logits = logits[:, :, : seen[0], : seen[1]]
-        if self.scale is not None:
-            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        return logits
+        logits = logits.float()
+        rows = (size[0] + _STRIPS - 1) // _STRIPS
+        strips = []
+        for number in range(_STRIPS):
+            place = (torch.arange(rows, device=logits.device) + number * rows).clamp(max=size[0] - 1)
+            if self.scale is None:
+                strip = _rows(logits, place, padded[0])
+            else:
+                above, below, share = _neighbours(place, seen[0], size[0])
+                strip = _rows(logits, above, padded[0]) * (1 - share) + _rows(logits, below, padded[0]) * share
+            strip = F.interpolate(strip, size=(rows, padded[1]), mode="bilinear", align_corners=False)
+            if self.divisor > 1:
+                strip = strip[:, :, :, : seen[1]]
+            if self.scale is not None:
+                strip = F.interpolate(strip, size=(rows, size[1]), mode="bilinear", align_corners=False)
+            strips.append(what(strip))
+        return tuple(torch.cat(parts, -2)[..., : size[0], :] for parts in zip(*strips, strict=True))
+
+
+def _rows(maps: torch.Tensor, place: torch.Tensor, height: Any) -> torch.Tensor:
+    """Rows of maps [B, K, h, w] as they would be at `height`: [B, K, n, w]."""
+    above, below, share = _neighbours(place, maps.shape[2], height)
+    return maps.index_select(2, above) * (1 - share) + maps.index_select(2, below) * share
+
+
+def _neighbours(place: torch.Tensor, have: Any, want: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of places on a side of `want`: the two rows of `have` that they lie between, and the second's share [n, 1]."""
+    exact = ((place.float() + 0.5) * (have / want) - 0.5).clamp(min=0)
+    whole = exact.floor()
+    first = whole.long().minimum(torch.zeros_like(place) + (have - 1))
+    return first, (first + 1).minimum(torch.zeros_like(place) + (have - 1)), (exact - whole)[:, None]
 
 
 def resized(pixels: torch.Tensor, size: tuple[Any, Any]) -> torch.Tensor:

@@ -40,7 +40,7 @@ class PanopticGraph(Graph):
         batch, size, settings = pixels.shape[0], (pixels.shape[1], pixels.shape[2]), self.inference
         images, seen = self.fitted(pixels)
         maps, network = self.pixels(images), self.network
-        semantic = self.upsampled(maps.semantic, seen, size).argmax(1).to(torch.uint8)
+        (semantic,) = self.each_pixel(maps.semantic, seen, size, lambda logits: (logits.argmax(1).to(torch.uint8),))
         anchors = candidates(maps.objectness, maps.deltas, network.anchor_scale)
         proposals = self._proposals(anchors, batch, seen)  # [P, 5]: image, corners
         logits, deltas = network.box_head(self._pooled(maps.pyramid, proposals, BOX_SIDE))

@@ -24,7 +24,9 @@ class SemanticGraph(Graph):
         """See the class."""
         size = (pixels.shape[1], pixels.shape[2])
         images, seen = self.fitted(pixels)
-        logits = self.upsampled(self.pixels(images), seen, size)  # [B, K, H, W]
+        return self.each_pixel(self.pixels(images), seen, size, self._outputs)
+
+    def _outputs(self, logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
         found = {"labels": logits.argmax(1).to(self.dtype)}
         if len(self.names) > 1:
             found["probabilities"] = logits.softmax(1)
