@@ -6,7 +6,9 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -65,14 +67,17 @@ def panoptic() -> PanopticFPN:
     return lively(network)
 
 
-def released(path: Path, network: nn.Module, *, backbone: str = OWN, **data: Any) -> Path:
+def released(
+    path: Path, network: nn.Module, *, backbone: str = OWN, inference: Mapping[str, Any] = MappingProxyType({}),
+    **data: Any,
+) -> Path:  # fmt: skip
     panoptic = isinstance(network, PanopticFPN)
     wide = {"box_channels": 8, "mask_channels": 8, "anchor_scale": 4.0} if panoptic else {}
-    inference = Inference(stuff_area=64, confidence=0.3, detections=20) if panoptic else Inference()
+    usual = {"stuff_area": 64, "confidence": 0.3, "detections": 20} if panoptic else {}
     config = TrainConfig(
         model=Model(architecture="PanopticFPN" if panoptic else "SemanticFPN", backbone=backbone, fpn_channels=8,
                     head_channels=8, num_classes=SCENES.table.num_classes, mean=(120.0,) * 3, std=(60.0,) * 3, **wide),
-        data=Data(**{"size_divisor": 32} | data), inference=inference,
+        data=Data(**{"size_divisor": 32} | data), inference=Inference(**(usual | inference)),
     )  # fmt: skip
     write_release(path, network.state_dict(), config, SCENES.table, scores={"miou": 0.5}, source={"license": "MIT"})
     return path
@@ -148,6 +153,16 @@ def test_a_panoptic_file_gives_torchs_segments_of_every_image(form: str, tmp_pat
             wanted_array = arrays[name.get_any_name()]
             assert array.shape == wanted_array.shape
             np.testing.assert_allclose(array, wanted_array, atol=2e-2)
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino", "torch"])
+def test_an_image_in_which_nothing_is_found(form: str, tmp_path: Path) -> None:
+    """No box is better than 1 - 1e-9, and no group has two."""
+    have(form)
+    model = released(tmp_path / "model.safetensors", panoptic(), inference={"box_score": 1 - 1e-7})
+    made = export(model, tmp_path / f"m{format_named(form).suffix}", network=panoptic())
+    for found in Predictor.from_file(made.files[0], precision="float32")(pictures((40, 60), (33, 90))):
+        assert not found.detections.scores.size and found.info
 
 
 def test_graphs_are_the_prediction(tmp_path: Path) -> None:

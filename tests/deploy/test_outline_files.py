@@ -139,6 +139,28 @@ def discs() -> SemanticMap:
     return SemanticMap(labels=labels, table=LabelTable.named("camvid"), name="photo")
 
 
+FILES = {"coco": ["annotations.json"], "yolo": ["data.yaml", "labels/one.txt"], "cvat": ["annotations.xml"],
+         "labelme": ["one.json"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_people_drew_is_never_written_over(
+    name: str, photos: list[Path], tmp_path: Path, fake_panoptic_task: Any
+) -> None:
+    predictor, out = Predictor(fake_panoptic_task(scenes_table())), tmp_path / "photos"
+    submission = submission_for(name, predictor.table, maps=PanopticMap)
+    for file in FILES[name]:
+        (out / file).parent.mkdir(exist_ok=True)
+        (out / file).write_text("by hand")
+        with pytest.raises(ValueError, match=f"{file} is there, and no result of an earlier call"):
+            predict_to_folder(photos, out, predictor=predictor, submission=submission, progress=False)
+        assert (out / file).read_text() == "by hand"
+        (out / file).unlink()
+    for _ in range(2):  # beside the photos, as LabelMe wants it; and again over what was written
+        outcome = predict_to_folder(photos, out, predictor=predictor, submission=submission, progress=False)
+        assert outcome.done == 2 and all((out / file).is_file() for file in FILES[name])
+
+
 def test_on_the_command_line(photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = str(photos[0].parent), tmp_path / "out"
     assert main(["predict", folder, "-o", str(out), "--format", "coco", "--device", "cpu"]) == 0

@@ -25,6 +25,7 @@ from panfpn.deploy.folder import predict_to_folder
 from panfpn.deploy.inputs import Inputs, Source
 from panfpn.deploy.predictor import Failure
 from panfpn.deploy.streams import Video
+from panfpn.deploy.video_file import VideoFile
 from panfpn.files import read_bytes, read_json
 from panfpn.types import PanopticMap
 from panfpn.weights import write_release
@@ -198,6 +199,37 @@ def test_frames_on_request(predictor: Predictor, tmp_path: Path) -> None:
         assert Video(str(tmp_path / f"out/{name}_overlay.mp4")).count() == 2
     predict_to_folder(paths[:1], tmp_path / "only", predictor=predictor, what=("confidence",))
     assert not list((tmp_path / "only").glob("*.mp4")) and len(list((tmp_path / "only/one").iterdir())) == 3
+
+
+def test_a_frame_that_fails_leaves_the_others_in_their_places(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = predictor.task.predict
+
+    def failing(images: Any, **options: Any) -> Any:
+        if options["names"][0].endswith(("000000", "000003")):
+            raise RuntimeError("no luck")
+        return predict(images, **options)
+
+    monkeypatch.setattr(predictor.task, "predict", failing)
+    path = clip(tmp_path / "clip.avi", frames=6)
+    outcome = predict_to_folder([path], tmp_path / "out", predictor=predictor)
+    assert (outcome.done, len(outcome.failures)) == (4, 2)
+    frames = list(Video(str(tmp_path / "out/clip_overlay.mp4")).frames())
+    assert len(frames) == 6
+    for number, shown in ((0, 1), (1, 1), (2, 2), (3, 2), (5, 5)):
+        wanted = predictor.task.predict([list(Video(str(path)).frames())[shown]], names=["x"])[0].overlay()
+        assert np.median(np.abs(frames[number].astype(int) - wanted)) <= 12
+
+
+@pytest.mark.parametrize("rate", [66.667, 119.9213, 237.813, 29.97, 1000.0])
+def test_uneven_rates(tmp_path: Path, rate: float) -> None:
+    file = VideoFile(tmp_path / "x_overlay", rate)
+    for number in range(3):
+        file.add(np.zeros((32, 48, 3), np.uint8), number)
+    file.close()
+    made = Video(str(tmp_path / "x_overlay.mp4"))
+    assert (made.count() == 3 and made.rate() == pytest.approx(min(rate, 1000), rel=1e-3)) or rate == 1000
 
 
 def test_a_video_that_is_none(predictor: Predictor, tmp_path: Path) -> None:

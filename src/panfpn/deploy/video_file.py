@@ -18,9 +18,13 @@ class VideoFile:
         self.stem, self.rate = stem, rate
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._count, self._last = 0, np.zeros((0, 0, 3), np.uint8)
 
-    def add(self, frame: npt.NDArray[np.uint8]) -> None:
-        """Append an RGB frame [H, W, 3]; ValueError for one of another size than the first."""
+    def add(self, frame: npt.NDArray[np.uint8], number: int) -> None:
+        """Write an RGB frame [H, W, 3] as number `number`, and for those that are missing before it the last one.
+
+        ValueError for one of another size than the first.
+        """
         if self._writer is None:
             self._open(frame.shape[1], frame.shape[0])
         if frame.shape[:2] != self._size[::-1]:
@@ -29,7 +33,11 @@ class VideoFile:
                 f"{self._file}: a frame of {frame.shape[1]}×{frame.shape[0]} in a video of {width}×{height}"
             )
         assert self._writer is not None
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        for _ in range(self._count, number):
+            self._writer.write(self._last if self._last.size else picture)
+        self._writer.write(picture)
+        self._count, self._last = number + 1, picture
 
     def close(self) -> None:
         """Put what was added into its place."""
@@ -50,8 +58,14 @@ class VideoFile:
             self._temporary.chmod(0o644)
         backend = cv2.CAP_OPENCV_MJPEG if odd else cv2.CAP_FFMPEG
         code = cv2.VideoWriter.fourcc(*("MJPG" if odd else "mp4v"))
-        self._writer = cv2.VideoWriter(str(self._temporary), backend, code, self.rate, self._size)
+        self._writer = cv2.VideoWriter(str(self._temporary), backend, code, _fraction(self.rate), self._size)
         if not self._writer.isOpened():
             self._writer = None
             self._temporary.unlink()
-            raise ValueError(f"{self._file}: this OpenCV cannot write videos; take --save labels for a file a frame")
+            raise ValueError(f"{self._file}: OpenCV cannot write a video of {width}×{height} pixels, {self.rate:g} a "
+                             "second; take --save labels for a file a frame")  # fmt: skip
+
+
+def _fraction(rate: float) -> float:
+    """The rate with so many digits that it is a fraction of 16 bits, which MPEG-4 wants."""
+    return next((value for digits in (3, 2, 1, 0) if (value := round(rate, digits)) * 10**digits < 1 << 16), rate)

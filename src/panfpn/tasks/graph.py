@@ -3,6 +3,7 @@
 Nothing here asks how large a tensor is: sizes are symbols (torch.export), or tensors (tracing).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -158,8 +159,11 @@ def grouped_nms(
 
     One NMS for all: groups are moved apart, as torchvision's `batched_nms` does it with few boxes.
     """
-    apart = groups.to(boxes.dtype) * (larger(*size) + 1)
-    return bounded(nms(boxes + apart[:, None], scores, threshold))
+    apart = boxes + (groups.to(boxes.dtype) * (larger(*size) + 1))[:, None]
+    # torch.export takes it for granted that two boxes stay (torchvision's kernel says so): these always do.
+    apart = torch.cat([apart, apart.new_tensor([[-9.0, -9.0, -8.0, -8.0], [-5.0, -5.0, -4.0, -4.0]])])
+    kept = nms(apart, torch.cat([scores, scores.new_full((2,), -math.inf)]), threshold)
+    return kept.index_select(0, where(kept < boxes.shape[0]))
 
 
 def where(mask: torch.Tensor) -> torch.Tensor:

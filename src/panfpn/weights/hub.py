@@ -9,7 +9,7 @@ from pathlib import Path
 from panfpn.files import sha256
 
 FILE = "model.safetensors"  # of every repository
-_NAME = re.compile(r"(hf:)?(\w[\w.-]*/\w[\w.-]*)(@([\w.-]+))?")
+_NAME = re.compile(r"(hf:)?(\w[\w.-]*/\w[\w.-]*)(@([\w.-]+(/[\w.-]+)*))?")
 
 
 def hub_name(text: str) -> tuple[str, str | None] | None:

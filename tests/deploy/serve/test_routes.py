@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import socket
 import struct
 import threading
 import time
@@ -13,12 +14,18 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+import tifffile
+import uvicorn
 from PIL import Image
 
 from panfpn import Predictor
 from panfpn.data.images import decode_image, decode_mask
 from panfpn.data.layouts.coco_outlines import rasterised
 from panfpn.data.layouts.scenes import scenes_table
+from panfpn.deploy.serve import guard, run
+from panfpn.deploy.serve.app import Service
+from panfpn.deploy.serve.desk import Desk
+from panfpn.deploy.serve.run import configured
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +167,90 @@ def test_a_body_without_a_length_is_cut_off(client: httpx.Client) -> None:
     with contextlib.suppress(httpx.TransportError):  # closed while it was written to, which is all the same
         assert client.post("/predict", content=blocks()).status_code == 413
     assert sent < 300 << 20
+
+
+def test_what_an_image_becomes_in_the_network_is_bounded(client: httpx.Client) -> None:
+    thin = encoded(np.zeros((1, 60_000, 3), np.uint8))
+    answer = client.post("/predict", content=thin)
+    assert answer.status_code == 413 and "become 1920000 in the network" in answer.json()["detail"]
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file, np.zeros((500, 500, 40), np.uint8), compression="zlib", planarconfig="contig", photometric="minisblack"
+    )
+    answer = client.post("/predict", content=file.getvalue())
+    assert answer.status_code == 413 and "40 bands" in answer.json()["detail"]
+
+
+def test_early_refusals_reach_clients_that_are_still_sending(client: httpx.Client) -> None:
+    """Without a library that reads while it sends: first all of the body, then the answer."""
+    address = (client.base_url.host, client.base_url.port)
+    for path, size, code in (("/predict?what=x", 3_000_000, b"422"), ("/predict", 8_000_000, b"413")):
+        with socket.create_connection(address, timeout=20) as connection:
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+            connection.sendall(head.encode() + bytes(size))
+            assert connection.recv(65536).split()[1] == code
+
+
+@pytest.mark.parametrize("charset", ["punycode", "utf-7", "unicode_escape", "no-such"])
+def test_a_form_chooses_no_codec(client: httpx.Client, png: bytes, charset: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="+2AA-.png"\r\n\r\n' + png + b"\r\n--x--\r\n"
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    assert client.post("/predict", content=body, headers={"Content-Type": kind}).status_code == 200
+
+
+def test_slow_and_silent_clients_are_left(
+    serving: Any, fake_panoptic_task: Any, monkeypatch: pytest.MonkeyPatch, png: bytes
+) -> None:
+    monkeypatch.setattr(guard, "SILENCE", 1.0)
+    monkeypatch.setattr(run, "SILENCE", 1.0)
+    with serving(Predictor(fake_panoptic_task(scenes_table()))) as client:
+        address = (client.base_url.host, client.base_url.port)
+        with socket.create_connection(address, timeout=20) as silent, socket.create_connection(address) as slow:
+            slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+            for _ in range(4):
+                time.sleep(0.4)
+                with contextlib.suppress(OSError):
+                    slow.sendall(b"x")
+            assert slow.recv(4096).split()[1] == b"408"
+            assert silent.recv(4096) == b""  # closed
+        assert client.post("/predict", content=png).status_code == 200
+
+
+def test_a_client_that_leaves_is_no_error(client: httpx.Client, png: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    address = (client.base_url.host, client.base_url.port)
+    for _ in range(3):
+        with socket.create_connection(address) as connection:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+    end = time.monotonic() + 20
+    while 'code="499",route="/predict"} 3.0' not in client.get("/metrics").text:
+        assert time.monotonic() < end
+    assert "Traceback" not in caplog.text and client.post("/predict", content=png).status_code == 200
+
+
+def test_other_names_are_not_let_in(serving: Any, fake_panoptic_task: Any) -> None:
+    hosts = frozenset({"localhost", "127.0.0.1", "::1"})
+    with serving(Predictor(fake_panoptic_task(scenes_table())), hosts=hosts) as client:
+        for name, code in (("localhost", 200), ("localhost:8000", 200), ("[::1]:80", 200), ("evil.example:8000", 421)):
+            assert client.get("/model", headers={"Host": name}).status_code == code
+
+
+def test_a_model_that_does_not_run_ends_the_server(fake_panoptic_task: Any, png: bytes) -> None:
+    def fail(_: str) -> None:
+        raise RuntimeError("no such instruction")
+
+    service = Service(Predictor(fake_panoptic_task(scenes_table(), fail)), "toy", Desk(1, 1, 1))
+    server = uvicorn.Server(configured(service))
+    service.end = lambda: setattr(server, "should_exit", True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server.run(sockets=[listener])  # which returns
+    assert service.failure == "RuntimeError: no such instruction" and not service.ready
+
+
+def test_what_means_a_picture(client: httpx.Client, png: bytes) -> None:
+    for headers in ({}, {"Accept": ""}, {"Accept": "*/*"}):
+        answer = client.post("/predict?what=overlay", content=png, headers=headers)
+        assert answer.headers["content-type"] == "image/png"
+    assert client.head("/health").status_code == client.head("/ready").status_code == 200
 
 
 def test_labels_do_not_survive_as_jpeg(client: httpx.Client, png: bytes) -> None:
@@ -306,8 +397,11 @@ def test_open_inference_protocol(client: httpx.Client, shipped: Predictor, photo
         (tensor(np.zeros((1, 2, 2, 3)), shape=[1, 3000, 3000, 3]), 413, "megapixels"),
         (tensor(np.zeros((1, 2, 2, 3)), data=[256] * 12), 400, "from 0 to 255"),
         (tensor(np.zeros((1, 2, 2, 3)), data=[[1], [2, 3]]), 400, "not numbers"),
-        (tensor(np.zeros((1, 2, 2, 3)), data=["a"] * 12), 400, "not numbers"),
-        (tensor(np.zeros((1, 2, 2, 3)), data=None), 400, "1 numbers"),
+        (tensor(np.zeros((1, 2, 2, 3)), data=["1"] * 12), 400, "not numbers"),
+        (tensor(np.zeros((1, 2, 2, 3)), data=[True] * 12), 400, "not numbers"),
+        (tensor(np.zeros((1, 2, 2, 3)), shape=[10**400, 2, 2, 3]), 400, "the shape of pixels"),
+        (tensor(np.zeros((1, 2, 2, 3)), shape=[50_000, 2, 2, 3]), 413, "become 51200000 in the network"),
+        (tensor(np.zeros((1, 2, 2, 3)), data=None), 400, "not numbers"),
     ],
 )  # fmt: skip
 def test_wrong_requests_of_the_protocol(client: httpx.Client, body: Any, code: int, words: str) -> None:

@@ -14,6 +14,7 @@ from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi_offline import FastAPIOffline
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as AnyHTTPException
 
@@ -26,7 +27,7 @@ from panfpn.deploy.serve import protocol
 from panfpn.deploy.serve.answers import TYPES, Masks, as_class, as_json, as_picture
 from panfpn.deploy.serve.desk import Desk, FullError
 from panfpn.deploy.serve.guard import Counters, Guard, refused
-from panfpn.deploy.serve.limits import BYTES_PER_PIXEL, MOST_MEGAPIXELS, measured_megapixels
+from panfpn.deploy.serve.limits import MOST_MEGAPIXELS, Limits, measured_megapixels
 from panfpn.deploy.serve.live import BOUNDARY, Live
 
 _log = logging.getLogger("panfpn.serve")
@@ -64,14 +65,18 @@ class Service:
     desk: Desk
     megapixels: float | None = None  # the largest image; None until it is measured
     keys: Sequence[bytes] = ()
+    hosts: frozenset[str] | None = None  # names by which it may be called; None: any
     live: Live | None = None
     counters: Counters = field(default_factory=Counters)
     ready: bool = False
 
+    end: Callable[[], None] = lambda: None  # the server
+    failure: str = ""  # why the model does not run
+
     @property
-    def most_megapixels(self) -> float:
-        """The largest image that is taken now."""
-        return self.megapixels or MOST_MEGAPIXELS
+    def limits(self) -> Limits:
+        """What an image may be now."""
+        return Limits(self.megapixels or MOST_MEGAPIXELS)
 
     def label(self, data: bytes, name: str, confidence: bool = False) -> Map:
         """The map of an image file's bytes; HTTPException says what is wrong with them."""
@@ -82,7 +87,14 @@ class Service:
             raise HTTPException(415, f"{name}: not an image of a format that is read here (it begins with "
                                      f"{data[:8]!r})")  # fmt: skip
         try:
-            read_header(data, name, reading.page or 1, most_pixels=self.most_megapixels * 1e6)
+            header = read_header(data, name, reading.page or 1, most_pixels=self.limits.pixels)
+            if refusal := self.limits.refusal(self.predictor, header.height, header.width):
+                raise TooManyPixelsError(f"{name}: {refusal}")
+            if header.num_bytes > self.limits.decoded_bytes(self.predictor):
+                raise TooManyPixelsError(
+                    f"{name}: {header.bands} bands of {header.bits} bits are {header.num_bytes >> 20} MiB, more than "
+                    "is taken; leave out what the model does not see"
+                )
             image = decode_image(data, name, reading)
             with self.counters.predicting.time():
                 return self.predictor(image, name=name, confidence=confidence)
@@ -103,7 +115,12 @@ def make_app(service: Service) -> FastAPI:
     task, desk = service.predictor.task, service.desk
 
     async def prepare() -> None:
-        measured = await desk.do(measured_megapixels, service.predictor, desk.workers)
+        try:
+            measured = await desk.do(measured_megapixels, service.predictor, desk.workers)
+        except Exception as error:
+            service.failure = f"{type(error).__name__}: {error}"
+            service.end()
+            return
         service.megapixels = service.megapixels or measured
         service.ready = True
 
@@ -115,12 +132,15 @@ def make_app(service: Service) -> FastAPI:
         desk.close()
 
     app = FastAPIOffline(
+        redirect_slashes=False,
         title=f"panfpn: {service.name}", version=__version__, lifespan=lifespan,
         description=f"{task.architecture} of {task.table.num_classes} classes ({task.table.name}).",
     )  # fmt: skip
-    most = int(max(service.most_megapixels, 1) * 1e6 * BYTES_PER_PIXEL)
     service.counters.inside.set_function(lambda: desk.inside)
-    app.add_middleware(Guard, most_bytes=most, keys=service.keys, counters=service.counters)
+    app.add_middleware(
+        Guard, most_bytes=lambda: service.limits.file_bytes(service.predictor), keys=service.keys, hosts=service.hosts,
+        counters=service.counters,
+    )  # fmt: skip
     _add_handlers(app)
 
     @app.post(
@@ -128,7 +148,8 @@ def make_app(service: Service) -> FastAPI:
         responses={
             200: {"description": "What was found, or a picture of it, as the Accept header asks", "content": _ANSWERS},
             **_refusals(
-                _401="A key is needed", _406="Nothing that is accepted can be answered", _408="The request stopped",
+                _400="A form that is none", _401="A key is needed", _406="Nothing that is accepted can be answered",
+                _408="The request stopped",
                 _413="Too large", _415="Of an unknown format", _422="A damaged image, or a wrong parameter",
                 _503="Full, or not ready: come again after Retry-After seconds",
             ),
@@ -141,14 +162,13 @@ def make_app(service: Service) -> FastAPI:
             ["image", *service.predictor.map_type.outputs]))] = None,
     ) -> Response:  # fmt: skip
         """An image as a form's file or as plain bytes: JSON, or with `Accept: image/png` (or jpeg) a picture."""
-        media_type = _wanted(request.headers.get("accept", "*/*"))
+        media_type = _wanted(request.headers.get("accept") or "*/*", "image/png" if what else "application/json")
         pictures = ("image", *service.predictor.map_type.outputs)
         if what not in (None, *pictures):
             raise HTTPException(422, f"what is {what!r}; this model has {', '.join(pictures)}")
         picture = what or ("overlay" if media_type == "image/jpeg" else service.predictor.map_type.outputs[0])
-        if desk.full:  # said before the image has come
-            raise FullError(desk.wait())
-        async with _received(request) as (file, name):
+        _check_ready(service)
+        async with desk.upload(), _received(request) as (file, name):
 
             def answer() -> Response:
                 found = service.label(file.read(), name, media_type in TYPES and picture == "confidence")
@@ -166,20 +186,23 @@ def make_app(service: Service) -> FastAPI:
             "table": task.table.name, "about": service.predictor.about,
             "classes": [as_class(task.table, k) for k in range(task.table.num_classes)],
             "outputs": list(service.predictor.map_type.outputs), "channels": task.preprocess.reading.channels,
-            "megapixels": service.most_megapixels, "workers": desk.workers, "queue": desk.queue,
+            "megapixels": service.limits.megapixels, "workers": desk.workers, "queue": desk.queue,
             "live": service.live is not None,
         }  # fmt: skip
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="Whether it lives")
     def health() -> dict[str, str]:
         """It does, if it answers."""
         return {"status": "alive"}
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", summary="Whether it takes images", responses=_refusals(_503="Not yet, or no more"))
     def ready() -> dict[str, str]:
         """Once the model has run."""
-        if not service.ready or desk.closing:
-            raise HTTPException(503, "not ready", {"Retry-After": "1"})
+        _check_ready(service)
+        if desk.closing:
+            raise HTTPException(503, "the server ends")
         return {"status": "ready"}
 
     @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse,
@@ -210,12 +233,17 @@ def make_app(service: Service) -> FastAPI:
         page = partial(Response, content, media_type=kind, headers={"Cache-Control": "no-cache"})
         app.add_route(path, _constant(page), include_in_schema=False)
     protocol.add_routes(app, service.predictor, service.name, desk, lambda: service.ready and not desk.closing,
-                        lambda: service.most_megapixels * 1e6)  # fmt: skip
+                        lambda: service.limits)  # fmt: skip
     return app
 
 
 def _constant(make: Callable[[], Response]) -> Callable[[Request], Response]:
     return lambda _: make()
+
+
+def _check_ready(service: Service) -> None:
+    if not service.ready:
+        raise HTTPException(503, "the model is not ready yet", {"Retry-After": "1"})
 
 
 def _as_http(answer: Any) -> Response:
@@ -242,8 +270,8 @@ def _add_handlers(app: FastAPI) -> None:
         return refused(422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
 
 
-def _wanted(accept: str) -> str:
-    """The best of the media types that can be answered; HTTPException if there is none."""
+def _wanted(accept: str, usual: str) -> str:
+    """The best of the media types that can be answered, of equals the `usual`; HTTPException if there is none."""
     qualities: dict[str, float] = {}
     for part in accept.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -253,7 +281,7 @@ def _wanted(accept: str) -> str:
         except ValueError:
             qualities[name] = 0.0
     best, answer = 0.0, ""
-    for media_type in ("application/json", *TYPES):
+    for media_type in (usual, "application/json", *TYPES):
         kinds = (media_type, media_type.split("/")[0] + "/*", "*/*")
         quality = next((qualities[kind] for kind in kinds if kind in qualities), 0.0)
         if quality > best:
@@ -263,11 +291,19 @@ def _wanted(accept: str) -> str:
     return answer
 
 
+def _utf8(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers with a form's boundary as the only parameter of its type: a client chooses no codec here."""
+    kind, parameters = parse_options_header(dict(headers)[b"content-type"])
+    boundary = b"; boundary=" + parameters[b"boundary"] if b"boundary" in parameters else b""
+    return [(key, kind + boundary if key == b"content-type" else value) for key, value in headers]
+
+
 @asynccontextmanager
 async def _received(request: Request) -> AsyncIterator[tuple[BinaryIO, str]]:
     """The image's file and what it is called: a form's file, or the whole body; large ones wait on disk."""
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
-        async with request.form(max_files=2, max_fields=16) as form:
+        plain = Request({**request.scope, "headers": _utf8(request.scope["headers"])}, request.receive)
+        async with plain.form(max_files=2, max_fields=16) as form:
             files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
             if len(files) != 1:
                 raise HTTPException(422, f"the form has {len(files)} files; send one image a request")

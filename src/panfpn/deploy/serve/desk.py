@@ -3,8 +3,9 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -31,6 +32,7 @@ class Desk:
     def __init__(self, workers: int, queue: int, threads: int) -> None:
         self.workers, self.queue, self.threads = workers, queue, threads
         self.inside = 0  # at work or waiting
+        self.uploads = 0  # bodies that come in, or are at work
         self.closing = False  # no more streams
         self._seconds = 1.0  # that a piece of work takes, on average
         torch.set_num_threads(threads)  # also of the threads to come
@@ -44,6 +46,17 @@ class Desk:
     def wait(self) -> int:
         """Seconds until there will be a place."""
         return max(1, math.ceil(self._seconds * self.inside / self.workers))
+
+    @asynccontextmanager
+    async def upload(self) -> AsyncIterator[None]:
+        """While a request's body comes in: `FullError` where nothing may wait, or too many bodies are on their way."""
+        if self.full or self.uploads >= 2 * (self.workers + self.queue):
+            raise FullError(self.wait())
+        self.uploads += 1
+        try:
+            yield
+        finally:
+            self.uploads -= 1
 
     async def do(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """What the function returns, from one of the threads; `FullError` if no place is left."""

@@ -1,6 +1,7 @@
 """A camera's picture, labelled. In: an address that whoever starts the server names. Out: JPEGs, the newest each."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from panfpn.deploy.serve.desk import Desk, FullError
 from panfpn.deploy.streams import Video
 
 BOUNDARY = "panfpn-frame"
+_log = logging.getLogger("panfpn.serve")
 _PAUSE = 0.02  # seconds between two looks for a new frame
 _PATIENCE = 35.0  # seconds for the first
 
@@ -75,12 +77,14 @@ class Live:
                 except FullError:  # who sends images comes first
                     await asyncio.sleep(1)
                     continue
-                except ValueError as error:
-                    self._error = str(error)
+                except Exception as error:
+                    self._error = f"{self.video.shown}: cannot be labelled ({error})"
                     return
                 self._number += 1
         finally:
             newest.stop()
+            if self._error is not None:
+                _log.warning("the live picture ends: %s", self._error)
 
     def _drawn(self, frame: npt.NDArray[np.uint8]) -> bytes:
         return as_picture(self.predictor(frame), "overlay", "image/jpeg")
@@ -106,14 +110,14 @@ class _Newest:
 
     def _read(self) -> None:
         frames = self.video.frames()
-        pause = 0.0 if self.video.is_live else 1 / self.video.rate()  # a file would be over at once
         try:
+            pause = 0.0 if self.video.is_live else 1 / self.video.rate()  # a file would be over at once
             for frame in frames:
                 self._frame = frame
                 if self._stopped.wait(pause):
                     return
             self.error = f"{self.video.shown}: the video is over"
-        except ValueError as error:
+        except Exception as error:  # whatever a decoder throws
             self.error = str(error)
         finally:
             frames.close()  # type: ignore[attr-defined]

@@ -5,10 +5,11 @@ Source: github.com/kserve/open-inference-protocol, specification/protocol/infere
 """
 
 import json
+import logging
 import math
+import tempfile
 from collections.abc import Callable
-from functools import partial
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,12 @@ from fastapi.responses import JSONResponse
 from panfpn import __version__
 from panfpn.deploy.predictor import Map, Predictor
 from panfpn.deploy.serve.desk import Desk, FullError
+from panfpn.deploy.serve.limits import Limits
 from panfpn.types import PanopticMap
 
 VERSION = "1"  # of the model: a server has one
+_log = logging.getLogger("panfpn.serve")
+_IN_MEMORY = 1 << 20  # bytes of a body; more wait on disk
 _LARGEST = 1 << 26  # bytes of a request in JSON
 _ANY = "^[^/]*$"
 
@@ -35,9 +39,9 @@ class UnfitError(ValueError):
 
 def add_routes(
     app: FastAPI, predictor: Predictor, name: str, desk: Desk, ready: Callable[[], bool],
-    most_pixels: Callable[[], float],
+    limits: Callable[[], Limits],
 ) -> None:  # fmt: skip
-    """Add the protocol's routes for one model; an image may have `most_pixels`."""
+    """Add the protocol's routes for one model."""
     Model = Annotated[str, Path(examples=[name])]  # noqa: N806
 
     def known(model: str, version: str = VERSION) -> None:
@@ -91,16 +95,20 @@ def add_routes(
         async def infer(request: Request, model: Model, version: str = VERSION) -> JSONResponse:
             """Label images of one size."""
             known(model, version)
-            body = bytearray()
-            async for block in request.stream():
-                body += block
-                if len(body) > _LARGEST:
-                    raise UnfitError(f"more than {_LARGEST >> 20} MiB of JSON; send the image's file to /predict", 413)
+            if not ready():
+                raise UnfitError("the model is not ready", 503)
             try:
-                answer = await desk.do(partial(_infer, predictor, bytes(body), most_pixels()))
+                async with desk.upload():
+                    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spooled:
+                        async for block in request.stream():
+                            spooled.write(block)
+                            if spooled.tell() > _LARGEST:
+                                text = f"more than {_LARGEST >> 20} MiB of JSON; send the image's file to /predict"
+                                raise UnfitError(text, 413)
+                        spooled.seek(0)
+                        return await desk.do(_answer, predictor, spooled, limits(), name)
             except FullError as error:
                 return JSONResponse({"error": str(error)}, 503, {"Retry-After": str(error.seconds)})
-            return JSONResponse({"model_name": name, "model_version": VERSION, **answer})
 
 
 _REFUSALS = {400: "Not a request of the protocol", 404: "No such model", 413: "Too large", 503: "Full"}
@@ -121,14 +129,25 @@ def _outputs(predictor: Predictor) -> list[dict[str, Any]]:
     return outputs
 
 
-def _infer(predictor: Predictor, body: bytes, most_pixels: float) -> dict[str, Any]:
+def _answer(predictor: Predictor, body: IO[bytes], limits: Limits, name: str) -> JSONResponse:
+    """The answer to a request's JSON; an error that nobody foresaw is logged here."""
+    try:
+        return JSONResponse({"model_name": name, "model_version": VERSION, **_infer(predictor, body.read(), limits)})
+    except UnfitError:
+        raise
+    except Exception:
+        _log.exception("a tensor could not be answered")
+        return JSONResponse({"error": "the server failed at this tensor; its log says where"}, 500)
+
+
+def _infer(predictor: Predictor, body: bytes, limits: Limits) -> dict[str, Any]:
     """What stands in the answer, of a request's JSON; `UnfitError` says what it lacks."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise UnfitError("the request is not JSON") from error
     wanted = _wanted(request, [output["name"] for output in _outputs(predictor)])
-    pixels = _pixels(request, predictor.task.preprocess.reading.channels, most_pixels)
+    pixels = _pixels(request, predictor, limits)
     try:
         maps = predictor(list(pixels))
     except ValueError as error:
@@ -150,21 +169,23 @@ def _wanted(request: Any, names: list[str]) -> list[str]:
     return wanted
 
 
-def _pixels(request: dict[str, Any], channels: int, most_pixels: float) -> npt.NDArray[np.uint8]:
+def _pixels(request: dict[str, Any], predictor: Predictor, limits: Limits) -> npt.NDArray[np.uint8]:
     """The images [B, H, W, C]."""
+    channels = predictor.task.preprocess.reading.channels
     tensor = request["inputs"][0]
     if not isinstance(tensor, dict) or tensor.get("name") != "pixels" or tensor.get("datatype") != "UINT8":
         raise UnfitError("the input is the tensor 'pixels' of datatype UINT8")
     shape = tensor.get("shape")
-    if not isinstance(shape, list) or len(shape) != 4 or not all(type(n) is int and n > 0 for n in shape):
+    if not isinstance(shape, list) or len(shape) != 4 or not all(type(n) is int and 0 < n < 1 << 31 for n in shape):
         raise UnfitError("the shape of pixels is [images, height, width, channels]")
     if shape[3] != channels:
         raise UnfitError(f"pixels have {shape[3]} channels; the model sees {channels}")
-    if shape[1] * shape[2] > most_pixels:
-        raise UnfitError(f"{shape[2]}×{shape[1]} pixels are more than the {most_pixels / 1e6:g} megapixels that are "
-                         "taken", 413)  # fmt: skip
+    if refusal := limits.refusal(predictor, shape[1], shape[2], shape[0]):
+        raise UnfitError(refusal, 413)
     try:
-        data = np.array(tensor.get("data"), np.float64).ravel()
+        data = np.array(tensor.get("data")).ravel()
+        if data.dtype.kind not in "iuf":
+            raise TypeError
     except (TypeError, ValueError, OverflowError) as error:
         raise UnfitError("the data of pixels are not numbers in the form of their shape") from error
     if data.size != math.prod(shape):

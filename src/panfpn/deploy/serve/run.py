@@ -1,5 +1,6 @@
 """The server on a port. In: a model and settings. Out: nothing; it ends when it is told to."""
 
+import asyncio
 import ipaddress
 import os
 import re
@@ -10,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from panfpn.deploy.predictor import Predictor
 from panfpn.deploy.serve.app import Service, make_app
 from panfpn.deploy.serve.desk import Desk
+from panfpn.deploy.serve.guard import SILENCE
 from panfpn.deploy.serve.live import Live
 from panfpn.weights.zoo import SHIPPED
 
 _CONNECTIONS = 512  # at once; more are answered with 503
 _MOST_WORKERS = 4  # without being asked: each needs memory for an image of its own
 _SHORTEST_KEY = 8
+_LONGEST_END = 120  # seconds after which what is still not answered is given up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,22 +71,39 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
             settings.model, settings.device, settings.precision, engine=settings.engine, streams=workers
         )
         live = Live(settings.camera, predictor, desk) if settings.camera else None
-        service = Service(predictor, model_name(settings.model), desk, settings.megapixels, keys, live)
-        config = configured(service, log=settings.log)
+        service = Service(predictor, model_name(settings.model), desk, settings.megapixels, keys, live=live)
+        service.hosts = None if keys or settings.open else frozenset({"localhost", "127.0.0.1", "::1", settings.host})
+        server = _Server(configured(service, log=settings.log), desk)
+        service.end = server.end
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         plural = "s" * (desk.threads > 1)
         say(f"{service.name} ({predictor.about}) on {address}: {workers} workers of {desk.threads} thread{plural}, "
             f"queue {settings.queue}; /docs says what it answers; Ctrl-C ends it")  # fmt: skip
-        _Server(config, desk).run(sockets=[listener])
+        server.run(sockets=[listener])
+    if service.failure:
+        raise ValueError(f"{service.name}: the model does not run here ({service.failure})")
 
 
 def configured(service: Service, *, log: bool = False) -> uvicorn.Config:
     """Uvicorn's settings for a service; `log` prints a line for each request."""
     return uvicorn.Config(
         make_app(service), log_level="info" if log else "warning", access_log=log, limit_concurrency=_CONNECTIONS,
-        server_header=False, proxy_headers=False, lifespan="on", ws="none",
+        server_header=False, proxy_headers=False, lifespan="on", ws="none", http=_Protocol,
+        timeout_graceful_shutdown=_LONGEST_END,
     )  # fmt: skip
+
+
+class _Protocol(H11Protocol):
+    """A connection; one on which no request begins is closed, as it would keep others out."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(SILENCE, self._close_unused)
+
+    def _close_unused(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -91,6 +112,11 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
         super().__init__(config)
         self.desk = desk
+
+    def end(self) -> None:
+        """Take no more requests, and answer those that came."""
+        self.desk.closing = True
+        self.should_exit = True
 
     def handle_exit(self, sig: int, frame: object) -> None:
         self.desk.closing = True

@@ -17,6 +17,7 @@ class Submission(Protocol):
     format: str
     map_types: ClassVar[tuple[type[SemanticMap | PanopticMap], ...]]  # of the models that can write it
     what: ClassVar[str]  # what of a map is written
+    by_hand: ClassVar[bool]  # whether people go on with the files: those of others are never written over
     last: ClassVar[str | None]  # the file that is written when all images are done
 
     @property
@@ -25,6 +26,9 @@ class Submission(Protocol):
 
     def names(self, images: Iterable[Path]) -> list[str]:
         """Stems of the files to write, in the order of `images`; ValueError for an image the server would not know."""
+
+    def files(self, names: Iterable[str]) -> list[str]:
+        """What will be written for images of these `names`, as paths from the folder."""
 
     def into(self, folder: Path, images: Sequence[Path]) -> AbstractContextManager[Callable[[Any], object]]:
         """What writes a map of one of the images, under the name that `names` gives it."""

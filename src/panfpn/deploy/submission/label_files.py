@@ -28,6 +28,7 @@ class LabelFiles:
     table: LabelTable  # writes and reads the server's values
     map_types: ClassVar[tuple[type[SemanticMap]]] = (SemanticMap,)
     what: ClassVar[str] = "labels"
+    by_hand: ClassVar[bool] = False
     last: ClassVar[str | None] = None
 
     @classmethod
@@ -46,6 +47,10 @@ class LabelFiles:
         if self.format == "cityscapes":
             return unique([f"{cityscapes_frame(path)}_pred" for path in images])
         return unique([path.stem for path in images])
+
+    def files(self, names: Iterable[str]) -> list[str]:
+        """What will be written."""
+        return [f"{name}.png" for name in names]
 
     @contextmanager
     def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[Any], object]]:

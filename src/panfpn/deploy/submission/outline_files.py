@@ -36,7 +36,9 @@ class OutlineFiles(ABC):
     table: LabelTable
     map_types: ClassVar[tuple[type[SemanticMap | PanopticMap], ...]] = (SemanticMap, PanopticMap)
     what: ClassVar[str] = "polygons"
+    by_hand: ClassVar[bool] = True
     last: ClassVar[str | None] = None
+    each: ClassVar[str] = ""  # what is written for an image, with its name for NAME
     protocol: ClassVar[str] = "mmseg"
 
     @classmethod
@@ -53,6 +55,11 @@ class OutlineFiles(ABC):
             raise ValueError(f"two images are called {twice[0]}, by which {self.format} tells them apart; label one "
                              "folder a call")  # fmt: skip
         return stems
+
+    def files(self, names: Iterable[str]) -> list[str]:
+        """What will be written."""
+        found = [self.each.replace("NAME", name) for name in names if self.each]
+        return found if self.last is None else [*found, self.last]
 
     @abstractmethod
     def into(self, folder: Path, images: Sequence[Path]) -> Any:
@@ -88,7 +95,6 @@ class CocoFiles(OutlineFiles):
         numbers = {name: k for k, name in enumerate(sources, 1)}
         entries: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        (folder / self.last).unlink(missing_ok=True)
 
         def collect(found: Any) -> None:
             height, width = found.regions().index.shape
@@ -115,7 +121,7 @@ class YoloFiles(OutlineFiles):
     """labels/NAME.txt with a line a segment (class, then x y … as shares of width and height), and data.yaml."""
 
     __slots__ = ()
-    last = "data.yaml"
+    last, each = "data.yaml", "labels/NAME.txt"
 
     @contextmanager
     def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[Any], object]]:
@@ -153,7 +159,6 @@ class CvatFiles(OutlineFiles):
             label = ET.SubElement(labels, "label")
             for key, text in (("name", one.name), ("color", f"#{red:02x}{green:02x}{blue:02x}"), ("type", "polygon")):
                 ET.SubElement(label, key).text = text
-        (folder / self.last).unlink(missing_ok=True)
         order = {name: k for k, name in enumerate(sources)}
 
         def collect(found: Any) -> None:
@@ -176,6 +181,7 @@ class LabelMeFiles(OutlineFiles):
     """NAME.json as LabelMe opens it; it names the image by its path from there."""
 
     __slots__ = ()
+    each = "NAME.json"
 
     @contextmanager
     def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[Any], object]]:

@@ -40,6 +40,7 @@ class SegmentFiles:
     image_ids: Mapping[str, int | str] | None = None  # the ids in it, by file name
     map_types: ClassVar[tuple[type[PanopticMap]]] = (PanopticMap,)
     what: ClassVar[str] = "panoptic"
+    by_hand: ClassVar[bool] = False
     last: ClassVar[str] = "panoptic.json"
     protocol: ClassVar[str] = "mmseg"  # of the scores that are printed: panoptic ones have no other
 
@@ -71,6 +72,10 @@ class SegmentFiles:
         if image.name not in self.image_ids:
             raise ValueError(f"{image}: {self.annotations} lists no image {image.name!r}, so it has no image_id")
         return self.image_ids[image.name]
+
+    def files(self, names: Iterable[str]) -> list[str]:
+        """What will be written."""
+        return [*(f"{name}.png" for name in names), self.last]
 
     @contextmanager
     def into(self, folder: Path, images: Sequence[Path]) -> Iterator[Callable[[Any], object]]:
