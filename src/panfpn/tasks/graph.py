@@ -162,7 +162,7 @@ def grouped_nms(
     apart = boxes + (groups.to(boxes.dtype) * (larger(*size) + 1))[:, None]
     # torch.export takes it for granted that two boxes stay (torchvision's kernel says so): these always do.
     apart = torch.cat([apart, apart.new_tensor([[-9.0, -9.0, -8.0, -8.0], [-5.0, -5.0, -4.0, -4.0]])])
-    kept = nms(apart, torch.cat([scores, scores.new_full((2,), -math.inf)]), threshold)
+    kept: torch.Tensor = nms(apart, torch.cat([scores, scores.new_full((2,), -math.inf)]), threshold)
     return kept.index_select(0, where(kept < boxes.shape[0]))
 
 
