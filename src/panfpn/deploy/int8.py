@@ -13,6 +13,7 @@ from panfpn.extras import optional
 from panfpn.tasks import Image
 
 NUM_IMAGES = 100  # that are calibrated on; more take time and change little
+_HEAVY = frozenset({"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"})  # what 8 bits are for
 _FEWEST = 10  # where images are so large, or the machine so slow, that more would take longer than
 _SECONDS = 90.0  # for all of them, at twice the time of a prediction
 
@@ -59,9 +60,10 @@ def quantized(
     before = points(model)
     images = images[:: -(-len(images) // _affordable(core.compile_model(model, "CPU"), images[0]))]
     batches = nncf.Dataset([image[None] for image in images])
+    ignored = nncf.IgnoredScope(names=sums_outside(model), validate=False)
     say(f"{headline} is {before:.2f}; quantising with {len(images)} images")
     with _quiet():
-        small = nncf.quantize(model, batches, subset_size=len(images))
+        small = nncf.quantize(model, batches, subset_size=len(images), ignored_scope=ignored)
     after, method = points(small), "quantised after training"
     if before - after > max_drop:
         say(f"{headline} of INT8 is {after:.2f}, more than {max_drop:g} less; looking for the layers that cost it")
@@ -71,7 +73,13 @@ def quantized(
 
         with _quiet():
             small = nncf.quantize_with_accuracy_control(
-                model, batches, batches, validate, max_drop=max_drop, subset_size=len(images)
+                model,
+                batches,
+                batches,
+                validate,
+                max_drop=max_drop,
+                subset_size=len(images),
+                ignored_scope=ignored,
             )
         after, method = points(small), "quantised with accuracy control"
     cost = Cost(headline=headline, before=before, after=after, method=method)
@@ -79,6 +87,40 @@ def quantized(
         raise ValueError(f"INT8 costs {cost.drop:.2f} points of {headline} ({before:.2f} before, {after:.2f} after), "
                          f"and {max_drop:g} are allowed")  # fmt: skip
     return small, cost
+
+
+def sums_outside(model: Any) -> list[str]:
+    """Names of the sums, products and resizes of an OpenVINO model that stay in floating point.
+
+    Only those between convolutions stand 8 bits. Those before the first (pixels fitted into a scale) and behind the
+    last (logits brought to the image's size), and those of boxes, would be off by a 256th of an image.
+    """
+    operations = model.get_ordered_ops()
+    above: set[str] = set()
+    below: set[str] = set()
+    for operation in operations:
+        name = operation.get_friendly_name()
+        sources = [value.get_node().get_friendly_name() for value in operation.input_values()]
+        if operation.get_type_name() in _HEAVY or above.intersection(sources):
+            above.add(name)
+    for operation in reversed(operations):
+        kind = operation.get_type_name()
+        if kind in _HEAVY or operation.get_friendly_name() in below:
+            values = operation.input_values()
+            values = values[:1] if kind == "ROIAlign" else values  # its other inputs are boxes
+            below.update(value.get_node().get_friendly_name() for value in values)
+    return [
+        name for operation in operations
+        if operation.get_type_name() not in _HEAVY
+        and not ((name := operation.get_friendly_name()) in above & below and _is_a_map(operation))
+        and operation.get_type_name() not in ("Constant", "Parameter", "Result")
+    ]  # fmt: skip
+
+
+def _is_a_map(operation: Any) -> bool:
+    """Whether it gives [B, C, h, w]."""
+    shape = operation.output(0).get_partial_shape()
+    return not shape.rank.is_dynamic and len(shape) == 4
 
 
 def _affordable(compiled: Any, image: Image) -> int:
