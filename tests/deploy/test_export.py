@@ -27,7 +27,7 @@ from panfpn.data.transforms import fit_size
 from panfpn.deploy import export as exporting
 from panfpn.deploy.export import export
 from panfpn.deploy.gate import SHAPES
-from panfpn.deploy.int8 import quantized
+from panfpn.deploy.int8 import quantized, sums_outside
 from panfpn.files import rgb_to_ids, write_image
 from panfpn.models import PanopticFPN, SemanticFPN
 from panfpn.tasks.graph import fitted_size, resized
@@ -351,6 +351,23 @@ def test_a_file_needs_no_panfpn(tmp_path: Path) -> None:
         cv2.imwrite(str(photo), picture[:, :, ::-1], [cv2.IMWRITE_PNG_FILTER, 8 << filtering])
         found, wanted = run_example(tmp_path / "x.png", photo, out), Predictor.from_file(out)(photo)
         np.testing.assert_array_equal(found, wanted.table.decode(wanted.labels))
+
+
+def test_only_sums_between_convolutions_stand_8_bits(tmp_path: Path) -> None:
+    have("openvino")
+    model = released(tmp_path / "model.safetensors", panoptic(), scale=(80, 48))
+    export(model, tmp_path / "m.xml", network=panoptic())
+    graph = __import__("openvino").Core().read_model(tmp_path / "m.xml")
+    kinds = {op.get_friendly_name(): op.get_type_name() for op in graph.get_ordered_ops()}
+    outside = set(sums_outside(graph))
+    inside = {name for name in kinds if name not in outside and kinds[name] in ("Add", "Multiply", "Interpolate")}
+    assert outside <= set(kinds) and not {kinds[name] for name in outside} & {"Convolution", "MatMul", "Constant"}
+    assert {"Floor", "NonMaxSuppression", "TopK", "Gather"} <= {kinds[name] for name in outside}
+    widths = [graph_op.output(0).get_partial_shape() for graph_op in graph.get_ordered_ops()
+              if graph_op.get_friendly_name() in inside]  # fmt: skip
+    assert inside and all(len(shape) == 4 for shape in widths)  # the pyramid's sums, and the heads'
+    last = [op for op in graph.get_ordered_ops() if op.get_type_name() == "Interpolate"][-1]
+    assert last.get_friendly_name() in outside  # logits at the size of the image
 
 
 def test_int8_is_scored_before_and_after_and_refused_where_it_costs_too_much(tmp_path: Path) -> None:
