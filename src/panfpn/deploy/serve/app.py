@@ -2,20 +2,17 @@
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi_offline import FastAPIOffline
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from panfpn import __version__
@@ -25,13 +22,13 @@ from panfpn.data.images import decode_image
 from panfpn.deploy.predictor import Map, Predictor
 from panfpn.deploy.serve import protocol
 from panfpn.deploy.serve.answers import TYPES, Masks, as_class, as_json, as_picture
+from panfpn.deploy.serve.bodies import received_image, wanted_type
 from panfpn.deploy.serve.desk import Desk, FullError
 from panfpn.deploy.serve.guard import Counters, Guard, refused
 from panfpn.deploy.serve.limits import MOST_MEGAPIXELS, Limits, measured_megapixels
 from panfpn.deploy.serve.live import BOUNDARY, Live
 
 _log = logging.getLogger("panfpn.serve")
-_IN_MEMORY = 1 << 20  # bytes of a body; more wait on disk
 _PAGE = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript"),
          "/page.css": ("page.css", "text/css")}  # fmt: skip
 _ANSWERS = {
@@ -162,13 +159,13 @@ def make_app(service: Service) -> FastAPI:
             ["image", *service.predictor.map_type.outputs]))] = None,
     ) -> Response:  # fmt: skip
         """An image as a form's file or as plain bytes: JSON, or with `Accept: image/png` (or jpeg) a picture."""
-        media_type = _wanted(request.headers.get("accept") or "*/*", "image/png" if what else "application/json")
+        media_type = wanted_type(request.headers.get("accept") or "*/*", "image/png" if what else "application/json")
         pictures = ("image", *service.predictor.map_type.outputs)
         if what not in (None, *pictures):
             raise HTTPException(422, f"what is {what!r}; this model has {', '.join(pictures)}")
         picture = what or ("overlay" if media_type == "image/jpeg" else service.predictor.map_type.outputs[0])
         _check_ready(service)
-        async with desk.upload(), _received(request) as (file, name):
+        async with desk.upload(), received_image(request) as (file, name):
 
             def answer() -> Response:
                 found = service.label(file.read(), name, media_type in TYPES and picture == "confidence")
@@ -268,49 +265,3 @@ def _add_handlers(app: FastAPI) -> None:
     def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         return refused(422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
-
-
-def _wanted(accept: str, usual: str) -> str:
-    """The best of the media types that can be answered, of equals the `usual`; HTTPException if there is none."""
-    qualities: dict[str, float] = {}
-    for part in accept.split(","):
-        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        weights = [p[2:] for p in parameters if p.startswith("q=")]
-        try:
-            qualities[name] = float(weights[0]) if weights else 1.0
-        except ValueError:
-            qualities[name] = 0.0
-    best, answer = 0.0, ""
-    for media_type in (usual, "application/json", *TYPES):
-        kinds = (media_type, media_type.split("/")[0] + "/*", "*/*")
-        quality = next((qualities[kind] for kind in kinds if kind in qualities), 0.0)
-        if quality > best:
-            best, answer = quality, media_type
-    if not answer:
-        raise HTTPException(406, f"the answer is application/json or {' or '.join(TYPES)}; Accept names none of them")
-    return answer
-
-
-def _utf8(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers with a form's boundary as the only parameter of its type: a client chooses no codec here."""
-    kind, parameters = parse_options_header(dict(headers)[b"content-type"])
-    boundary = b"; boundary=" + parameters[b"boundary"] if b"boundary" in parameters else b""
-    return [(key, kind + boundary if key == b"content-type" else value) for key, value in headers]
-
-
-@asynccontextmanager
-async def _received(request: Request) -> AsyncIterator[tuple[BinaryIO, str]]:
-    """The image's file and what it is called: a form's file, or the whole body; large ones wait on disk."""
-    if request.headers.get("content-type", "").lower().startswith("multipart/"):
-        plain = Request({**request.scope, "headers": _utf8(request.scope["headers"])}, request.receive)
-        async with plain.form(max_files=2, max_fields=16) as form:
-            files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-            if len(files) != 1:
-                raise HTTPException(422, f"the form has {len(files)} files; send one image a request")
-            yield files[0].file, (files[0].filename or "the image")[-100:]
-    else:
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spooled:
-            async for block in request.stream():
-                spooled.write(block)
-            spooled.seek(0)
-            yield cast(BinaryIO, spooled), "the image"
