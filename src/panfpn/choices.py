@@ -49,7 +49,6 @@ FORMATS = {
     "openvino": "panfpn.weights.exported.openvino:OpenVINOFormat",
     "torch": "panfpn.weights.exported.pt2:PT2Format",
 }
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}  # of the formats' files
 PROTOCOLS = {
     "mmseg": "panfpn.metrics.protocols:mmseg",
     "detectron2": "panfpn.metrics.protocols:detectron2",

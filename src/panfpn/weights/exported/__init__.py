@@ -2,3 +2,5 @@
 
 In: a module whose sizes are symbols (or were traced), and a release's header. Out: a file; and of a file, a `Program`.
 """
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}  # of the formats' files

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from panfpn.choices import SUFFIXES
 from panfpn.extras import optional
 from panfpn.files import replacing
+from panfpn.weights.exported import SUFFIXES
 from panfpn.weights.exported.program import KEY, Format, Program, Traced, last_line, metadata, parsed
 
 OPSET = 18

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from panfpn.choices import SUFFIXES
 from panfpn.extras import optional
 from panfpn.files import replacing
 from panfpn.signal_stack import kept_signal_stack
+from panfpn.weights.exported import SUFFIXES
 from panfpn.weights.exported.onnx import to_onnx
 from panfpn.weights.exported.program import KEY, Format, Program, Traced, last_line, metadata, parsed
 

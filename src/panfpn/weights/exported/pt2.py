@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 import torchvision.ops  # noqa: F401 - programs of Panoptic FPN call its operators
 
-from panfpn.choices import SUFFIXES
 from panfpn.files import replacing
+from panfpn.weights.exported import SUFFIXES
 from panfpn.weights.exported.program import KEY, Format, Program, Traced, last_line, metadata, parsed
 from panfpn.weights.foreign import check_members
 
