@@ -14,8 +14,8 @@ from panfpn.tasks import Image
 
 NUM_IMAGES = 100  # that are calibrated on; more take time and change little
 _HEAVY = frozenset({"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"})  # what 8 bits are for
-_FEWEST = 10  # where images are so large, or the machine so slow, that more would take longer than
-_SECONDS = 90.0  # for all of them, at twice the time of a prediction
+_FEWEST = 8  # where images are so large, or the machine so slow, that more would take longer than
+_SECONDS = 120.0  # for all of them, at four times the time of a prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ def _affordable(compiled: Any, image: Image) -> int:
     for _ in range(2):  # the first run makes the graph ready
         begin = time.monotonic()
         compiled([image[None]])
-    return max(_FEWEST, min(NUM_IMAGES, int(_SECONDS / 2 / (time.monotonic() - begin))))
+    return max(_FEWEST, min(NUM_IMAGES, int(_SECONDS / 4 / (time.monotonic() - begin))))
 
 
 @contextlib.contextmanager
