@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.request
 from pathlib import Path
 
 import cv2
 import numpy as np
+from served import resident, served
 
 from panfpn.benchmark import InferenceJob, in_child, measure_inference
 
@@ -31,12 +31,6 @@ function response(status, headers, body) if status ~= 200 then print("answer " .
 """
 
 
-def resident(process: int) -> float:
-    """Megabytes."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
-
-
 def seconds_of(text: str) -> float:
     number, unit = re.fullmatch(r"([\d.]+)(us|ms|s|m)", text).groups()
     return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[unit]
@@ -44,17 +38,9 @@ def seconds_of(text: str) -> float:
 
 def under_load(options: argparse.Namespace, image: Path) -> tuple[dict[str, float], list[float]]:
     """Figures of wrk, and the server's memory every 5 seconds."""
-    command = [sys.executable, "-m", "panfpn", "serve", options.model, "--port", "0", "--engine", options.engine]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        line = server.stderr.readline()
-        print(line.strip(), flush=True)
-        address = re.search(r"http://\S+:\d+", line)[0]
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/ready")
-                break
-            except OSError:
-                time.sleep(0.2)
+    log = image.with_suffix(".log")
+    with served(options.model, "--engine", options.engine, log=log) as (server, address):
+        print(log.read_text().strip(), flush=True)
         script = image.with_suffix(".lua")
         script.write_text(LUA.format(image=image))
         memory, done = [], threading.Event()
@@ -71,8 +57,6 @@ def under_load(options: argparse.Namespace, image: Path) -> tuple[dict[str, floa
         done.set()
         counted = urllib.request.urlopen(f"{address}/metrics").read().decode()
         print("\n".join(row for row in counted.splitlines() if row.startswith("panfpn_requests_total")))
-        server.terminate()
-        assert server.wait(60) == 0
     text = wrk.stdout
     latencies = dict(re.findall(r"(\d+)%\s+(\S+)", text))
     figures = {

@@ -125,6 +125,11 @@ def printable(text: str, *, longest: int = 2000) -> str:
     return "\n".join(lines)
 
 
+def first_line(error: Exception) -> str:
+    """What an error of somebody else's library says first, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def read_bytes(path: Path) -> bytes:
     """A file's content; ValueError names a file that cannot be read, and why."""
     try:

@@ -1,5 +1,7 @@
 """Maps of one image: segments that are known, and what a network says. In: labels and ids. Out: pictures and files."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +14,7 @@ from panfpn.draw import overlay, segment_colors, write_words
 from panfpn.files import ids_to_rgb, write_image, write_json
 from panfpn.handover import Piece, to_fiftyone, to_hf, to_supervision
 from panfpn.labels import IGNORE, LabelTable
+from panfpn.shapes import Outline, outlines
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -38,8 +41,74 @@ class Segments:
         return np.append(self.classes, np.int16(IGNORE))[self.index[window]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One segment of a PanopticMap."""
+
+    id: int  # its value in the map
+    train_id: int
+    name: str  # of its class
+    thing: bool
+    area: int  # pixels
+    box: tuple[int, int, int, int]  # left, top, width, height
+    score: float | None = None  # 0..1, of a thing
+
+    def to_dict(self, table: LabelTable) -> dict[str, Any]:
+        """With COCO's keys; a category is a class's first raw value."""
+        return {
+            "id": self.id, "category_id": table.classes[self.train_id].values[0], "category": self.name,
+            "isthing": int(self.thing), "score": self.score, "area": self.area, "bbox": list(self.box),
+        }  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SemanticMap:
+class Regions:
+    """What a map divides its image into."""
+
+    index: npt.NDArray[np.int16]  # [H, W] the region of each pixel, from 0 on; IGNORE where there is none
+    segments: tuple[Segment, ...]
+
+    def pieces(self) -> list[Piece]:
+        """Each with its mask."""
+        return [
+            Piece(name=s.name, train_id=s.train_id, mask=self.index == i, score=s.score)
+            for i, s in enumerate(self.segments)
+        ]
+
+    def outlines(self, *, tolerance: float = 0) -> Iterator[tuple[Segment, list[Outline]]]:
+        """Each with its pieces as polygons; `tolerance` as in `panfpn.shapes.outlines`."""
+        for i, segment in enumerate(self.segments):
+            left, top, width, height = segment.box
+            part = self.index[top : top + height, left : left + width] == i
+            yield segment, [piece.moved(left, top) for piece in outlines(part, tolerance=tolerance)]
+
+
+class Regional(ABC):
+    """A map as other libraries want it: a class each of a semantic one, a segment each of a panoptic one."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def regions(self) -> Regions:
+        """What the map divides its image into."""
+
+    def to_hf(self) -> list[dict[str, Any]]:
+        """What transformers' pipeline "image-segmentation" returns; scores are None but of things."""
+        return to_hf(self.regions().pieces())
+
+    def to_supervision(self) -> Any:
+        """Supervision's `Detections`; see `panfpn.handover`."""
+        regions = self.regions()
+        return to_supervision(regions.pieces(), regions.index.shape)
+
+    def to_fiftyone(self) -> Any:
+        """FiftyOne's `Detections`; see `panfpn.handover`."""
+        regions = self.regions()
+        return to_fiftyone(regions.pieces(), regions.index.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SemanticMap(Regional):
     """What a Semantic FPN says about one image."""
 
     outputs: ClassVar[tuple[str, ...]] = ("labels", "overlay", "confidence")  # that `save` can write
@@ -60,7 +129,7 @@ class SemanticMap:
         """Share of the pixels of each class that occurs, largest first."""
         return _shares(self.labels, self.table)
 
-    def regions(self) -> "Regions":
+    def regions(self) -> Regions:
         """A segment for each class that occurs, in the order of train ids."""
         found = [k for k in np.unique(self.labels).tolist() if k >= 0]
         index = np.full(self.table.num_classes + 1, IGNORE, np.int16)
@@ -68,29 +137,11 @@ class SemanticMap:
         segments = []
         for i, k in enumerate(found, 1):
             mask = (self.labels == k).astype(np.uint8)
-            segments.append(
-                Segment(
-                    id=i,
-                    train_id=k,
-                    name=self.table.names[k],
-                    thing=False,
-                    area=int(mask.sum()),
-                    box=tuple(cv2.boundingRect(mask)),
-                )
-            )
+            segments.append(Segment(
+                id=i, train_id=k, name=self.table.names[k], thing=False, area=int(mask.sum()),
+                box=tuple(cv2.boundingRect(mask)),
+            ))  # fmt: skip
         return Regions(index=index[self.labels], segments=tuple(segments))
-
-    def to_hf(self) -> list[dict[str, Any]]:
-        """What transformers' pipeline "image-segmentation" returns, a class each; scores are None."""
-        return to_hf(self.regions().pieces())
-
-    def to_supervision(self) -> Any:
-        """Supervision's `Detections`, a class each; see `panfpn.handover`."""
-        return to_supervision(self.regions().pieces(), self.labels.shape)
-
-    def to_fiftyone(self) -> Any:
-        """FiftyOne's `Detections`, a class each; see `panfpn.handover`."""
-        return to_fiftyone(self.regions().pieces(), self.labels.shape)
 
     def save(self, folder: str | Path, *, what: tuple[str, ...] = ("labels", "overlay")) -> list[Path]:
         """Write `NAME.png`, `NAME_overlay.jpg`, `NAME_confidence.png`, as of `picture`.
@@ -132,43 +183,8 @@ class Detections:
     # outside. Empty (no tuple) for detections that were too weak for the map.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """One segment of a PanopticMap."""
-
-    id: int  # its value in the map
-    train_id: int
-    name: str  # of its class
-    thing: bool
-    area: int  # pixels
-    box: tuple[int, int, int, int]  # left, top, width, height
-    score: float | None = None  # 0..1, of a thing
-
-    def to_dict(self, table: LabelTable) -> dict[str, Any]:
-        """With COCO's keys; a category is a class's first raw value."""
-        return {
-            "id": self.id, "category_id": table.classes[self.train_id].values[0], "category": self.name,
-            "isthing": int(self.thing), "score": self.score, "area": self.area, "bbox": list(self.box),
-        }  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Regions:
-    """What a map divides its image into."""
-
-    index: npt.NDArray[np.int16]  # [H, W] the region of each pixel, from 0 on; IGNORE where there is none
-    segments: tuple[Segment, ...]
-
-    def pieces(self) -> list[Piece]:
-        """Each with its mask."""
-        return [
-            Piece(name=s.name, train_id=s.train_id, mask=self.index == i, score=s.score)
-            for i, s in enumerate(self.segments)
-        ]
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class PanopticMap:
+class PanopticMap(Regional):
     """What a Panoptic FPN says about one image."""
 
     outputs: ClassVar[tuple[str, ...]] = ("panoptic", "overlay", "labels", "instances")  # that `save` can write
@@ -217,19 +233,7 @@ class PanopticMap:
         """Share of the pixels of each class that occurs, largest first; together less than 1 where pixels are void."""
         return _shares(self.labels, self.table)
 
-    def to_hf(self) -> list[dict[str, Any]]:
-        """What transformers' pipeline "image-segmentation" returns, a segment each; the scores of stuff are None."""
-        return to_hf(self.regions().pieces())
-
-    def to_supervision(self) -> Any:
-        """Supervision's `Detections`, a segment each; see `panfpn.handover`."""
-        return to_supervision(self.regions().pieces(), self.segments.shape)
-
-    def to_fiftyone(self) -> Any:
-        """FiftyOne's `Detections`, a segment each; see `panfpn.handover`."""
-        return to_fiftyone(self.regions().pieces(), self.segments.shape)
-
-    def regions(self) -> "Regions":
+    def regions(self) -> Regions:
         """The segments."""
         return Regions(index=(self.segments - 1).astype(np.int16), segments=self.info)
 

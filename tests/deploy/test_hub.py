@@ -1,10 +1,8 @@
 """Push to a local server that speaks the Hub's interface, and pull from it."""
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
@@ -14,6 +12,7 @@ import torch
 import yaml
 from huggingface_hub import constants
 
+from hub_server import hub_server
 from panfpn import Predictor
 from panfpn.cli import main
 from panfpn.data.images import decode_image
@@ -22,17 +21,9 @@ from panfpn.files import sha256
 from panfpn.weights.zoo import find_model, shipped_model
 
 
-def server_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hub_server", Path(__file__).parent / "hub_server.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    with server_module().hub_server() as server:
+    with hub_server() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.address)
         monkeypatch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"

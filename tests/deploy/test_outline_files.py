@@ -152,13 +152,14 @@ def test_what_people_drew_is_never_written_over(
     for file in FILES[name]:
         (out / file).parent.mkdir(exist_ok=True)
         (out / file).write_text("by hand")
-        with pytest.raises(ValueError, match=f"{file} is there, and no result of an earlier call"):
+        with pytest.raises(ValueError, match=f"{file} is there, and somebody may have worked on it"):
             predict_to_folder(photos, out, predictor=predictor, submission=submission, progress=False)
         assert (out / file).read_text() == "by hand"
         (out / file).unlink()
-    for _ in range(2):  # beside the photos, as LabelMe wants it; and again over what was written
-        outcome = predict_to_folder(photos, out, predictor=predictor, submission=submission, progress=False)
-        assert outcome.done == 2 and all((out / file).is_file() for file in FILES[name])
+    outcome = predict_to_folder(photos, out, predictor=predictor, submission=submission, progress=False)
+    assert outcome.done == 2 and all((out / file).is_file() for file in FILES[name])  # beside the photos
+    with pytest.raises(ValueError, match="is there, and somebody may have worked on it"):
+        predict_to_folder(photos, out, predictor=predictor, submission=submission, progress=False)
 
 
 def test_on_the_command_line(photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +168,8 @@ def test_on_the_command_line(photos: list[Path], tmp_path: Path, capsys: pytest.
     assert "2 of 2 images labelled" in capsys.readouterr().out
     data = json.loads((out / "annotations.json").read_text())
     assert len(data["images"]) == 2 and sum(one["area"] for one in data["annotations"]) == 90 * 130 + 64 * 48
-    assert main(["predict", folder, "-o", str(out), "--format", "coco", "--check", "--device", "cpu"]) == 2
+    checked = str(tmp_path / "checked")
+    assert main(["predict", folder, "-o", checked, "--format", "coco", "--check", "--device", "cpu"]) == 2
     assert "--check is for the formats of benchmarks" in capsys.readouterr().err
     other = tmp_path / "other" / "one.png"
     other.parent.mkdir()

@@ -13,7 +13,6 @@ import re
 import struct
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import zlib
@@ -21,6 +20,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from served import resident, served
 
 FORMATS = (".png", ".jpg", ".webp", ".tiff", ".bmp")
 
@@ -68,12 +70,6 @@ def ask(address: str, body: bytes, rng: random.Random) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def resident(process: int) -> float:
-    """Megabytes."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=60, help="of each route")
@@ -81,21 +77,7 @@ def main() -> int:
     options = parser.parse_args()
     log = Path("requests.log")
     faults, memory = [], []
-    with (
-        log.open("w") as written,
-        subprocess.Popen(
-            [sys.executable, "-m", "panfpn", "serve", "--port", "0", "--max-megapixels", "2"], stderr=written
-        ) as server,
-    ):
-        while not (found := re.search(r"http://\S+:\d+", log.read_text())):
-            time.sleep(0.2)
-        address = found[0]
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/ready")
-                break
-            except OSError:
-                time.sleep(0.2)
+    with served("--max-megapixels", "2", log=log) as (server, address):
         tool = subprocess.run(
             [Path(sys.executable).with_name("schemathesis"), "run", f"{address}/openapi.json", "--exclude-path", "/live",
              "--checks", "not_a_server_error,content_type_conformance,status_code_conformance", "--max-examples",
@@ -112,8 +94,6 @@ def main() -> int:
                 faults.append(f"{text[:200]} for image {k}")
             memory.append(resident(server.pid))
         counted = urllib.request.urlopen(f"{address}/metrics").read().decode()
-        server.terminate()
-        faults += [] if server.wait(60) == 0 else ["the server did not end well"]
     answers = re.findall(r'panfpn_requests_total\{code="(\d+)",route="([^"]+)"\} ([\d.]+)', counted)
     total = sum(float(number) for _, _, number in answers)
     faults += [

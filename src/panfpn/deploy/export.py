@@ -27,7 +27,7 @@ from panfpn.deploy.gate import SHAPES, Agreement, compare_files
 from panfpn.deploy.int8 import Cost, calibration_images, quantized
 from panfpn.engine.evaluate import score_dataset
 from panfpn.extras import optional
-from panfpn.files import sha256
+from panfpn.files import first_line, sha256
 from panfpn.signal_stack import kept_signal_stack
 from panfpn.tasks import Task
 from panfpn.tasks.graph import Graph
@@ -68,8 +68,8 @@ def export(
     width; without, they are free; the number of images always is. `confidence` adds the winner's probability and
     `probabilities` those of all classes (Semantic FPN), `every_mask` the masks of things too weak for the map (Panoptic
     FPN), which average precision needs. `scale` (longer and shorter side that images are fitted into) is the model's
-    own unless given. `network` is the one that the
-    weights are for, where it has parts of your own. `say` gets a sentence about each step.
+    own unless given. `network` is the one that the weights are for, where it has parts of your own. `say` gets a
+    sentence about each step.
 
     With `calibrate` (the `data` part of a configuration, or a training and a validation set) an OpenVINO file computes
     in INT8: it is calibrated on images of the first, scored on the second before and after, and may lose `max_drop`
@@ -201,7 +201,7 @@ def _traced(
             with _within(_PATIENCE):
                 program = _followed(graph, example, dynamic=size is None)
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            reason = first_line(error)[:200]
     if program is None and not form.traces:
         raise ValueError(f"torch.export cannot follow this network at every size ({reason}); fix the size "
                          "(--size H W), or take --format onnx or openvino")  # fmt: skip

@@ -49,9 +49,7 @@ def predict_to_folder(
     inputs = Inputs(arguments, out=folder, reading=predictor.task.preprocess.reading, max_frames=max_frames)
     _check_inputs(inputs, folder, submission)
     manifest = None
-    if submission is not None and submission.by_hand:
-        manifest = _with_files(Manifest.of(folder) or Manifest(), inputs, folder, submission)
-    elif submission is None:
+    if submission is None:
         endings = [ending for output in what for ending in predictor.map_type.endings[output]]
         manifest = _extended(Manifest.of(folder) or Manifest(), inputs, folder, endings, of_frames)
     total = inputs.count()
@@ -140,18 +138,12 @@ def _check_inputs(inputs: Inputs, folder: Path, submission: Any) -> None:
             raise ValueError(f"{folder}: the results would overwrite {lost[0]}; choose another folder for them")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; name a folder for the results")
-
-
-def _with_files(manifest: Manifest, inputs: Inputs, folder: Path, submission: Submission) -> Manifest:
-    """The manifest with a format's files; ValueError if one is there that no earlier call has written."""
-    files = submission.files([one.name for one in inputs.inputs])
-    for file in files:
-        if (folder / file).exists() and not manifest.holds(file):
-            raise ValueError(f"{folder}: {file} is there, and no result of an earlier call ({FILE} does not list it); "
-                             "choose another folder")  # fmt: skip
-    manifest.files |= set(files)
-    manifest.inputs |= {one.name: one.address for one in inputs.inputs}
-    return manifest
+    if submission and submission.by_hand:
+        for file in submission.files([one.name for one in inputs.inputs]):
+            if (folder / file).exists():
+                raise ValueError(
+                    f"{folder}: {file} is there, and somebody may have worked on it; choose another folder"
+                )
 
 
 def _overlays(folder: Path, video: str) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from panfpn import __version__
 from panfpn.choices import ARCHITECTURES
 from panfpn.deploy.predictor import Predictor
 from panfpn.draw import as_rgb, side_by_side
-from panfpn.files import encoded, sha256
+from panfpn.files import encoded, first_line, sha256
 from panfpn.weights import Release, load, write_release
 from panfpn.weights.header import is_release, read_header
 from panfpn.weights.hub import FILE
@@ -66,8 +66,7 @@ def push(
                 commit_message=message or f"panfpn {__version__}: {release.file.name}", revision=revision,
             )  # fmt: skip
         except Exception as error:  # the hub's own classes, and the network's
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{repository}: could not be written to the Hub ({reason})") from error
+            raise ValueError(f"{repository}: could not be written to the Hub ({first_line(error)})") from error
     return str(done.commit_url)
 
 

@@ -54,34 +54,29 @@ def quantized(
     nncf = optional("nncf", "int8", "INT8 needs")
     core = optional("openvino", "export", "INT8 needs").Core()
 
-    def points(candidate: Any) -> float:
-        return score(core.compile_model(candidate, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    def compiled(candidate: Any) -> Any:
+        return core.compile_model(candidate, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    before = points(model)
-    images = images[:: -(-len(images) // _affordable(core.compile_model(model, "CPU"), images[0]))]
+    plain = compiled(model)
+    before = score(plain)
+    images = images[:: -(-len(images) // _affordable(plain, images[0]))]
     batches = nncf.Dataset([image[None] for image in images])
-    ignored = nncf.IgnoredScope(names=sums_outside(model), validate=False)
+    ignored = nncf.IgnoredScope(names=not_between_convolutions(model), validate=False)
     say(f"{headline} is {before:.2f}; quantising with {len(images)} images")
     with _quiet():
         small = nncf.quantize(model, batches, subset_size=len(images), ignored_scope=ignored)
-    after, method = points(small), "quantised after training"
+    after, method = score(compiled(small)), "quantised after training"
     if before - after > max_drop:
         say(f"{headline} of INT8 is {after:.2f}, more than {max_drop:g} less; looking for the layers that cost it")
 
-        def validate(compiled: Any, _: Iterable[Any]) -> tuple[float, None]:
-            return score(compiled), None
+        def validate(candidate: Any, _: Iterable[Any]) -> tuple[float, None]:
+            return score(candidate), None
 
         with _quiet():
             small = nncf.quantize_with_accuracy_control(
-                model,
-                batches,
-                batches,
-                validate,
-                max_drop=max_drop,
-                subset_size=len(images),
-                ignored_scope=ignored,
-            )
-        after, method = points(small), "quantised with accuracy control"
+                model, batches, batches, validate, max_drop=max_drop, subset_size=len(images), ignored_scope=ignored,
+            )  # fmt: skip
+        after, method = score(compiled(small)), "quantised with accuracy control"
     cost = Cost(headline=headline, before=before, after=after, method=method)
     if not cost.drop <= max_drop:
         raise ValueError(f"INT8 costs {cost.drop:.2f} points of {headline} ({before:.2f} before, {after:.2f} after), "
@@ -89,11 +84,12 @@ def quantized(
     return small, cost
 
 
-def sums_outside(model: Any) -> list[str]:
-    """Names of the sums, products and resizes of an OpenVINO model that stay in floating point.
+def not_between_convolutions(model: Any) -> list[str]:
+    """Names of the operations of an OpenVINO model that stay in floating point.
 
-    Only those between convolutions stand 8 bits. Those before the first (pixels fitted into a scale) and behind the
-    last (logits brought to the image's size), and those of boxes, would be off by a 256th of an image.
+    Only sums, products and resizes between convolutions stand 8 bits. Those before the first (pixels fitted into a
+    scale) and behind the last (logits brought to the image's size), and those of boxes, would be off by a 256th of an
+    image.
     """
     operations = model.get_ordered_ops()
     above: set[str] = set()

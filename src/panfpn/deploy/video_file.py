@@ -1,12 +1,13 @@
 """A video of overlays. In: frames, one after the other. Out: a file with their size and rate, whole or not there."""
 
-import contextlib
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from panfpn.files import replacing
 
 SUFFIXES = (".mp4", ".avi")  # of sides that are even (MPEG-4), and of others (Motion JPEG: MPEG would cut a pixel)
 
@@ -43,27 +44,21 @@ class VideoFile:
         """Put what was added into its place."""
         if self._writer is not None:
             self._writer.release()
-            self._temporary.replace(self._file)
+            self._place.close()
             self._writer = None
 
     def _open(self, width: int, height: int) -> None:
         odd = bool(width % 2 or height % 2)
         self._size, self._file = (width, height), self.stem.with_name(self.stem.name + SUFFIXES[odd])
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            prefix=f".{self._file.name}.", suffix=self._file.suffix, dir=self._file.parent, delete=False
-        ) as temporary:
-            self._temporary = Path(temporary.name)
-        with contextlib.suppress(OSError):
-            self._temporary.chmod(0o644)
         backend = cv2.CAP_OPENCV_MJPEG if odd else cv2.CAP_FFMPEG
         code = cv2.VideoWriter.fourcc(*("MJPG" if odd else "mp4v"))
-        self._writer = cv2.VideoWriter(str(self._temporary), backend, code, _fraction(self.rate), self._size)
-        if not self._writer.isOpened():
-            self._writer = None
-            self._temporary.unlink()
-            raise ValueError(f"{self._file}: OpenCV cannot write a video of {width}×{height} pixels, {self.rate:g} a "
-                             "second; take --save labels for a file a frame")  # fmt: skip
+        with ExitStack() as place:
+            temporary = place.enter_context(replacing(self._file))
+            writer = cv2.VideoWriter(str(temporary), backend, code, _fraction(self.rate), self._size)
+            if not writer.isOpened():
+                raise ValueError(f"{self._file}: OpenCV cannot write a video of {width}×{height} pixels, "
+                                 f"{self.rate:g} a second; take --save labels for a file a frame")  # fmt: skip
+            self._writer, self._place = writer, place.pop_all()
 
 
 def _fraction(rate: float) -> float:

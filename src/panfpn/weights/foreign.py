@@ -20,7 +20,7 @@ import numpy.typing as npt
 import safetensors.torch
 import torch
 
-from panfpn.files import replacing
+from panfpn.files import first_line, replacing
 from panfpn.weights.pickles import NUMPY, Inert, RefusedError, check_torch_opcodes, read_plain
 
 _LET_IN: list[Any] = [
@@ -61,7 +61,7 @@ def read_foreign(path: Path) -> dict[str, Any]:
                 f"{path}: not loaded: to unpickle it, {wanted} would have to run, and files from elsewhere may "
                 "run nothing here; where you trust it, save its state dict (tensors) alone"
             ) from error
-        first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        first = first_line(error).partition(". ")[0]
         raise ValueError(
             f"{path}: cannot be read as a checkpoint, it is damaged or of another format ({first})"
         ) from error

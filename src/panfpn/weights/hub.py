@@ -6,7 +6,7 @@ huggingface_hub caches, resumes and keeps tokens; HF_ENDPOINT, HF_HOME and HF_HU
 import re
 from pathlib import Path
 
-from panfpn.files import sha256
+from panfpn.files import first_line, sha256
 
 FILE = "model.safetensors"  # of every repository
 _NAME = re.compile(r"(hf:)?(\w[\w.-]*/\w[\w.-]*)(@([\w.-]+(/[\w.-]+)*))?")
@@ -31,7 +31,7 @@ def from_hub(repository: str, revision: str | None) -> Path:
     try:
         file = Path(huggingface_hub.hf_hub_download(repository, FILE, revision=revision))
     except Exception as error:  # no network, no such repository, no such file: the hub's own classes
-        raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from error
+        raise ValueError(first_line(error)) from error
     blob = file.resolve()  # the cache names it by the hash that the Hub said
     if str(known) != str(file) and re.fullmatch("[0-9a-f]{64}", blob.name) and (actual := sha256(blob)) != blob.name:
         blob.unlink()

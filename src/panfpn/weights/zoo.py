@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from panfpn.fetch import fetched, without_password
-from panfpn.files import replacing
+from panfpn.files import first_line, replacing
 from panfpn.weights.exported import SUFFIXES
 from panfpn.weights.hub import from_hub, hub_name
 
@@ -248,7 +248,7 @@ def _fetched(published: Published | PublishedPanoptic, searched: list[str]) -> P
             _download(url, target, published)
             return target
         except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors
-            searched.append(f"{without_password(url)} ({_first_line(error)})")
+            searched.append(f"{without_password(url)} ({first_line(error)})")
     raise ValueError(
         f"the published file {published.file} could not be had; looked in {'; '.join(searched)}; put it into a folder "
         "that PANFPN_WEIGHTS names, or name a mirror in PANFPN_MIRRORS"
@@ -269,7 +269,3 @@ def _download(url: str, target: Path, published: Published | PublishedPanoptic) 
         actual = _hash(temporary, algorithm)
         if not actual.startswith(digest):
             raise ValueError(f"{_SPELT[algorithm]} {actual[: len(digest)]}… instead of {digest}…")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -15,7 +15,7 @@ from panfpn import Predictor
 from panfpn.data.images import decode_image, decode_mask, read_image
 from panfpn.data.layouts.scenes import scenes_table
 
-playwright = pytest.importorskip("playwright.sync_api")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )

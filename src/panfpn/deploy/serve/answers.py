@@ -6,7 +6,7 @@ from panfpn.deploy.predictor import Map
 from panfpn.draw import as_rgb
 from panfpn.files import encoded
 from panfpn.labels import LabelTable
-from panfpn.shapes import outlines, run_lengths
+from panfpn.shapes import run_lengths
 
 Masks = Literal["rle", "polygons", "none"]
 TYPES = {"image/png": ".png", "image/jpeg": ".jpg"}  # of pictures
@@ -19,16 +19,13 @@ def as_json(found: Map, masks: Masks) -> dict[str, Any]:
     """
     regions = found.regions()
     segments = [segment.to_dict(found.table) for segment in regions.segments]
+    height, width = regions.index.shape
     if masks == "rle":
-        height, width = regions.index.shape
         for segment, lengths in zip(segments, run_lengths(regions.index, len(segments)), strict=True):
             segment["segmentation"] = {"size": [height, width], "counts": lengths.tolist()}
     elif masks == "polygons":
-        for i, segment in enumerate(segments):
-            left, top, width, height = segment["bbox"]
-            part = regions.index[top : top + height, left : left + width] == i
-            segment["segmentation"] = [o.moved(left, top).joined().ravel().tolist() for o in outlines(part)]
-    height, width = regions.index.shape
+        for segment, (_, pieces) in zip(segments, regions.outlines(), strict=True):
+            segment["segmentation"] = [piece.joined().ravel().tolist() for piece in pieces]
     numbers = {name: k for k, name in enumerate(found.table.names)}
     classes = [{**as_class(found.table, numbers[name]), "share": share} for name, share in found.shares().items()]
     return {"width": width, "height": height, "classes": classes, "segments": segments}

@@ -66,8 +66,7 @@ class Service:
     live: Live | None = None
     counters: Counters = field(default_factory=Counters)
     ready: bool = False
-
-    end: Callable[[], None] = lambda: None  # the server
+    end: Callable[[], None] = lambda: None  # ends the server
     failure: str = ""  # why the model does not run
 
     @property

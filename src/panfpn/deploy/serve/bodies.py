@@ -53,8 +53,15 @@ async def received_image(request: Request) -> AsyncIterator[tuple[BinaryIO, str]
                 raise HTTPException(422, f"the form has {len(files)} files; send one image a request")
             yield files[0].file, (files[0].filename or "the image")[-100:]
     else:
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spooled:
-            async for block in request.stream():
-                spooled.write(block)
-            spooled.seek(0)
-            yield cast(BinaryIO, spooled), "the image"
+        async with spooled_body(request) as file:
+            yield file, "the image"
+
+
+@asynccontextmanager
+async def spooled_body(request: Request) -> AsyncIterator[BinaryIO]:
+    """The whole body as a file; a large one waits on disk."""
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spooled:
+        async for block in request.stream():
+            spooled.write(block)
+        spooled.seek(0)
+        yield cast(BinaryIO, spooled)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -81,7 +82,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
-        if self.hosts is not None and host.rpartition(":")[0].strip("[]") not in self.hosts and host not in self.hosts:
+        if self.hosts is not None and re.sub(r":\d*$", "", host).strip("[]") not in self.hosts:
             return refused(421, f"this server is not called {host[:100]!r}; ask for localhost")
         if self.keys and scope["path"] not in OPEN and not self._known(headers):
             text = "a key is needed: as header X-API-Key, as Bearer token, or as password"

@@ -7,9 +7,8 @@ Source: github.com/kserve/open-inference-protocol, specification/protocol/infere
 import json
 import logging
 import math
-import tempfile
 from collections.abc import Callable
-from typing import IO, Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +17,14 @@ from fastapi.responses import JSONResponse
 
 from panfpn import __version__
 from panfpn.deploy.predictor import Map, Predictor
+from panfpn.deploy.serve.bodies import spooled_body
 from panfpn.deploy.serve.desk import Desk, FullError
 from panfpn.deploy.serve.limits import Limits
 from panfpn.types import PanopticMap
 
 VERSION = "1"  # of the model: a server has one
 _log = logging.getLogger("panfpn.serve")
-_IN_MEMORY = 1 << 20  # bytes of a body; more wait on disk
 _LARGEST = 1 << 26  # bytes of a request in JSON
-_ANY = "^[^/]*$"
 
 
 class UnfitError(ValueError):
@@ -98,15 +96,8 @@ def add_routes(
             if not ready():
                 raise UnfitError("the model is not ready", 503)
             try:
-                async with desk.upload():
-                    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spooled:
-                        async for block in request.stream():
-                            spooled.write(block)
-                            if spooled.tell() > _LARGEST:
-                                text = f"more than {_LARGEST >> 20} MiB of JSON; send the image's file to /predict"
-                                raise UnfitError(text, 413)
-                        spooled.seek(0)
-                        return await desk.do(_answer, predictor, spooled, limits(), name)
+                async with desk.upload(), spooled_body(request) as body:
+                    return await desk.do(_answer, predictor, body, limits(), name)
             except FullError as error:
                 return JSONResponse({"error": str(error)}, 503, {"Retry-After": str(error.seconds)})
 
@@ -129,10 +120,12 @@ def _outputs(predictor: Predictor) -> list[dict[str, Any]]:
     return outputs
 
 
-def _answer(predictor: Predictor, body: IO[bytes], limits: Limits, name: str) -> JSONResponse:
+def _answer(predictor: Predictor, body: BinaryIO, limits: Limits, name: str) -> JSONResponse:
     """The answer to a request's JSON; an error that nobody foresaw is logged here."""
     try:
-        return JSONResponse({"model_name": name, "model_version": VERSION, **_infer(predictor, body.read(), limits)})
+        if len(text := body.read(_LARGEST + 1)) > _LARGEST:
+            raise UnfitError(f"more than {_LARGEST >> 20} MiB of JSON; send the image's file to /predict", 413)
+        return JSONResponse({"model_name": name, "model_version": VERSION, **_infer(predictor, text, limits)})
     except UnfitError:
         raise
     except Exception:

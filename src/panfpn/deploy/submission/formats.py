@@ -17,7 +17,7 @@ class Submission(Protocol):
     format: str
     map_types: ClassVar[tuple[type[SemanticMap | PanopticMap], ...]]  # of the models that can write it
     what: ClassVar[str]  # what of a map is written
-    by_hand: ClassVar[bool]  # whether people go on with the files: those of others are never written over
+    by_hand: ClassVar[bool]  # whether people go on with the files: nothing is ever written over
     last: ClassVar[str | None]  # the file that is written when all images are done
 
     @property

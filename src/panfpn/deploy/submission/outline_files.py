@@ -20,9 +20,8 @@ import yaml
 from panfpn.deploy.submission.formats import no_annotations
 from panfpn.files import write_json, write_text
 from panfpn.labels import LabelTable
-from panfpn.maps import Segment
 from panfpn.metrics import Scores
-from panfpn.shapes import Outline, outlines
+from panfpn.shapes import Outline
 from panfpn.types import PanopticMap, SemanticMap
 
 _TOLERANCE = 1.0  # pixels
@@ -73,14 +72,6 @@ class OutlineFiles(ABC):
         """ValueError: nobody scores these."""
         raise ValueError(f"--check is for the formats of benchmarks; {self.format} is for annotation tools")
 
-    def shapes(self, found: Any) -> Iterator[tuple[Segment, list[Outline]]]:
-        """Each segment with its pieces."""
-        regions = found.regions()
-        for i, segment in enumerate(regions.segments):
-            left, top, width, height = segment.box
-            part = regions.index[top : top + height, left : left + width] == i
-            yield segment, [piece.moved(left, top) for piece in outlines(part, tolerance=_TOLERANCE)]
-
 
 class CocoFiles(OutlineFiles):
     """One annotations.json in COCO's format of instances."""
@@ -100,7 +91,7 @@ class CocoFiles(OutlineFiles):
             height, width = found.regions().index.shape
             number = numbers[found.name]
             entries.append({"id": number, "file_name": sources[found.name].name, "height": height, "width": width})
-            for segment, pieces in self.shapes(found):
+            for segment, pieces in found.regions().outlines(tolerance=_TOLERANCE):
                 facts = segment.to_dict(self.table)
                 annotations.append({
                     "id": len(annotations) + 1, "image_id": number, "category_id": facts["category_id"], "iscrowd": 0,
@@ -130,7 +121,7 @@ class YoloFiles(OutlineFiles):
         def write(found: Any) -> None:
             height, width = found.regions().index.shape
             lines = []
-            for segment, pieces in self.shapes(found):
+            for segment, pieces in found.regions().outlines(tolerance=_TOLERANCE):
                 parts = pieces if not segment.thing else [_one(pieces)]  # who reads this takes a line for an instance
                 for piece in parts:
                     points = (piece.joined() / [width, height]).ravel()
@@ -165,7 +156,7 @@ class CvatFiles(OutlineFiles):
             height, width = found.regions().index.shape
             image = ET.SubElement(root, "image", id=str(order[found.name]), name=sources[found.name].name,
                                   width=str(width), height=str(height))  # fmt: skip
-            for segment, pieces in self.shapes(found):
+            for segment, pieces in found.regions().outlines(tolerance=_TOLERANCE):
                 for piece in pieces:
                     points = ";".join(f"{x:.2f},{y:.2f}" for x, y in piece.joined().tolist())
                     facts = {"source": "auto", "occluded": "0", "z_order": "0"}
@@ -194,7 +185,7 @@ class LabelMeFiles(OutlineFiles):
                 {"label": segment.name, "points": piece.joined().astype(float).tolist(),
                  "group_id": segment.id if len(pieces) > 1 else None, "description": "", "shape_type": "polygon",
                  "flags": {}, "mask": None}
-                for segment, pieces in self.shapes(found) for piece in pieces
+                for segment, pieces in found.regions().outlines(tolerance=_TOLERANCE) for piece in pieces
             ]  # fmt: skip
             path = os.path.relpath(sources[found.name].resolve(), folder.resolve())
             write_json(folder / f"{found.name}.json", {

@@ -77,8 +77,8 @@ function colored({ classes, segments }) {
     const hex = classes.find((c) => c.name === segment.category)?.color ?? "#888888";
     const rgb = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
     if (!segment.isthing) return rgb;
-    const turn = (seen[segment.category] = (seen[segment.category] ?? -1) + 1);
-    return rgb.map((v, i) => Math.max(0, Math.min(255, v + 96 * ((0.5 + turn * [0.618, 0.414, 0.732][i]) % 1 - 0.5))));
+    const nth = (seen[segment.category] = (seen[segment.category] ?? -1) + 1);
+    return rgb.map((v, i) => Math.max(0, Math.min(255, v + 96 * ((0.5 + nth * [0.618, 0.414, 0.732][i]) % 1 - 0.5))));
   });
 }
 
