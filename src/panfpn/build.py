@@ -18,6 +18,7 @@ from panfpn.device import resolve_device, resolve_precision
 from panfpn.labels import LabelTable
 from panfpn.models import Backbone
 from panfpn.models.depthwise import speed_up_depthwise
+from panfpn.models.pyramid import SimpleFeaturePyramid
 from panfpn.tasks import Loss, Task, architecture_of, reading_of, task_type
 from panfpn.weights import Program, Release, fitting, load, read_tensors
 
@@ -83,7 +84,7 @@ def resolve(
                          f"classes: {', '.join(classes)}")  # fmt: skip
     if network is None:
         with torch.device("meta"):
-            backbone: Any = Backbone(model.backbone, in_channels=model.in_channels)
+            backbone: Any = _backbone(model)
     else:
         backbone = network.backbone
     mean, std = model.mean or backbone.mean, model.std or backbone.std
@@ -130,7 +131,17 @@ def _described(model: Model, network: Any) -> Model:
     name = getattr(backbone, "name", None) or f"{_MODULE}{type(backbone).__module__}.{type(backbone).__qualname__}"
     return replace(
         model, architecture=architecture_of(network), backbone=name, num_classes=network.num_classes,
+        pyramid="simple" if isinstance(network.fpn, SimpleFeaturePyramid) else None,
+        blocks=getattr(backbone, "blocks", ()), final_norm=getattr(backbone, "final_norm", False),
         fpn_channels=network.fpn.channels, pretrained=False, backbone_weights=None, start_from=None,
+    )  # fmt: skip
+
+
+def _backbone(model: Model, *, pretrained: bool = False) -> Backbone:
+    """The backbone that settings describe."""
+    return Backbone(
+        model.backbone, in_channels=model.in_channels, pretrained=pretrained, drop_path=model.drop_path,
+        blocks=model.blocks, final_norm=model.final_norm,
     )  # fmt: skip
 
 
@@ -146,10 +157,7 @@ def build_task(
     task, model = task_type(config.model.architecture), config.model
     if network is None:
         local = model.backbone_weights
-        backbone = Backbone(
-            model.backbone, in_channels=model.in_channels, drop_path=model.drop_path,
-            pretrained=load_weights and model.pretrained and local is None,
-        )  # fmt: skip
+        backbone = _backbone(model, pretrained=load_weights and model.pretrained and local is None)
         if load_weights and local is not None:
             backbone.load(read_tensors(local.expanduser()), local)
         speed_up_depthwise(backbone)
@@ -234,9 +242,8 @@ def _exported_task(
         raise ValueError(f"{release.file}: is run in {' or '.join(program.precisions)} here, not in {precision}")
     config, kind = release.config, task_type(release.config.model.architecture)
     chosen = resolve_precision(precision, device, program.precisions)
-    name = config.model.backbone
     with torch.device("meta"):
-        backbone = _Unknown() if name.startswith(_MODULE) else Backbone(name, in_channels=config.model.in_channels)
+        backbone = _Unknown() if config.model.backbone.startswith(_MODULE) else _backbone(config.model)
         network = kind.build_network(config.model, backbone, release.table)
     task = kind.build(config.changed(train__precision=chosen), release.table, network).eval()
     task.program = program(release.file, chosen, streams)
@@ -256,7 +263,7 @@ def _check_sizes(release: Release) -> None:
     if not model.backbone.startswith(_MODULE):
         try:
             with torch.device("meta"):
-                wanted = Backbone(model.backbone, in_channels=model.in_channels).state_dict()
+                wanted = _backbone(model).state_dict()
         except ValueError as error:
             raise ValueError(f"{release.file}: {error}") from error
         for name, tensor in wanted.items():

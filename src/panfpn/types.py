@@ -88,6 +88,7 @@ class Batch:
     names: tuple[str, ...]
     instances: tuple[Instances, ...] | None = None  # of each image, for a panoptic network
     extents: torch.Tensor | None = None  # int64 [B, 2] `sizes` where the images are; None where nothing is padding
+    features: tuple[torch.Tensor, ...] | None = None  # maps of a frozen backbone; the images then have C = 0
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`; from pinned memory the copy overlaps with computing."""
@@ -102,6 +103,7 @@ class Batch:
         return replace(
             self, images=change(self.images), targets=change(self.targets),
             extents=None if self.extents is None else change(self.extents),
+            features=None if self.features is None else tuple(map(change, self.features)),
             instances=None if self.instances is None else tuple(one.each(change) for one in self.instances),
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ from panfpn.engine.optim import (
     optimizer_tensors,
     set_lr,
 )
+from panfpn.models import Backbone, SemanticFPN
 
 
 @pytest.mark.parametrize("steps", [80_000, 160_000])
@@ -76,6 +77,62 @@ def test_groups_and_learning_rates() -> None:
     assert groups[id(model.head.weight)] == (0.2, 0.1)
     everything = build_optimizer(model, Optim(weight_decay=0.1))
     assert {g["weight_decay"] for g in everything.param_groups} == {0.1}
+
+
+def groups_of(model: nn.Module, optim: Optim) -> dict[str, tuple[float, float]]:
+    """The factor of the rate and the weight decay of each weight by name."""
+    optimizer = build_optimizer(model, optim)
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)]: (g["lr_factor"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+
+
+def test_layer_decay_is_detectron2s_closed_form() -> None:
+    """decay ** (depth + 1 - layer): 0 the embeddings, i + 1 block i, depth + 1 all that follows (ViTDet, BEiT)."""
+    model = SemanticFPN("vit_tiny_patch16_224", 3, fpn_channels=16, head_channels=8)
+    found = groups_of(model, Optim(name="adamw", layer_decay=0.7, backbone_lr_factor=0.5))
+    assert len(found) == len(list(model.parameters()))
+    for name, (factor, _) in found.items():
+        if not name.startswith("backbone."):
+            assert factor == 1
+            continue
+        parts = name.removeprefix("backbone.body.model.").split(".")
+        layer = int(parts[1]) + 1 if parts[0] == "blocks" else 0
+        assert parts[0] in ("blocks", "cls_token", "pos_embed", "patch_embed")
+        assert factor == pytest.approx(0.5 * 0.7 ** (13 - layer))
+
+
+def test_a_norm_behind_the_last_block_has_the_full_rate() -> None:
+    model = SemanticFPN(Backbone("vit_tiny_patch16_224", final_norm=True), 3, fpn_channels=16, head_channels=8)
+    found = groups_of(model, Optim(layer_decay=0.7))
+    assert found["backbone.body.model.norm.weight"][0] == 1
+    assert found["backbone.body.model.blocks.11.norm1.weight"][0] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("convnext_atto", 12), ("resnet18", 8), ("pvt_v2_b0", 4)])
+def test_layer_decay_of_pyramids(name: str, layers: int) -> None:
+    factors = {f for f, _ in groups_of(SemanticFPN(name, 3), Optim(layer_decay=0.5)).values()}
+    assert factors == {1.0} | {0.5 ** (layers + 1 - layer) for layer in range(layers + 1)}
+
+
+def test_layer_decay_needs_layers() -> None:
+    with pytest.raises(ValueError, match="layer_decay is for timm's networks; backbone Sequential does not say"):
+        build_optimizer(Toy(), Optim(layer_decay=0.9))
+
+
+def test_what_is_not_decayed() -> None:
+    """Norms, biases, positions, tokens and layer scales by one setting; any others by patterns."""
+    model: nn.Module = SemanticFPN("xcit_nano_12_p16_224", 3, fpn_channels=16, head_channels=8)
+    for name, (_, decay) in groups_of(model, Optim(weight_decay=0.1, decay_norm_bias=False)).items():
+        matrix = dict(model.named_parameters())[name].ndim > 1 and "pos_embed" not in name
+        assert decay == (0.1 if matrix else 0.0), name
+    vit = SemanticFPN("vit_tiny_patch16_224", 3, fpn_channels=16, head_channels=8)
+    found = groups_of(vit, Optim(weight_decay=0.1, decay_norm_bias=False))
+    assert found["backbone.body.model.pos_embed"][1] == found["backbone.body.model.cls_token"][1] == 0
+    xcit = groups_of(model, Optim(weight_decay=0.1, no_decay=("backbone.*.norm?.*",)))
+    undecayed = {name.split(".")[-2] for name, (_, decay) in xcit.items() if not decay}
+    assert undecayed == {"norm1", "norm2", "norm3"}
+    with pytest.raises(ValueError, match=r"optim\.no_decay has 'absolute_pos_embed', which no weight of this network"):
+        build_optimizer(model, Optim(no_decay=("absolute_pos_embed",)))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -11,31 +11,10 @@ import pytest
 import torch
 
 import panfpn
-from panfpn import TrainConfig, recipes
-from panfpn.config import Data, Model
+from panfpn import TrainConfig
 from panfpn.engine.trainer import Trainer
 from panfpn.weights.files import read_checkpoint
-
-
-def toy(root: Path, folder: Path | None, **changes: Any) -> TrainConfig:
-    settings = {
-        "data": Data(dataset="folder", root=root, crop=(32, 48), num_workers=0),
-        "model": Model(backbone="resnet18", fpn_channels=16, head_channels=16, dropout=0.2),
-        "optim.name": "adamw", "optim.lr": 1e-3, "optim.ema_decay": 0.9, "optim.warmup_steps": 0,
-        "optim.clip_norm": 1.0, "train.steps": 6, "train.batch_size": 4, "train.accumulate": 2,
-        "train.precision": "float32", "run.val_every": 4, "run.checkpoint_every": 1, "run.log_every": 1,
-        "run.dir": folder,
-    }  # fmt: skip
-    return recipes.scenes(**{**settings, **changes})
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(folder / "last.safetensors", role="run")[0]
-
-
-def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+from toy_run import rows, toy, weights
 
 
 def test_a_run_leaves_what_it_should(folder_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,8 @@ def test_arguments_mean_what_they_mean_for_semantic_fpn() -> None:
     """The same names with the same defaults; a backbone of one's own is taken."""
     ours, theirs = (signature(network).parameters for network in (PanopticFPN, SemanticFPN))
     shared = [name for name in theirs if name in ours and name != "backbone"]
-    assert {"in_channels", "pretrained_backbone", "fpn_channels", "head_channels", "norm", "dropout"} == set(shared)
+    expected = {"in_channels", "pretrained_backbone", "pyramid", "fpn_channels", "head_channels", "norm", "dropout"}
+    assert expected == set(shared)
     assert [ours[n].default for n in shared] == [theirs[n].default for n in shared]
     maps = small(backbone=OneConvolutionALevel()).eval()(torch.randn(1, 3, 64, 64))
     assert maps.semantic.shape == (1, 3, 16, 16)

@@ -60,6 +60,9 @@ class Data:
     mask_orientation: Literal["auto", "turned", "stored"] = "auto"
     """What masks of photos that EXIF turns were drawn on: turned pixels, as viewers show them, or stored ones; auto: by
     the sizes, and where they do not tell, such photos are refused."""
+    variants: Count | None = None
+    """In so many forms (crop, scale, mirror, colours) each training image is seen, drawn once; none: in another one
+    every time."""
     num_workers: Annotated[int, Bounds(at_least=0)] = 2
     scenes: Annotated[tuple[int, int], Bounds(above=0, of="two counts")] = (512, 64)
     """How many training and validation scenes there are (data set `scenes`)."""
@@ -130,7 +133,14 @@ class Model:
 
     architecture: Architecture = "SemanticFPN"
     backbone: str = "resnet50c"
-    """Any timm model with features at strides 4, 8, 16, 32."""
+    """Any timm model (docs/backbones.md lists them)."""
+    pyramid: Literal["feature2pyramid", "simple"] | None = None
+    """How levels are made of a backbone with one stride, such as a plain transformer: transposed convolutions of four
+    of its blocks, then the FPN (none, and mmsegmentation's), or ViTDet's simple pyramid of the last, without FPN."""
+    blocks: Annotated[tuple[int, ...], Bounds(at_least=0, of="numbers of blocks")] = ()
+    """Which blocks of such a backbone those maps are of: four, counted from 0; none: at even quarters of its depth."""
+    final_norm: bool = False
+    """Their maps after the norm that follows the last block, as DINO's probes take them."""
     num_classes: Width | None = None
     """None: as many as the label table has."""
     in_channels: Annotated[int, Bounds(above=0, at_most=1024)] = 3

@@ -87,8 +87,12 @@ class Optim:
     betas: Annotated[tuple[float, float], Bounds(at_least=0, below=1, of="two numbers")] = (0.9, 0.999)
     weight_decay: NotNegative = 5e-4
     decay_norm_bias: bool = True
-    """Decay normalisation weights and biases too."""
+    """Decay normalisation weights, biases, layer scales, positions and class tokens too."""
+    no_decay: tuple[str, ...] = ()
+    """Patterns (with * and ?) of names of further weights that are not decayed, such as backbone.*norm*."""
     backbone_lr_factor: NotNegative = 1.0
+    layer_decay: Annotated[float, Bounds(above=0, at_most=1)] = 1.0
+    """What the rate is multiplied by from each layer of the backbone to the one before it (BEiT, MAE, ViTDet)."""
     schedule: ScheduleName = "poly"
     power: Annotated[float, Bounds(above=0)] = 0.9
     """Of poly."""
@@ -138,15 +142,19 @@ class Train:
     """Batch norm over all ranks, when there are several."""
     frozen_bn: bool = False
     """Keep the backbone's batch norm as it was pretrained (the paper's fixed affine)."""
-    freeze_at: Literal[0, 2, 3, 4, 5] = 0
-    """Do not train the backbone up to c2 (2) … c5 (5); detectron2 freezes 2."""
+    freeze_at: Literal[0, 2, 3, 4, 5, "all"] = 0
+    """Do not train the backbone up to c2 (2) … c5 (5); detectron2 freezes 2. all: nothing of it, and it stays in
+    evaluation mode."""
+    cache_gb: NotNegative = 0.0
+    """With freeze_at all and data.variants: the backbone's maps of every form are computed once, before the first step,
+    and kept in the run folder, in at most so many GB; 0: they are computed in every step."""
     rois: Annotated[int, Bounds(at_least=4), _PANOPTIC] = 512
     """Panoptic FPN: boxes of an image that the box head is trained on in a step, a quarter of them on things."""
 
     def __post_init__(self) -> None:
         check_settings(self, "train.")
-        require(self.frozen_bn or not self.freeze_at, "train.freeze_at", self.freeze_at,
-                "0 where train.frozen_bn is not set")  # fmt: skip
+        require(self.frozen_bn or self.freeze_at in (0, "all"), "train.freeze_at", self.freeze_at,
+                "0 or all where train.frozen_bn is not set")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +200,15 @@ class TrainConfig:
         bands, channels = self.data.bands, self.model.in_channels
         fits = not bands or len(bands) == channels
         require(fits, "data.bands", bands, f"of as many bands as the network sees: {channels} (model.in_channels)")
+        needed = {
+            "train.freeze_at all": self.train.freeze_at == "all", "data.variants": self.data.variants,
+            "data.crop": self.data.crop, "model.architecture SemanticFPN": self.model.architecture == "SemanticFPN",
+        }  # fmt: skip
+        missing = " and ".join(key for key, there in needed.items() if not there)
+        wanted = (
+            f"0 without {missing}: the backbone's maps of an image must be the same in every epoch, and of one size"
+        )
+        require(not self.train.cache_gb or not missing, "train.cache_gb", self.train.cache_gb, wanted)
         milestones, warmup, steps = self.optim.milestones, self.optim.warmup_steps, self.train.steps
         require(all(step < steps for step in milestones), "optim.milestones", milestones, _MILESTONES)
         require(warmup < steps, "optim.warmup_steps", warmup, "from 0 to below train.steps")

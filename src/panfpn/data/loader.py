@@ -1,6 +1,7 @@
 """Batches as a function of (seed, step). In: a data set. Out: an iterator that can start at any step at once.
 
-Draw d of a run takes sample permutation(seed, d // N)[d % N], augmented by a generator seeded with (seed, d); step s
+Draw d of a run takes sample permutation(seed, d // N)[d % N], augmented by a generator seeded with (seed, d), or with
+(seed, image, form) where each image is seen in a number of forms; step s
 of global batch G uses the draws s·G … s·G + G − 1. So neither workers, nor ranks, nor a restart change the data.
 """
 
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -32,6 +33,39 @@ _TARGET_BYTES = 2  # of a pixel
 _SHARED = Path("/dev/shm")
 _MORE_MEMORY = "give a container more of it (docker run --shm-size=2g, or --ipc=host), or set data.num_workers to 0"
 _DIVISOR = 32  # of whole images: detectron2 pads to it, and few sizes are good for what caches by size
+
+
+class Forms:
+    """Which image a draw is of, and in which form: in a new one every time, or in one of `variants` drawn once."""
+
+    def __init__(self, num_images: int, seed: int, variants: int | None = None) -> None:
+        self.num_images, self.seed, self.variants = num_images, seed, variants
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __call__(self, draw: int) -> tuple[int, int]:
+        """The index of the draw's image, and the number of its form: below `variants`, or the draw."""
+        epoch, position = divmod(draw, self.num_images)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng((self.seed, 0, epoch)).permutation(self.num_images)
+        return int(self._order[position]), draw if self.variants is None else epoch % self.variants
+
+    def generator(self, index: int, form: int) -> np.random.Generator:
+        """What an image is augmented with."""
+        key = (self.seed, 1, form) if self.variants is None else (self.seed, 3, index, form)
+        return np.random.default_rng(key)
+
+
+class Sampler(Protocol):
+    """Lists of draws, or of images and forms, one list per micro-batch."""
+
+    @property
+    def micro_batch(self) -> int:
+        """The most samples of a list."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __len__(self) -> int: ...
 
 
 class DrawSampler:
@@ -57,22 +91,21 @@ class DrawSampler:
 
 
 class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
-    """Augmented samples by draw. A sample that cannot be read is returned as its error: see `_raising`."""
+    """Augmented samples by draw, or by index and form.
+
+    A sample that cannot be read is returned as its error: see `_raising`.
+    """
 
     def __init__(
-        self, dataset: Dataset, transform: TrainTransform, seed: int, needs_segments: bool | None, channels: int
+        self, dataset: Dataset, transform: TrainTransform, forms: Forms, needs_segments: bool | None, channels: int
     ) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.dataset, self.transform, self.forms = dataset, transform, forms
         self.needs_segments, self.channels = needs_segments, channels
-        self._epoch, self._order = -1, np.empty(0, np.int64)
 
-    def __getitem__(self, draw: int) -> Sample | ValueError:
-        epoch, position = divmod(draw, len(self.dataset))
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.dataset))
+    def __getitem__(self, draw: int | tuple[int, int]) -> Sample | ValueError:
+        index, form = self.forms(draw) if isinstance(draw, int) else draw
         try:
-            return self._augmented(int(self._order[position]), np.random.default_rng((self.seed, 1, draw)))
+            return self._augmented(index, self.forms.generator(index, form))
         except ValueError as error:
             return error
 
@@ -162,20 +195,21 @@ def _start_worker(_: int) -> None:
 
 
 def train_loader(
-    dataset: Dataset, transform: TrainTransform, sampler: DrawSampler, *, seed: int, num_workers: int,
-    pin: bool = False, needs_segments: bool | None = None, channels: int = 3,
+    dataset: Dataset, transform: TrainTransform, sampler: Sampler, *, seed: int, num_workers: int,
+    variants: int | None = None, pin: bool = False, needs_segments: bool | None = None, channels: int = 3,
 ) -> Iterator[Batch]:  # fmt: skip
-    """Micro-batches in the sampler's order.
+    """Micro-batches in the sampler's order; each image comes in so many `variants` (see `Forms`).
 
     Samples with segments become batches with instances; with `needs_segments` False they do not, and with True a sample
     without segments is an error. ValueError for a sample that cannot be used.
     """
     _check_main_guard(num_workers)
+    forms = Forms(len(dataset), seed, variants)
     if transform.crop is not None:
         pixels = transform.crop[0] * transform.crop[1]
         _check_shared_memory(num_workers, sampler.micro_batch * pixels * (channels + _TARGET_BYTES))
     loader: DataLoader[Any] = DataLoader(
-        _Drawn(dataset, transform, seed, needs_segments, channels), batch_sampler=sampler,
+        _Drawn(dataset, transform, forms, needs_segments, channels), batch_sampler=sampler,
         collate_fn=_Collate(transform.crop), num_workers=num_workers, worker_init_fn=_start_worker, pin_memory=pin,
         timeout=_HANGS if num_workers else 0,
     )  # fmt: skip

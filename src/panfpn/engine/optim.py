@@ -1,8 +1,10 @@
 """Optimiser, learning rate and weight average; the rate is a pure function of the step."""
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -10,8 +12,10 @@ from torch import nn
 
 from panfpn.choices import OPTIMIZERS, SCHEDULES, lookup
 from panfpn.config import Optim
+from panfpn.models.backbone import layers_of
 
 Groups = Sequence[dict[str, Any]]  # of parameters, as torch's optimisers take them
+_PLACED = re.compile(r"pos_embed|rel_pos|relative_position|attention_bias|_token$")  # positions and class tokens
 
 
 def lr_at(step: int, steps: int, optim: Optim) -> float:
@@ -52,18 +56,49 @@ def constant(step: int, share: float, optim: Optim) -> float:
 def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     """One of `panfpn.choices.OPTIMIZERS`; groups carry `lr_factor` (backbone) and their weight decay.
 
-    Norms and biases have none, as an option.
+    ValueError for a pattern that no weight has, and for `layer_decay` where a backbone has no order of layers.
     """
+    factors = lr_factors(model, optim)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    _check_patterns(model, optim)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            factor = optim.backbone_lr_factor if name.startswith("backbone.") else 1.0
-            decay = optim.weight_decay if parameter.ndim > 1 or optim.decay_norm_bias else 0.0
-            groups.setdefault((factor, decay), []).append(parameter)
+            decay = optim.weight_decay if decays(name, parameter.ndim, optim) else 0.0
+            groups.setdefault((factors.get(name, 1.0), decay), []).append(parameter)
     made: torch.optim.Optimizer = lookup(OPTIMIZERS, optim.name, "optim.name")(
         [{"params": p, "lr_factor": f, "weight_decay": d} for (f, d), p in groups.items()], optim
     )
     return made
+
+
+def decays(name: str, ndim: int, optim: Optim) -> bool:
+    """Whether a weight is decayed; see `Optim`."""
+    special = ndim <= 1 or _PLACED.search(name)
+    return not (special and not optim.decay_norm_bias) and not any(fnmatchcase(name, p) for p in optim.no_decay)
+
+
+def _check_patterns(model: nn.Module, optim: Optim) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in optim.no_decay:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"optim.no_decay has {pattern!r}, which no weight of this network is called; such as "
+                             f"{names[0]}, {names[-1]}")  # fmt: skip
+
+
+def lr_factors(model: nn.Module, optim: Optim) -> dict[str, float]:
+    """What the learning rate of each weight of the backbone is multiplied by.
+
+    With `layer_decay` d, of L layers the first has d^L, the last d, and what is before the first d^(L + 1); a norm
+    behind the last has 1 (detectron2's and mmsegmentation's).
+    """
+    names = [name for name, _ in model.named_parameters() if name.startswith("backbone.")]
+    factors = dict.fromkeys(names, optim.backbone_lr_factor)
+    if optim.layer_decay < 1:
+        backbone: Any = model.get_submodule("backbone")
+        depths, last = layers_of(backbone)
+        for name in names:
+            factors[name] *= optim.layer_decay ** (last - depths[name.removeprefix("backbone.")])
+    return factors
 
 
 def sgd(groups: Groups, optim: Optim) -> torch.optim.Optimizer:

@@ -136,6 +136,8 @@ def train(
                             interrupted = True
                             break
                         interrupted = trainer.after_step(stop_requested())
+                if trainer.cache is not None and ranks.first and not interrupted:
+                    trainer.cache.remove()
                 scores = None if interrupted or not ranks.first else released_scores(folder)
                 best = trainer.state.best if scores is None else scores.value
                 return RunResult(

@@ -26,6 +26,7 @@ from panfpn.device import tuned_backend
 from panfpn.engine.advice import about_data, about_settings
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
+from panfpn.engine.features import FeatureCache
 from panfpn.engine.history import read_history
 from panfpn.engine.loggers import Logger
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, num_moments, set_lr
@@ -84,6 +85,9 @@ class Trainer:
         if self.state.tensors:
             self.state.restore(self.task.model, self.optimizer, self.average, self.scaler)
         self.wrapped: nn.Module = DistributedDataParallel(self.task) if ranks.world > 1 else self.task
+        self.cache: FeatureCache | None = None
+        if config.train.cache_gb:
+            self.cache = FeatureCache(folder, self.task, train_data, build.build_transform(config.data), config)
         self.log: RunLog | SilentLog = SilentLog()
         self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext  # around waits for data
         self._looked, self._looked_step, self._next_look = time.monotonic(), self.state.step, 0
@@ -108,7 +112,7 @@ class Trainer:
     def _check_batch_norm(self) -> None:
         """ValueError where batch norm would see one value of a channel, of which there is no variance."""
         config, crop = self.config, self.config.data.crop
-        if crop is None or config.train.frozen_bn:
+        if crop is None or config.train.frozen_bn or config.train.freeze_at == "all":
             return
         samples = config.train.batch_size // (self.ranks.world * config.train.accumulate)
         values = samples * math.prod(-(-side // 32) for side in crop)
@@ -207,9 +211,12 @@ class Trainer:
             steps=range(self.state.step, train.steps), batch_size=train.batch_size, accumulate=train.accumulate,
             rank=self.ranks.rank, world=self.ranks.world,
         )  # fmt: skip
+        if self.cache is not None:
+            self.cache.fill(self.ranks)
+            return prefetched(self.cache.batches(sampler), self.device)
         batches = train_loader(
             self.train_data, build.build_transform(data), sampler, seed=train.seed, num_workers=data.num_workers,
-            pin=self.device.type == "cuda", needs_segments=self.task.needs_segments,
+            variants=data.variants, pin=self.device.type == "cuda", needs_segments=self.task.needs_segments,
             channels=self.config.model.in_channels,
         )  # fmt: skip
         return prefetched(batches, self.device)
@@ -223,7 +230,9 @@ class Trainer:
         # Only now: a loader that starts (in the first step after a restart) draws from the global generator too.
         torch.manual_seed(step_seed(config.train.seed, step, self.ranks.rank))
         self.task.train()
-        if config.train.frozen_bn:
+        if config.train.freeze_at == "all":
+            self.task.model.backbone.eval()
+        elif config.train.frozen_bn:
             freeze_batch_norm(self.task.model.backbone)
         pixels = torch.stack([self.task.loss.count(b.targets) for b in micro]).sum()
         # Gradients are averaged over ranks, so each divides by its share of the global count.

@@ -1,4 +1,4 @@
-"""The bottom-up path. In: images [B, C, H, W] of any size. Out: c2…c5 at strides 4, 8, 16, 32.
+"""The bottom-up path. In: images [B, C, H, W] of any size. Out: c2…c5 at strides 4, 8, 16, 32, or at one stride.
 
 Paper §3.1 (ResNet there). `Backbone` is any timm network; a module of the user's takes its place where it has what
 `AnyBackbone` lists. docs/backbones.md lists what runs.
@@ -7,18 +7,24 @@ Paper §3.1 (ResNet there). `Backbone` is any timm network; a module of the user
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import nn
 
-from panfpn.models.timm_networks import STRIDES, create_network, feature_maps, plan_network
+from panfpn.models.positions import ExportablePositions
+from panfpn.models.timm_networks import STRIDES, create_network, feature_maps, layer_numbers, plan_network
 
 _SHOWN = 3  # of a file's names, in errors
+_STRIDES = [tuple(s << level for level in range(4)) for s in (4, 8, 16)] + [(s,) * 4 for s in STRIDES]
 
 
 class AnyBackbone(Protocol):
-    """What a module (`nn.Module`) needs to be the backbone of SemanticFPN and PanopticFPN."""
+    """What a module (`nn.Module`) needs to be the backbone of SemanticFPN and PanopticFPN.
+
+    One whose maps are not at strides 4, 8, 16 and 32 says so in a fifth attribute, `strides`: 8 or 16 and on, or four
+    times one stride from 4 to 32, of which `panfpn.models.pyramid` makes levels.
+    """
 
     @property
     def channels(self) -> Sequence[int]:
@@ -37,38 +43,58 @@ class AnyBackbone(Protocol):
 
 
 class Backbone(nn.Module):
-    """A timm network's feature maps at strides 4, 8, 16 and 32, for images of any size.
+    """A timm network's feature maps at four strides (4, 8, 16 and 32, or from 8 or 16 on), or at one.
 
     Args: `name` as timm spells it; `pretrained` loads through timm's hub (needs a network); `drop_path` is the
-    stochastic depth, for networks that have it. `channels` holds the widths of c2…c5; `mean` and `std` are of the input
-    in 0..255, as the network was pretrained. `multiple` is 1 for a network that takes any size; others (windows of
-    attention, branches that must meet) see the image padded with zeros on the right and below to this multiple, and
-    their maps are cropped again.
+    stochastic depth, for networks that have it. Of a network with one stride (a plain transformer), `blocks` are the
+    four whose maps are taken (none: at even quarters of its depth), with `final_norm` after its last norm.
+
+    `channels` holds the widths of c2…c5; `mean` and `std` are of the input in 0..255, as the network was pretrained.
+    `multiple` is 1 for a network that takes any size; others (windows of attention, patches, branches that must meet)
+    see the image padded with zeros on the right and below to this multiple, and their maps are cropped again. Patches
+    of 14 pixels see it resized so that they count as 16. `window` is not 0 where a network takes one size only: it sees
+    larger images in overlapping windows of this side.
 
     Raises:
-        ValueError: an unknown name, a network without feature maps at these strides or bound to one image size, no
-            weights to be `pretrained` with, or `drop_path` for a network that has no stochastic depth.
+        ValueError: an unknown name, a network without feature maps at such strides or that cannot be run, no weights
+            to be `pretrained` with, `drop_path` for a network that has no stochastic depth, or `blocks` and
+            `final_norm` for one that has several strides.
         ConnectionError: the pretrained weights cannot be fetched.
     """
 
-    def __init__(self, name: str, *, in_channels: int = 3, pretrained: bool = False, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, name: str, *, in_channels: int = 3, pretrained: bool = False, drop_path: float = 0.0,
+        blocks: Sequence[int] = (), final_norm: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        plan = plan_network(name)
         self.name = name
-        self.multiple = plan.multiple
-        self.channels = plan.channels
-        self.body = create_network(name, plan, in_channels, pretrained, drop_path)
+        self.blocks, self.final_norm = tuple(blocks), final_norm
+        self.plan = plan_network(name, tuple(blocks), final_norm)
+        self.channels, self.strides = self.plan.channels, self.plan.strides
+        self.multiple, self.window = self.plan.multiple, self.plan.window
+        self.body = create_network(
+            name, self.plan, in_channels=in_channels, pretrained=pretrained, drop_path=drop_path, final_norm=final_norm
+        )
         cfg: Any = self.body.pretrained_cfg
         self.mean, self.std = (
             tuple(255 * cfg[key][i % len(cfg[key])] for i in range(in_channels)) for key in ("mean", "std")
         )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """[B, C, H, W] -> c2…c5, each [B, channels[i], ~H/stride, ~W/stride].
+        """[B, C, H, W] -> c2…c5, each [B, channels[i], ~H/strides[i], ~W/strides[i]].
 
-        Exactly ceil(H/stride) where the image is padded (`multiple` > 1); otherwise as the network itself rounds.
+        Exactly ceil(H/stride) where the image is padded (`multiple` > 1) or goes through in windows; otherwise as the
+        network itself rounds.
         """
-        return feature_maps(self.body, images, self.multiple)
+        exported: bool = torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
+        with ExportablePositions() if exported else contextlib.nullcontext():
+            return feature_maps(self.body, images, self.plan)
+
+    @property
+    def prefix(self) -> str:
+        """What timm has put before a network's names: it wraps it whole, or takes it apart (nothing, `stages_0`)."""
+        children = [name for name, _ in self.body.named_children()]
+        return f"{children[0]}." if children in (["model"], ["body"]) else ""
 
     def load(self, tensors: Mapping[str, torch.Tensor], source: object) -> None:
         """Load weights in timm's names; `source` (their file) is named in errors.
@@ -78,9 +104,7 @@ class Backbone(nn.Module):
         then nothing was loaded.
         """
         expected = self.body.state_dict()
-        children = [name for name, _ in self.body.named_children()]
-        # timm wraps a network whole (`model.`, `body.`) or takes it apart, which joins nested stages (`stages_0`).
-        prefix = f"{children[0]}." if children in (["model"], ["body"]) else ""
+        prefix = self.prefix
         candidates = [
             {name: weights[key] for name in expected if (key := _joined(name.removeprefix(prefix))) in weights}
             for weights in _spellings(tensors)
@@ -139,6 +163,11 @@ def _spellings(weights: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tens
     return [{_joined(name): tensor for name, tensor in names.items()} for names in (weights, part, stem)]
 
 
+def strides_of(backbone: AnyBackbone) -> tuple[int, ...]:
+    """The strides of a backbone's maps: 4, 8, 16 and 32 where it does not say."""
+    return tuple(getattr(backbone, "strides", STRIDES))
+
+
 def make_backbone(backbone: str | AnyBackbone, *, in_channels: int, pretrained: bool) -> nn.Module:
     """The timm network of a name, or the module that was given, once it shows that it fits (see `AnyBackbone`).
 
@@ -169,10 +198,14 @@ def _check_module(backbone: AnyBackbone) -> None:
             raise ValueError(f"backbone {name} has no attribute {attribute!r} ({meaning}); panfpn.models.AnyBackbone "
                              "lists what a backbone needs")  # fmt: skip
     channels, mean, std = tuple(backbone.channels), tuple(backbone.mean), tuple(backbone.std)
+    strides = strides_of(backbone)
+    if strides not in _STRIDES:
+        raise ValueError(f"backbone {name} has strides {strides}; four that begin at 4, 8 or 16 and double are wanted, "
+                         "or four times one from 4 to 32")  # fmt: skip
     if len(channels) != len(STRIDES) or len(mean) != len(std):
         raise ValueError(f"backbone {name} has {len(channels)} channels (one for each of c2…c5 is wanted), {len(mean)} "
                          f"entries in mean and {len(std)} in std (as many as its images have channels)")  # fmt: skip
-    size = (64, 96)
+    size = (128, 192)
     images = f"zeros [1, {len(mean)}, {size[0]}, {size[1]}]"
     try:
         maps = _maps_of_zeros(backbone, len(mean), size)
@@ -181,7 +214,7 @@ def _check_module(backbone: AnyBackbone) -> None:
     if not isinstance(maps, list | tuple) or len(maps) != 4 or not all(isinstance(m, torch.Tensor) for m in maps):
         given = f"{len(maps)} things" if isinstance(maps, list | tuple) else type(maps).__name__
         raise ValueError(f"backbone {name} must give a list of four tensors, c2…c5, but gives {given}")
-    for level, (m, count, stride) in enumerate(zip(maps, channels, STRIDES, strict=True), 2):
+    for level, (m, count, stride) in enumerate(zip(maps, channels, strides, strict=True), 2):
         due = [1, count, size[0] // stride, size[1] // stride]
         fits = m.ndim == 4 and list(m.shape[:2]) == due[:2]
         if not fits or any(abs(side - s) >= 2 for side, s in zip(m.shape[2:], due[2:], strict=True)):
@@ -208,11 +241,33 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def freeze(backbone: nn.Module, level: int) -> None:
+def layers_of(backbone: nn.Module) -> tuple[dict[str, int], int]:
+    """The layer of each weight of a timm network by name: 0 before the first, 1 … L, L + 1 behind the last.
+
+    And L + 1, the layer of all that follows the backbone.
+
+    ValueError for a network whose layers have no order that timm knows.
+    """
+    if not isinstance(backbone, Backbone):
+        raise ValueError(f"optim.layer_decay is for timm's networks; backbone {type(backbone).__name__} does not say "
+                         "what its layers are")  # fmt: skip
+    known = layer_numbers(backbone.name)
+    names = {name: name.removeprefix(backbone.prefix) for name, _ in backbone.body.named_parameters()}
+    numbers = {f"body.{name}": known[_joined(whole)] for name, whole in names.items()}
+    last = max(numbers.values()) + 1
+    if backbone.final_norm:  # which timm counts to the last layer
+        numbers |= {f"body.{name}": last for name, whole in names.items() if whole.startswith("norm.")}
+    return numbers, last
+
+
+def freeze(backbone: nn.Module, level: int | Literal["all"]) -> None:
     """Train no weight that c2 (`level` 2) … c5 (5) depends on: those that a gradient reaches. 0 freezes none."""
     weights = [w for w in backbone.parameters() if w.requires_grad]
-    if not level or not weights:
+    if level == "all":
+        backbone.requires_grad_(False)
+    if level in (0, "all") or not weights:
         return
+    assert isinstance(level, int)
     images = torch.zeros(1, len(cast(AnyBackbone, backbone).mean), 64, 64, device=weights[0].device)
     with torch.random.fork_rng(devices=[]), _evaluating(backbone), torch.enable_grad():
         total = torch.stack([m.sum() for m in backbone(images)[: level - 1]]).sum()

@@ -10,10 +10,11 @@ from torch import nn
 class FPN(nn.Module):
     """Lateral 1×1 convolutions, a nearest-neighbour top-down path sized by the finer map, 3×3 output convolutions.
 
-    Every convolution has a bias; there is no normalisation and no activation.
+    Every convolution has a bias; there is no normalisation and no activation. `levels` makes c2…c5 of the maps of a
+    backbone that has one stride.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int = 256) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int = 256, *, levels: nn.Module | None = None) -> None:
         super().__init__()
         self.channels = channels
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
@@ -22,12 +23,15 @@ class FPN(nn.Module):
             if isinstance(conv, nn.Conv2d):
                 nn.init.xavier_uniform_(conv.weight)
                 nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        self.levels = levels
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """c2…c5 -> p2…p5, each [B, channels, H/s, W/s].
 
         A list is emptied on the way, and sums are made in place: c2 and p2 are the largest maps of the whole network.
         """
+        if self.levels is not None:
+            maps = self.levels(maps)
         remaining = maps if isinstance(maps, list) else list(maps)
         pyramid: list[torch.Tensor] = []
         merged: torch.Tensor | None = None

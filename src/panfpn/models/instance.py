@@ -17,7 +17,6 @@ from panfpn.ops import Size
 from panfpn.ops.boxes import BOX_WEIGHTS, RATIOS, RPN_WEIGHTS, anchors, clip_boxes, decode_boxes, has_area
 from panfpn.ops.nms import nms_mask
 
-STRIDES = (4, 8, 16, 32, 64)  # of p2…p6
 BOX_SIDE, MASK_SIDE = 7, 14  # of what the heads see of a box
 PROPOSAL_IOU = 0.7  # from which on the worse of two proposals is dropped
 
@@ -102,11 +101,16 @@ class Candidates(NamedTuple):
     deltas: list[torch.Tensor]  # [B, A_l, 4] float32
 
 
-def candidates(objectness: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor], scale: float) -> Candidates:
-    """The maps of an `RPNHead` in the order of anchors; `scale` as in `anchors`."""
+def candidates(
+    objectness: Sequence[torch.Tensor], deltas: Sequence[torch.Tensor], scale: float, stride: int = 4
+) -> Candidates:
+    """The maps of an `RPNHead` in the order of anchors, p2's of `stride`.
+
+    `scale` is the side of an anchor of p2 over 4 pixels, whatever its stride; it doubles from level to level.
+    """
     boxes = [
-        anchors((o.shape[2], o.shape[3]), stride, scale, o.device)
-        for o, stride in zip(objectness, STRIDES, strict=True)
+        anchors((o.shape[2], o.shape[3]), stride << level, scale * 4 / stride, o.device)
+        for level, o in enumerate(objectness)
     ]
     logits = [o.permute(0, 2, 3, 1).flatten(1).float() for o in objectness]
     steps = [d.permute(0, 2, 3, 1).reshape(d.shape[0], -1, 4).float() for d in deltas]  # an anchor's are neighbours

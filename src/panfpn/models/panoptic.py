@@ -7,8 +7,8 @@ from torch import nn
 
 from panfpn.labels import IGNORE, LabelTable
 from panfpn.models.backbone import AnyBackbone, make_backbone
-from panfpn.models.fpn import FPN
 from panfpn.models.instance import BoxHead, MaskHead, RPNHead
+from panfpn.models.pyramid import Pyramid, make_levels, make_pyramid, stride_of
 from panfpn.models.semantic import Norm, SemanticHead
 
 
@@ -26,8 +26,8 @@ class PanopticFPN(nn.Module):
 
     Args: `table` says which classes are things. `semantic_things` "other" gives the semantic branch one class for all
     things (its channel 0; the stuff classes follow in the table's order), "all" every class of the table. An anchor's
-    side is `anchor_scale` times the stride of its level. The others are those of `SemanticFPN`; the paper and
-    detectron2 take norm "group" and no dropout.
+    side is `anchor_scale` times the stride that its level has with a ResNet. The others are those of `SemanticFPN`; the
+    paper and detectron2 take norm "group" and no dropout.
 
     Raises:
         ValueError: a label table without things, or a backbone that does not fit.
@@ -41,6 +41,7 @@ class PanopticFPN(nn.Module):
         *,
         in_channels: int = 3,
         pretrained_backbone: bool = False,
+        pyramid: Pyramid | None = None,
         fpn_channels: int = 256,
         head_channels: int = 128,
         norm: Norm = "batch",
@@ -71,7 +72,8 @@ class PanopticFPN(nn.Module):
         self.register_buffer("semantic_index", torch.tensor([*channels, IGNORE]), persistent=False)
         self.register_buffer("thing_index", torch.tensor([*things, len(self.thing_ids)]), persistent=False)
         self.backbone = make_backbone(backbone, in_channels=in_channels, pretrained=pretrained_backbone)
-        self.fpn = FPN(cast(AnyBackbone, self.backbone).channels, fpn_channels)
+        self.stride = stride_of(cast(AnyBackbone, self.backbone))
+        self.fpn = make_pyramid(cast(AnyBackbone, self.backbone), fpn_channels, pyramid)
         self.head = SemanticHead(
             fpn_channels, len(self.semantic_ids), channels=head_channels, norm=norm, dropout=dropout
         )
@@ -84,6 +86,6 @@ class PanopticFPN(nn.Module):
 
         The padding that brings H and W to multiples of 32 is the caller's.
         """
-        pyramid = self.fpn(self.backbone(images))
+        pyramid = make_levels(self.backbone, self.fpn, self.backbone(images), images.shape[2:])
         objectness, deltas = self.rpn(pyramid)
         return DenseMaps(self.head(pyramid), pyramid, objectness, deltas)

@@ -25,7 +25,8 @@ class PixelNetwork(nn.Module):
         precision: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.network, self.divisor, self.precision = network, divisor, precision
+        self.network: Any = network
+        self.divisor, self.precision = divisor, precision
         self.dtype = torch.float32  # of the normalised images; an engine that casts the weights casts them too
         self.layout = torch.channels_last  # of the images, which the network's maps follow
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
@@ -37,6 +38,24 @@ class PixelNetwork(nn.Module):
         `extents` int64 [B, 2] is the height and width of each image; beyond it lies the mean colour, whatever the
         pixels are. None: all images fill their [H, W].
         """
+        images = self._images(pixels, extents)
+        with self.autocast():
+            return self.network(images)
+
+    def features(self, pixels: torch.Tensor, extents: torch.Tensor | None = None) -> Any:
+        """What the network's backbone alone gives for them."""
+        images = self._images(pixels, extents)
+        with self.autocast():
+            return self.network.backbone(images)
+
+    def decoded(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> Any:
+        """What the network makes of the features of images of a size."""
+        height, width = (side + -side % self.divisor for side in size)
+        with self.autocast():
+            return self.network.decode([m.to(self.dtype) for m in features], (height, width))
+
+    def _images(self, pixels: torch.Tensor, extents: torch.Tensor | None) -> torch.Tensor:
+        """Normalised and padded images [B, C, H, W]."""
         images = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std  # [B, C, H, W]
         height, width = pixels.shape[1:3]
         if extents is not None:
@@ -45,8 +64,7 @@ class PixelNetwork(nn.Module):
             images = images.where(inside, 0)
         if self.divisor > 1:
             images = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
-        with self.autocast():
-            return self.network(images.to(self.dtype, memory_format=self.layout))
+        return images.to(self.dtype, memory_format=self.layout)
 
     def at(self, precision: torch.dtype) -> Self:
         """The same network, weights shared, computing in another precision."""

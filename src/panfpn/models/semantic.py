@@ -1,4 +1,7 @@
-"""Semantic FPN. In: images [B, C, H, W], normalised. Out: logits [B, K, H/4, W/4]. Paper §3.1 and Fig. 3."""
+"""Semantic FPN. In: images [B, C, H, W], normalised. Out: logits [B, K, H/4, W/4]. Paper §3.1 and Fig. 3.
+
+Where the backbone's maps begin at stride 8 or 16, so do the pyramid's and the logits, as published (LSNet).
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from panfpn.models.backbone import AnyBackbone, make_backbone
-from panfpn.models.fpn import FPN
+from panfpn.models.pyramid import Pyramid, make_levels, make_pyramid, stride_of
 
 Norm = Literal["batch", "group"]
 
@@ -110,11 +113,13 @@ class SemanticFPN(nn.Module):
     """Backbone, FPN and the semantic head.
 
     Args: `backbone` is a timm name, a `Backbone` or a module of one's own (see `AnyBackbone`); `in_channels` of the
-    images; `pretrained_backbone` fetches timm's weights of a backbone by name; `norm` is the head's normalisation
-    ("group" is the paper's, "batch" the published models'); `dropout` zeroes whole channels before the classifier.
+    images; `pretrained_backbone` fetches timm's weights of a backbone by name; `pyramid` is how levels are made where
+    the backbone has one stride (see `panfpn.models.pyramid`); `norm` is the head's normalisation ("group" is the
+    paper's, "batch" the published models'); `dropout` zeroes whole channels before the classifier. `stride` is that of
+    the logits: 4, or 8 or 16 where the backbone's maps begin there.
 
     Raises:
-        ValueError: a backbone that timm does not know or that lacks strides 4, 8, 16, 32; a module that does not fit.
+        ValueError: a backbone that timm does not know or that has no such maps; a module that does not fit.
         ConnectionError: the pretrained weights cannot be fetched.
     """
 
@@ -125,6 +130,7 @@ class SemanticFPN(nn.Module):
         *,
         in_channels: int = 3,
         pretrained_backbone: bool = False,
+        pyramid: Pyramid | None = None,
         fpn_channels: int = 256,
         head_channels: int = 128,
         norm: Norm = "batch",
@@ -133,9 +139,14 @@ class SemanticFPN(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.backbone = make_backbone(backbone, in_channels=in_channels, pretrained=pretrained_backbone)
-        self.fpn = FPN(cast(AnyBackbone, self.backbone).channels, fpn_channels)
+        self.stride = stride_of(cast(AnyBackbone, self.backbone))
+        self.fpn = make_pyramid(cast(AnyBackbone, self.backbone), fpn_channels, pyramid)
         self.head = SemanticHead(fpn_channels, num_classes, channels=head_channels, norm=norm, dropout=dropout)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images [B, C, H, W] of any size -> logits [B, K, ceil(H/4), ceil(W/4)]."""
-        return self.head(self.fpn(self.backbone(images)))  # type: ignore[no-any-return]
+        """Normalised images [B, C, H, W] of any size -> logits [B, K, ceil(H/stride), ceil(W/stride)]."""
+        return self.decode(self.backbone(images), images.shape[2:])
+
+    def decode(self, maps: Sequence[torch.Tensor], size: Sequence[int]) -> torch.Tensor:
+        """The backbone's maps of images of a size -> logits."""
+        return self.head(make_levels(self.backbone, self.fpn, maps, size))  # type: ignore[no-any-return]

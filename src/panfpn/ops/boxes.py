@@ -89,18 +89,21 @@ def covered_share(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return (high - low).clamp(min=0).prod(2) / area[:, None].clamp(min=1e-6)
 
 
-def pool_boxes(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], side: int) -> torch.Tensor:
+def pool_boxes(
+    pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], side: int, stride: int = 4
+) -> torch.Tensor:
     """Features under boxes, each pooled to side × side: [N, C, side, side] float32.
 
-    `pyramid` holds p2…p5 [B, C, h, w]; `boxes` those of each image. A box of 224² pixels is read from p4, one of half
-    the width from p3, and so on; RoIAlign (aligned) with as many samples a bin as it has steps of the map.
+    `pyramid` holds p2…p5 [B, C, h, w], p2 at `stride`; `boxes` those of each image. A box of 224² pixels is read from
+    the level of stride 16, one of half the width from that of 8, and so on; RoIAlign (aligned) with as many samples a
+    bin as it has steps of the map.
     """
     numbers = [boxes_of.new_full((len(boxes_of), 1), i) for i, boxes_of in enumerate(boxes)]
     numbered = torch.cat([torch.cat(numbers), torch.cat(list(boxes))], 1)  # [N, 5]
-    levels = levels_of(numbered)
+    levels = levels_of(numbered, stride)
     pooled = pyramid[0].new_zeros((len(numbered), pyramid[0].shape[1], side, side), dtype=torch.float32)
-    for level, features in enumerate(pyramid, 2):
-        on_level, scale = levels == level, 1 / 2**level
+    for level, features in enumerate(pyramid):
+        on_level, scale = levels == level, 1 / (stride << level)
         if numbered.device.type != "cpu":  # which boxes are read here, the host does not wait to know:
             on_others_empty = numbered.where(on_level[:, None], 0)  # those have no sample to take, so they cost little
             pooled = pooled + roi_align(as_float(features), on_others_empty, (side, side), scale, 0, True)
@@ -110,10 +113,10 @@ def pool_boxes(pyramid: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor], s
     return pooled
 
 
-def levels_of(boxes: torch.Tensor) -> torch.Tensor:
-    """The level 2 … 5 that each of boxes [N, 5] (image, corners) is read from, as float32 [N]."""
+def levels_of(boxes: torch.Tensor, stride: int = 4) -> torch.Tensor:
+    """The level that each of boxes [N, 5] (image, corners) is read from, 0 for p2 (at `stride`), as float32 [N]."""
     extent = (boxes[:, 3:] - boxes[:, 1:3]).prod(1).clamp(min=0).sqrt()
-    return (4 + torch.log2(extent / 224 + 1e-8)).floor().clamp(2, 5)
+    return (4 + torch.log2(extent / 224 + 1e-8)).floor().sub(math.log2(stride)).clamp(0, 3)
 
 
 def _pool_level(features: torch.Tensor, boxes: torch.Tensor, side: int, scale: float) -> torch.Tensor:

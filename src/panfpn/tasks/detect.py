@@ -44,10 +44,10 @@ def detect(
     first = views[0].size
     boxes, scores = [], []
     for view in views:
-        anchors = candidates(view.maps.objectness, view.maps.deltas, model.anchor_scale)
+        anchors = candidates(view.maps.objectness, view.maps.deltas, model.anchor_scale, model.stride)
         proposals = propose(anchors, 0, view.size)
         with autocast():
-            logits, deltas = model.box_head(pool_boxes(view.maps.pyramid, [proposals.boxes], BOX_SIDE))
+            logits, deltas = model.box_head(pool_boxes(view.maps.pyramid, [proposals.boxes], BOX_SIDE, model.stride))
         box, score = decode_detections(logits, deltas, proposals.boxes, view.size)
         boxes.append(_between(box, view, first))
         scores.append(score.where(proposals.valid[:, None], 0))
@@ -75,7 +75,7 @@ def _masks(model: PanopticFPN, views: list[DenseView], boxes: torch.Tensor, labe
     first = replace(views[0], mirrored=False)
     for view in views:
         in_view = _between(boxes, replace(first, mirrored=view.mirrored), view.size)
-        logits = model.mask_head(pool_boxes(view.maps.pyramid, [in_view], MASK_SIDE), labels)
+        logits = model.mask_head(pool_boxes(view.maps.pyramid, [in_view], MASK_SIDE, model.stride), labels)
         probabilities = logits.float().sigmoid()
         total += probabilities.flip(-1) if view.mirrored else probabilities
     return total / len(views)

@@ -65,7 +65,7 @@ class PanopticTask(Task):
     def build_network(model: Model, backbone: AnyBackbone, table: LabelTable) -> PanopticFPN:
         """See `Task.build_network`."""
         return PanopticFPN(
-            backbone, table, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
+            backbone, table, in_channels=model.in_channels, pyramid=model.pyramid, fpn_channels=model.fpn_channels,
             head_channels=model.head_channels, norm=model.norm, dropout=model.dropout,
             semantic_things=model.semantic_things, anchor_scale=model.anchor_scale, box_channels=model.box_channels,
             mask_channels=model.mask_channels,
@@ -90,8 +90,8 @@ class PanopticTask(Task):
         maps: DenseMaps = self.pixels(batch.images.permute(0, 2, 3, 1), batch.extents)
         channels = self.model.semantic_index.to(batch.targets.dtype)
         targets = channels[batch.targets.long()]  # IGNORE as it is
-        terms = self.loss(without_padding(maps.semantic, batch), targets, pixels=pixels, share=share)
-        anchors = candidates(maps.objectness, maps.deltas, self.model.anchor_scale)
+        terms = self.loss(without_padding(maps.semantic, batch, self.stride), targets, pixels=pixels, share=share)
+        anchors = candidates(maps.objectness, maps.deltas, self.model.anchor_scale, self.stride)
         instance = rpn_losses(
             torch.cat(anchors.boxes), torch.cat(anchors.logits, 1), torch.cat(anchors.deltas, 1), batch.instances
         )
@@ -119,9 +119,9 @@ class PanopticTask(Task):
     ) -> dict[str, torch.Tensor]:
         labels = self.model.thing_index[torch.cat([s.labels for s in samples])]  # IGNORE is background
         classes = in_first(labels, samples).clamp(max=len(self.model.thing_ids) - 1)
-        pooled = pool_boxes(pyramid, [s.boxes for s in samples], BOX_SIDE)
+        pooled = pool_boxes(pyramid, [s.boxes for s in samples], BOX_SIDE, self.stride)
         on_things = [s.boxes[: len(s.positive)] for s in samples]
-        pooled_things = pool_boxes(pyramid, on_things, MASK_SIDE)
+        pooled_things = pool_boxes(pyramid, on_things, MASK_SIDE, self.stride)
         with self.pixels.autocast():
             logits, deltas = self.model.box_head(pooled)
             masks = self.model.mask_head(pooled_things, classes)

@@ -17,7 +17,6 @@ from panfpn.tasks.graph import Graph, bounded, first_of_each, grouped_nms, small
 from panfpn.types import Preprocess
 
 _PROPOSALS = 1000  # of each level, and in all
-_LEVELS = 5  # p2…p6
 
 
 class PanopticGraph(Graph):
@@ -41,7 +40,7 @@ class PanopticGraph(Graph):
         images, seen = self.fitted(pixels)
         maps, network = self.pixels(images), self.network
         (semantic,) = self.each_pixel(maps.semantic, seen, size, lambda logits: (logits.argmax(1).to(torch.uint8),))
-        anchors = candidates(maps.objectness, maps.deltas, network.anchor_scale)
+        anchors = candidates(maps.objectness, maps.deltas, network.anchor_scale, network.stride)
         proposals = self._proposals(anchors, batch, seen)  # [P, 5]: image, corners
         logits, deltas = network.box_head(self._pooled(maps.pyramid, proposals, BOX_SIDE))
         boxes, scores = decode_detections(logits, deltas, proposals[:, 1:], seen)
@@ -61,30 +60,36 @@ class PanopticGraph(Graph):
         return final, score, label, image, masks, semantic
 
     def _proposals(self, anchors: Candidates, batch: int, size: Size) -> torch.Tensor:
-        """[P, 5] of all images, best first: image, corners; of each image at most 1000."""
-        boxes, logits, groups = [], [], []
-        for level, (anchor, score, delta) in enumerate(zip(*anchors, strict=True)):
+        """[P, 5] of all images, best first: image, corners; of each image at most 1000.
+
+        An NMS for each level: one for all of them, with levels moved apart, takes engines four times as long.
+        """
+        boxes, logits, images = [], [], []
+        for anchor, score, delta in zip(*anchors, strict=True):
             best, index = score.topk(smaller(score.shape[1], _PROPOSALS))  # [B, k]
             image = (torch.arange(batch, device=best.device)[:, None] + torch.zeros_like(index)).flatten()
             deltas = delta.flatten(0, 1)[image * score.shape[1] + index.flatten()]  # [B * k, 4]
             decoded = decode_boxes(deltas[:, None], anchor[index.flatten()], RPN_WEIGHTS)[:, 0]
             box = clip_boxes(decoded, size)
             sound = has_area(box) & box.isfinite().all(-1) & best.flatten().isfinite()
-            boxes.append(box.where(sound[:, None], 0))
-            logits.append(best.flatten().where(sound, -math.inf))
-            groups.append(image * _LEVELS + level)
-        box, logit, group = torch.cat(boxes), torch.cat(logits), torch.cat(groups)
-        kept = grouped_nms(box, logit, group, PROPOSAL_IOU, size)
-        image = group[kept] // _LEVELS
+            box, logit = box.where(sound[:, None], 0), best.flatten().where(sound, -math.inf)
+            kept = grouped_nms(box, logit, image, PROPOSAL_IOU, size)
+            boxes.append(box[kept])
+            logits.append(logit[kept])
+            images.append(image[kept])
+        logit = torch.cat(logits)
+        _, order = logit.topk(logit.shape[0])
+        box, image = torch.cat(boxes)[order], torch.cat(images)[order]
         first = first_of_each(image, batch, _PROPOSALS)
-        return torch.cat([image[first, None].float(), box[kept][first]], 1)
+        return torch.cat([image[first, None].float(), box[first]], 1)
 
     def _pooled(self, pyramid: list[torch.Tensor], boxes: torch.Tensor, side: int) -> torch.Tensor:
         """RoIAlign of boxes [N, 5] (image, corners), each on its level: [N, C, side, side]."""
-        levels = levels_of(boxes)
+        stride = self.network.stride
+        levels = levels_of(boxes, stride)
         pooled = boxes.new_zeros((boxes.shape[0], pyramid[0].shape[1], side, side))
-        for level, features in enumerate(pyramid, 2):
+        for level, features in enumerate(pyramid):
             index = where(levels == level)
-            part = roi_align(features.float(), boxes[index], (side, side), 1 / 2**level, 0, True)
+            part = roi_align(features.float(), boxes[index], (side, side), 1 / (stride << level), 0, True)
             pooled = pooled.index_put((index,), part)
         return pooled

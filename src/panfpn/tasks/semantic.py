@@ -36,9 +36,8 @@ class SemanticTask(Task):
     def build_network(model: Model, backbone: AnyBackbone, table: LabelTable) -> SemanticFPN:
         """See `Task.build_network`."""
         return SemanticFPN(
-            backbone, table.num_classes, in_channels=model.in_channels, fpn_channels=model.fpn_channels,
-            head_channels=model.head_channels,
-            norm=model.norm, dropout=model.dropout,
+            backbone, table.num_classes, in_channels=model.in_channels, pyramid=model.pyramid,
+            fpn_channels=model.fpn_channels, head_channels=model.head_channels, norm=model.norm, dropout=model.dropout,
         )  # fmt: skip
 
     @staticmethod
@@ -50,7 +49,11 @@ class SemanticTask(Task):
         self, batch: Batch, *, pixels: torch.Tensor | None = None, share: float = 1.0
     ) -> dict[str, torch.Tensor]:
         """Loss terms by name; `pixels` and `share` as in `SemanticLoss`."""
-        logits = without_padding(self.pixels(batch.images.permute(0, 2, 3, 1), batch.extents), batch)
+        if batch.features is None:
+            logits = self.pixels(batch.images.permute(0, 2, 3, 1), batch.extents)
+        else:
+            logits = self.pixels.decoded(batch.features, (batch.images.shape[2], batch.images.shape[3]))
+        logits = without_padding(logits, batch, self.stride)
         return self.loss(logits, batch.targets, pixels=pixels, share=share)
 
     @torch.inference_mode()
@@ -124,7 +127,7 @@ class SemanticTask(Task):
         return SemanticScorer(self.table, dataset, trimap_width)
 
 
-def without_padding(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Logits [B, K, h, w] without those of the padding to `size_divisor`, float32 at least."""
+def without_padding(logits: torch.Tensor, batch: Batch, stride: int) -> torch.Tensor:
+    """Logits [B, K, h, w] of a stride without those of the padding to `size_divisor`, float32 at least."""
     height, width = batch.images.shape[2:]
-    return as_float(logits[:, :, : -(-height // 4), : -(-width // 4)])
+    return as_float(logits[:, :, : -(-height // stride), : -(-width // stride)])

@@ -170,6 +170,11 @@ class Task(nn.Module, ABC):
         return self.pixels.network
 
     @property
+    def stride(self) -> int:
+        """The stride of the semantic logits: 4 where the network does not say."""
+        return int(getattr(self.model, "stride", 4))
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         return self.pixels.mean.device
