@@ -1,139 +1,204 @@
-"""Which timm networks carry Semantic FPN? Builds each, runs it at awkward sizes, and writes docs/backbones.md.
+"""Which timm networks carry the two networks? Runs every one at awkward sizes, and writes docs/backbones.md.
 
-    python benchmarks/backbones.py [NAME ...]    # with names: prints their rows and writes nothing
+    python benchmarks/backbones.py --state FILE [--names NAME ...] [--processes 2]
 
-Every row marked "ok" was run: forward and backward in training mode on two images of 97x131, then forward on one of
-64x96 and one of 320x448; each parameter received a gradient, and the logits have one value per 4x4 pixels.
+FILE (JSON lines) keeps each row as it is made, so that the script goes on where it was stopped. A row is "ok" if
+Semantic FPN trained (forward and backward on two images of 97x131, every parameter that is trained with a gradient,
+logits of the expected size), predicted at 64x96 and 320x448, and Panoptic FPN's maps had a gradient too. Networks above
+400 million parameters are followed on shapes alone (torch's meta device), and say so.
 """
 
 import argparse
+import json
 import math
+import multiprocessing
+import resource
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from panfpn.models import SemanticFPN
+from panfpn.labels import LabelTable
+from panfpn.models import PanopticFPN, SemanticFPN
+from panfpn.models.timm_networks import pretrained_weights
 
-FAMILIES = {
-    "ResNet": "resnet18 resnet50 resnet50c resnet101c resnet50d resnet50_msra",
-    "ResNeXt, SE, ECA, SK, split attention": "resnext50_32x4d seresnet50 ecaresnet26t skresnet18 resnest14d",
-    "Res2Net": "res2net50_26w_4s",
-    "ConvNeXt": "convnext_tiny convnextv2_atto",
-    "EfficientNet": "tf_efficientnet_lite0 efficientnet_b0 tf_efficientnetv2_b0",
-    "MobileNet": "mobilenetv2_100 mobilenetv3_large_100 mobilenetv4_conv_small mobileone_s0",
-    "RegNet": "regnetx_008 regnety_008",
-    "Swin": "swin_tiny_patch4_window7_224 swin_base_patch4_window12_384 swinv2_tiny_window8_256 swinv2_cr_tiny_ns_224",
-    "PVT v2": "pvt_v2_b0 pvt_v2_b2",
-    "MetaFormer": "poolformer_s12 poolformerv2_s12 caformer_s18 convformer_s18",
-    "Twins": "twins_pcpvt_small twins_svt_small",
-    "MaxViT, CoAtNet": "maxvit_pico_rw_256 maxvit_tiny_tf_224 coatnet_0_rw_224",
-    "HRNet": "hrnet_w18_small",
-    "DLA": "dla34",
-    "GhostNet": "ghostnet_100",
-    "MobileViT": "mobilevit_s mobilevitv2_100",
-    "EdgeNeXt": "edgenext_small",
-    "FastViT": "fastvit_t8",
-    "EfficientFormer": "efficientformer_l1 efficientformerv2_s0",
-    "InceptionNeXt, MambaOut": "inception_next_tiny mambaout_femto",
-    "Next-ViT": "nextvit_small",
-    "Hiera": "hiera_tiny_224 sam2_hiera_tiny",
-    "DaViT, FocalNet, TinyViT, MViTv2": "davit_tiny focalnet_tiny_srf tiny_vit_5m_224 mvitv2_tiny",
-    "EfficientViT, RepViT, FasterNet, StarNet": "efficientvit_b0 repvit_m1 fasternet_t0 starnet_s1",
-    "VGG": "vgg11_bn vgg16_bn",
-    "DenseNet, DPN, VoVNet": "densenet121 dpn68 ese_vovnet19b_dw",
-    "CSP, Darknet": "cspdarknet53 cs3darknet_m darknet53",
-    "RepVGG": "repvgg_a0",
-    "TResNet": "tresnet_m",
-    "NFNet, HGNet, ReXNet, Xception": "eca_nfnet_l0 hgnetv2_b0 rexnet_100 xception41",
-    "One stride only": "vit_small_patch16_224 xcit_nano_12_p16_224",
-    "Other refusals": "gcvit_xxtiny coat_tiny botnet26t_256 inception_v3",
-}
+OWN = ("resnet18c", "resnet34c", "resnet50_msra", "resnet101_msra")
 NUM_CLASSES = 19
+SIZE = (512, 512)
+ON_SHAPES = 400e6  # parameters
+LONGEST = 900  # seconds for one network
+MEMORY = 10 << 30  # bytes of address space beyond which a network fails instead of the machine
 HEADER = """# Backbones
 
-`SemanticFPN(backbone=NAME)` and `Backbone(NAME)` take any timm network that has feature maps at strides 4, 8, 16 and 32
-and can run at any image size. Nothing is listed in the code: a network is tried when it is built, and refused with a
-reason if its maps do not fit. The table is a sample, written by `python benchmarks/backbones.py` with torch {torch} and
-timm {timm}: {ok} of {all} networks run, the others are refused as shown.
+`model.backbone NAME`, `SemanticFPN(backbone=NAME)` and `Backbone(NAME)` take any timm network whose maps make a
+pyramid ([how](guide/probing.md)). Nothing is listed in the code: a network is tried when it is built. This table is
+of **all** {all} architectures that timm {timm} lists, run by `python benchmarks/backbones.py` with torch {torch}:
+**{ok} run ({share:.1f} %)** in both networks, {bad} do not, for the reasons at the end.
 
-Names beside timm's: `resnet18c` and `resnet34c` (mmsegmentation's deep stem), `resnet50_msra` and `resnet101_msra` (the
-stride in the first 1×1 convolution of a stage, as in detectron2's models); timm's hub has no weights for these.
+Names beside timm's: `resnet18c` and `resnet34c` (mmsegmentation's deep stem), `resnet50_msra` and `resnet101_msra`
+(the stride in the first 1×1 convolution of a stage, as in detectron2's models); timm's hub has no weights for
+these.
 
-- **ok**: forward and backward in training mode on two images of 97x131, forward at 64x96 and 320x448, every parameter
-  with a gradient.
-- **M**: millions of parameters, of the maps' network alone (without its classifier) and of the whole Semantic FPN with
-  {classes} classes.
-- **GMACs**: 10⁹ multiply-adds of the whole Semantic FPN for one image of 512x512, padding included (half of what
-  `torch.utils.flop_counter` counts: convolutions and matrix products).
-- **multiple**: the image is padded with zeros on the right and below to a multiple of this, and the maps are cropped
-  again. 1 = never padded, the maps are those of timm to the last bit. Networks with windows that cannot be cut
-  (MaxViT) are dear at sizes just above a multiple: choose a crop that is one.
+- **run**: Semantic FPN forward and backward in training mode on two images of 97x131, every trained parameter with
+  a gradient, forward at 64x96 and 320x448; Panoptic FPN's maps forward and backward. *shapes*: too large for this
+  machine (above 400 million parameters), followed on shapes alone.
+- **M**: millions of parameters of the backbone. **GMACs**: 10⁹ multiply-adds of the whole Semantic FPN with
+  {classes} classes for one image of 512x512 (half of what `torch.utils.flop_counter` counts: convolutions and
+  matrix products).
+- **ms**: Semantic FPN, one image of 512x512, float32, plain torch in one thread beside one other process of this
+  script; one run after one to warm up. It ranks, it does not promise.
+- **strides**: of its maps; one number: one stride, of which Feature2Pyramid makes four. **fed**: the image is
+  padded to a multiple of this, or goes through in windows of this side.
+- **licence**: of timm's default weights, as timm states it; – where it has none.
 
-| network | backbone M | total M | GMACs | c2…c5 | multiple | |
-|---|--:|--:|--:|---|--:|---|
+| network | strides | c2…c5 | fed | M | GMACs | ms | run | licence |
+|---|---|---|---|--:|--:|--:|---|---|
 """
 
 
-def row(name: str) -> tuple[bool, str]:
-    """Whether `name` runs, and its row of the table."""
+def row(name: str) -> dict[str, Any]:
+    """What is known of a network, or why it does not run."""
+    entry: dict[str, Any] = {"name": name, "licence": pretrained_weights(name)[1]}
     try:
-        network = SemanticFPN(name, NUM_CLASSES)
-    except ValueError as refusal:
-        return False, f"| `{name}` | | | | | | {str(refusal).split('; ')[0]} |"
-    run(network)
-    with torch.device("meta"):
-        shadow, image = SemanticFPN(name, NUM_CLASSES).eval(), torch.zeros(1, 3, 512, 512)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shadow(image)
-    backbone, total = (sum(p.numel() for p in m.parameters()) / 1e6 for m in (network.backbone, network))
-    macs = counter.get_total_flops() / 2e9
-    widths, multiple = ", ".join(map(str, network.backbone.channels)), network.backbone.multiple
-    return True, f"| `{name}` | {backbone:.1f} | {total:.1f} | {macs:.1f} | {widths} | {multiple} | ok |"
+        with torch.device("meta"):
+            shadow = SemanticFPN(name, NUM_CLASSES).eval()
+            backbone: Any = shadow.backbone
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                shadow(torch.zeros(1, 3, *SIZE))
+    except NotImplementedError:  # some networks cannot be followed on shapes
+        shadow, counter = SemanticFPN(name, NUM_CLASSES).eval(), None
+        backbone = shadow.backbone
+    parameters = sum(p.numel() for p in backbone.parameters())
+    entry |= {
+        "strides": backbone.strides, "channels": backbone.channels, "multiple": backbone.multiple,
+        "window": backbone.window, "parameters": parameters,
+        "macs": counter.get_total_flops() / 2 if counter else None,
+    }  # fmt: skip
+    device = "meta" if parameters > ON_SHAPES else "cpu"
+    with torch.device(device):
+        semantic = SemanticFPN(name, NUM_CLASSES)
+        train(semantic)
+        entry["ms"] = predict(semantic, timed=device == "cpu")
+        del semantic
+        panoptic = PanopticFPN(name, LabelTable.named("cityscapes"))
+        maps = panoptic(torch.randn(2, 3, 97, 131))
+        total = sum(m.square().mean() for m in (maps.semantic, *maps.pyramid, *maps.objectness, *maps.deltas))
+        total.backward()
+        with_gradients(panoptic, but=("box_head.", "mask_head."))
+    return entry | {"run": "shapes" if device == "meta" else "ok"}
 
 
-def run(network: SemanticFPN) -> None:
-    """Raise if the network does not train and predict at sizes that divide by nothing."""
-    check(network.train()(torch.randn(2, 3, 97, 131)), 97, 131).square().mean().backward()
-    idle = [parameter for parameter, tensor in network.named_parameters() if tensor.grad is None]
-    if idle:
-        raise RuntimeError(f"{network.backbone.name}: {len(idle)} parameters without a gradient, such as {idle[0]}")
+def train(network: SemanticFPN) -> None:
+    check(network.train(), torch.randn(2, 3, 97, 131)).square().mean().backward()
+    with_gradients(network)
+
+
+def with_gradients(network: torch.nn.Module, but: tuple[str, ...] = ()) -> None:
+    names = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None and not n.startswith(but)]
+    if names:
+        raise RuntimeError(f"{len(names)} parameters without a gradient, such as {names[0]}")
+
+
+def predict(network: SemanticFPN, *, timed: bool) -> float | None:
+    """Milliseconds of an image of `SIZE`."""
     network.eval()
     with torch.no_grad():
-        for height, width in ((64, 96), (320, 448)):
-            check(network(torch.randn(1, 3, height, width)), height, width)
+        for size in ((64, 96), (320, 448)):
+            check(network, torch.randn(1, 3, *size))
+        if not timed:
+            return None
+        image = torch.randn(1, 3, *SIZE)
+        network(image)
+        start = time.perf_counter()
+        network(image)
+        return 1000 * (time.perf_counter() - start)
 
 
-def check(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The logits, once they are known to be finite and of stride 4, rounded down or up."""
-    exact = (height / 4, width / 4)
+def check(network: SemanticFPN, images: torch.Tensor) -> torch.Tensor:
+    """The logits, once they are known to be finite and of the network's stride."""
+    logits: torch.Tensor = network(images)
+    exact = [side / network.stride for side in images.shape[2:]]
     fits = all(got in (math.floor(e), math.ceil(e)) for got, e in zip(logits.shape[2:], exact, strict=True))
-    if not fits or not logits.isfinite().all():
-        raise RuntimeError(f"{height}x{width}: logits {tuple(logits.shape)}, finite: {bool(logits.isfinite().all())}")
+    if not fits or (logits.device.type != "meta" and not logits.isfinite().all()):
+        raise RuntimeError(f"{tuple(images.shape[2:])}: logits {tuple(logits.shape)}, or not finite")
     return logits
+
+
+def tried(name: str) -> dict[str, Any]:
+    """A row, whatever happens; in a process of its own."""
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    try:
+        return row(name)
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        reason = first if isinstance(error, ValueError) else f"{type(error).__name__}: {first}"
+        return {"name": name, "licence": pretrained_weights(name)[1], "run": "", "why": reason}
+
+
+def all_rows(names: list[str], state: Path, processes: int) -> dict[str, dict[str, Any]]:
+    """The rows of `names`: those in the file, and the others, which are written into it as they come."""
+    rows = {r["name"]: r for r in map(json.loads, state.read_text().splitlines())} if state.exists() else {}
+    todo = [name for name in names if name not in rows]
+    context = multiprocessing.get_context("fork")
+    running: dict[str, tuple[Any, Any, float]] = {}
+    with state.open("a") as file:
+        while todo or running:
+            while todo and len(running) < processes:
+                name = todo.pop(0)
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=lambda s=sender, n=name: s.send(tried(n)))
+                process.start()
+                running[name] = (process, receiver, time.monotonic())
+            for name, (process, receiver, begin) in list(running.items()):
+                late = time.monotonic() - begin > LONGEST
+                if not (receiver.poll(0.05) or late or not process.is_alive()):
+                    continue
+                gone = {"name": name, "licence": pretrained_weights(name)[1], "run": "",
+                        "why": f"takes more than {LONGEST} s" if late else "its process was killed"}  # fmt: skip
+                rows[name] = receiver.recv() if receiver.poll(0.2) else gone
+                process.kill() if late else process.join()
+                del running[name]
+                file.write(json.dumps(rows[name]) + "\n")
+                file.flush()
+                print(len(rows), name, rows[name]["run"] or rows[name]["why"], flush=True)
+    return rows
+
+
+def line(r: dict[str, Any]) -> str:
+    strides = "/".join(map(str, r["strides"])) if len(set(r["strides"])) > 1 else str(r["strides"][0])
+    fed = f"windows of {r['window']}" if r["window"] else str(r["multiple"])
+    macs, ms = (f"{value:.1f}" if value is not None else "–" for value in (r["macs"] and r["macs"] / 1e9, r["ms"]))
+    return (f"| `{r['name']}` | {strides} | {', '.join(map(str, r['channels']))} | {fed} | {r['parameters'] / 1e6:.1f} "
+            f"| {macs} | {ms} | {r['run']} | {r['licence'] or '–'} |")  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="timm names; without any, the whole table is made and written")
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--names", nargs="+", help="timm names; without any, the whole table is made and written")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "backbones.md")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    rows: list[str] = []
-    ok = 0
-    for name in arguments.names or " ".join(FAMILIES.values()).split():
-        runs, line = row(name)
-        ok += runs
-        rows.append(line)
-        print(line, flush=True)
-    if not arguments.names:
-        versions = {"torch": torch.__version__.split("+")[0], "timm": timm.__version__}
-        header = HEADER.format(**versions, ok=ok, all=len(rows), classes=NUM_CLASSES)
-        arguments.out.write_text(header + "\n".join(rows) + "\n", encoding="utf-8")
+    options = parser.parse_args()
+    names = options.names or [*timm.list_models(), *OWN]
+    rows = all_rows(names, options.state, options.processes)
+    if options.names:
+        return
+    good, bad = ([rows[name] for name in names if bool(rows[name]["run"]) is runs] for runs in (True, False))
+    text = HEADER.format(
+        all=len(names) - len(OWN), ok=len(good) - sum(r["name"] in OWN for r in good), bad=len(bad),
+        share=100 * (len(good) - len(OWN)) / (len(names) - len(OWN)), timm=timm.__version__,
+        torch=torch.__version__.split("+")[0], classes=NUM_CLASSES,
+    )  # fmt: skip
+    refused = "".join(f"| `{r['name']}` | {r['why'].split('; some')[0]} |\n" for r in bad)
+    table = "\n".join(map(line, good))
+    options.out.write_text(f"{text}{table}\n\n## Not run\n\n| network | why |\n|---|---|\n{refused}", encoding="utf-8")
 
 
 if __name__ == "__main__":

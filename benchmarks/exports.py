@@ -27,6 +27,8 @@ MODELS = {  # name -> recipe and changes; None: the model in the package
     "Semantic FPN lite0 (ships)": None,
     "Semantic FPN PVTv2-B0": ("fpn_r50_ade20k", {"model__backbone": "pvt_v2_b0"}),
     "Semantic FPN ConvNeXt-T": ("fpn_r50_ade20k", {"model__backbone": "convnext_tiny"}),
+    "Semantic FPN ViT-S/16": ("fpn_r50_ade20k", {"model__backbone": "vit_small_patch16_224"}),
+    "Semantic FPN DINOv3-S/16": ("fpn_r50_ade20k", {"model__backbone": "vit_small_patch16_dinov3"}),
     "Panoptic FPN R-50": ("panoptic_r50_coco_1x", {}),
     "Panoptic FPN lite0": ("panoptic_scenes", {}),
 }

@@ -83,6 +83,7 @@ def test_percentiles_and_share() -> None:
         seconds=(0.1, 0.2, 0.3, 0.4, 1.0),
         memory=5e8,
         flops=3 * 10**9,
+        parameters=10**6,
         ceiling=1e11,
         network_size=(64, 96),
     )

@@ -13,8 +13,9 @@ from panfpn import build, recipes
 from panfpn.cli import main
 from panfpn.config import Data, Loss, Model, Optim, TrainConfig
 from panfpn.data.loader import DrawSampler
-from panfpn.engine.optim import lr_at
+from panfpn.engine.optim import build_optimizer, lr_at
 from panfpn.labels import LabelTable
+from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.timm_networks import has_weights
 from panfpn.tasks.panoptic import PanopticTask
 
@@ -156,7 +157,7 @@ def test_paper_recipe_is_the_papers() -> None:
     assert larger == config
 
 
-REST = [n for n in recipes.NAMES if n.startswith(("paper", "probe"))]
+REST = [n for n in recipes.NAMES if n.startswith(("paper", "probe_", "vit", "dinov3"))]
 
 
 @pytest.mark.parametrize("name", REST)
@@ -172,7 +173,10 @@ def test_backbone_of_the_recipe_runs_and_has_weights(name: str) -> None:
         ("probe_ade20k", 1e-4, 80_000, 16, 0.1, 32),
         ("probe_ade20k_poolformer", 2e-4, 40_000, 32, 0.0, 32),
         ("probe_ade20k_twins", 1e-4, 80_000, 32, 0.2, 1),
-        ("probe_ade20k_uniformer", 2e-4, 80_000, 16, 0.1, 32),
+        ("probe_ade20k_repvit", 2e-4, 40_000, 32, 0.0, 32),
+        ("probe_ade20k_nextvit", 1e-4, 40_000, 32, 0.2, 1),
+        ("probe_ade20k_moganet", 2e-4, 80_000, 32, 0.1, 32),
+        ("probe_ade20k_uniformer", 2e-4, 80_000, 32, 0.1, 32),
     ],
 )
 def test_probe_differs_from_the_ade20k_recipe_only_where_published(
@@ -190,9 +194,31 @@ def test_probe_differs_from_the_ade20k_recipe_only_where_published(
     assert config.optim.decay_norm_bias and config.optim.clip_norm is None and config.optim.betas == (0.9, 0.999)
 
 
-def poly(lr: float, floor: float, length: int) -> Callable[[int], float]:
+def test_xcits_recipe_is_the_published_one() -> None:
+    config = recipes.probe_ade20k_xcit()
+    optim, model = config.optim, config.model
+    assert (optim.name, optim.lr, optim.weight_decay, optim.betas) == ("adamw", 6e-5, 0.01, (0.9, 0.999))
+    assert (model.blocks, model.fpn_channels, model.head_channels, model.drop_path) == ((3, 5, 7, 11), 384, 128, 0.05)
+    assert (config.train.steps, config.train.batch_size) == (80_000, 16)
+    network = SemanticFPN(Backbone("xcit_nano_12_p16_224", blocks=model.blocks), 3, fpn_channels=16)
+    names = {id(p): name for name, p in network.named_parameters()}
+    for group in build_optimizer(network, optim).param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            # mmcv's custom_keys: no decay where `norm` is a part of the published name, which the head's "bn" is not.
+            undecayed = name.startswith("backbone.") and "norm" in name
+            assert group["weight_decay"] == (0.0 if undecayed else 0.01), name
+
+
+def test_a_frozen_recipe_trains_nothing_of_the_backbone() -> None:
+    config = recipes.dinov3_frozen()
+    assert (config.train.freeze_at, config.model.final_norm, config.data.photometric) == ("all", True, 0.0)
+    assert (config.optim.lr, config.optim.weight_decay, config.train.batch_size) == (1e-3, 1e-3, 16)
+
+
+def poly(lr: float, floor: float, length: int, power: float = 0.9) -> Callable[[int], float]:
     """mmsegmentation 1.x: `length` is one less than the steps; mmcv 0.x: all of them."""
-    return lambda t: (lr - floor) * (1 - t / length) ** 0.9 + floor
+    return lambda t: (lr - floor) * (1 - t / length) ** power + floor
 
 
 def warmed(steps: int, ratio: float, rate: Callable[[int], float]) -> Callable[[int], float]:
@@ -220,7 +246,14 @@ RATES: dict[str, Callable[[int], float]] = {
     "panoptic_r101_coco_3x": warmed(1000, 0.001, lambda t: 0.02 * 0.1 ** ((t >= 210_000) + (t >= 250_000))),
     "panoptic_r50_cityscapes": dropped,
     "panoptic_r101_cityscapes": dropped,
+    "probe": poly(1e-3, 0.0, 999, 1.0),
     "probe_ade20k": poly(1e-4, 0.0, 80_000),
+    "probe_ade20k_repvit": poly(2e-4, 1e-6, 40_000),
+    "probe_ade20k_nextvit": poly(1e-4, 1e-6, 40_000),
+    "probe_ade20k_moganet": poly(2e-4, 0.0, 80_000),
+    "probe_ade20k_xcit": warmed(1500, 1e-6, poly(6e-5, 0.0, 80_000, 1.0)),
+    "vit_ade20k": warmed(1500, 1e-6, poly(6e-5, 0.0, 80_000, 1.0)),
+    "dinov3_frozen": warmed(1500, 1e-6, lambda t: 1e-3 * (1 + math.cos(math.pi * t / 39_999)) / 2),
     "probe_ade20k_poolformer": poly(2e-4, 0.0, 40_000),
     "probe_ade20k_twins": lambda t: 1e-4,
     "probe_ade20k_uniformer": warmed(

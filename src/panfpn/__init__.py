@@ -17,23 +17,25 @@ if TYPE_CHECKING:
     from panfpn.maps import PanopticMap, SemanticMap
     from panfpn.metrics import PanopticScores, SemanticScores
     from panfpn.models import PanopticFPN, SemanticFPN
+    from panfpn.probing import Probe, probe
     from panfpn.types import Sample
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Dataset": "data", "Exported": "deploy.export", "LabelTable": "labels", "PanopticFPN": "models",
-    "PanopticMap": "maps", "PanopticScores": "metrics", "Predictor": "deploy.predictor", "RunResult": "engine",
+    "PanopticMap": "maps", "PanopticScores": "metrics", "Predictor": "deploy.predictor", "Probe": "probing",
+    "RunResult": "engine",
     "Sample": "types", "SemanticFPN": "models", "SemanticMap": "maps", "SemanticScores": "metrics",
     "TrainConfig": "config", "evaluate": "engine", "export": "deploy.export", "from_pairs": "data",
-    "from_torch": "data", "load": "deploy.predictor", "train": "engine",
+    "from_torch": "data", "load": "deploy.predictor", "probe": "probing", "train": "engine",
 }  # fmt: skip
 _MODULES = ("data", "recipes")
 
 __all__ = [
-    "Dataset", "Exported", "LabelTable", "PanopticFPN", "PanopticMap", "PanopticScores", "Predictor", "RunResult",
-    "Sample", "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "data", "evaluate", "export", "from_pairs",
-    "from_torch", "load", "recipes", "train",
+    "Dataset", "Exported", "LabelTable", "PanopticFPN", "PanopticMap", "PanopticScores", "Predictor", "Probe",
+    "RunResult", "Sample", "SemanticFPN", "SemanticMap", "SemanticScores", "TrainConfig", "data", "evaluate",
+    "export", "from_pairs", "from_torch", "load", "probe", "recipes", "train",
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ VERBS = {  # name -> where its function is, and what it does
                 "checkpoints of mmsegmentation and detectron2 into release files, and back"),
     "export": ("panfpn.verbs.export:run_export",
                "write a model as ONNX, OpenVINO or torch.export, checked against torch"),
+    "probe": ("panfpn.verbs.probe:run_probe", "find the backbone that is best for your photos, in score and speed"),
     "push": ("panfpn.verbs.push:run_push", "upload a model to the Hugging Face Hub, with a card"),
     "serve": ("panfpn.verbs.serve:run_serve", "put a model behind HTTP, with a page"),
     "benchmark": ("panfpn.verbs.benchmark:run_benchmark", "speed and memory of prediction, training and data loading"),

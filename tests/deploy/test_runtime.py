@@ -46,6 +46,17 @@ def test_engines_give_the_logits_of_the_plain_network(engine: str, backbone: str
         assert_equal_logits(runtime, plain, shape)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backbone", ["test_vit", "vit_small_patch8_224", "vit_small_patch14_reg4_dinov2"])
+def test_engines_give_the_logits_of_plain_transformers(engine: str, backbone: str) -> None:
+    """At five odd sizes: positions are resized, patches of 14 pixels see a smaller image."""
+    pytest.importorskip(engine)
+    plain = network(backbone)
+    runtime = make_runtime(engine, plain, torch.float32)
+    for height, width in [(97, 131), (64, 96), (33, 300), (129, 65), (80, 48)]:
+        assert_equal_logits(runtime, plain, (1, height, width))
+
+
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_engines_crop_what_a_padded_backbone_gives(engine: str) -> None:
     """The maps of a network that wants a multiple are cropped to ceil(H / stride), also in a graph."""

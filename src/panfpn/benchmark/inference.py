@@ -74,6 +74,7 @@ class InferenceFigures:
     seconds: tuple[float, ...]  # of each call
     memory: float  # peak bytes above the loaded program: weights and work
     flops: int  # of the network in one call, two per multiply-add
+    parameters: int  # of the network
     network_size: Size  # the largest size that the network ran at: its preprocessing may resize the image
     ceiling: float  # FLOP/s that this device reaches; NaN where it was not measured
 
@@ -101,6 +102,7 @@ class InferenceFigures:
             "compile": job.compile, "device": job.device, "num_classes": job.num_classes,
             "warmup": job.warmup, "repeats": job.repeats, "p50_s": self.percentile(50), "p95_s": self.percentile(95),
             "images_per_s": self.images_per_second, "peak_memory_bytes": self.memory, "flops": self.flops,
+            "parameters": self.parameters,
             "ceiling_flops_per_s": self.ceiling, "share_of_ceiling": self.share, "seconds": list(self.seconds),
         }  # fmt: skip
 
@@ -135,7 +137,8 @@ def measure_inference(job: InferenceJob, ceiling: bool = True) -> InferenceFigur
     done = replace(job, size=size, device=str(device), precision=precision, num_classes=task.table.num_classes)
     return InferenceFigures(
         job=done, engine=task.program.engine if task.program else job.engine, seconds=tuple(seconds),
-        memory=meter.peak(), flops=job.batch * count_flops(task, size), network_size=max(_passes(task, size)),
+        memory=meter.peak(), flops=job.batch * count_flops(task, size),
+        parameters=sum(p.numel() for p in task.model.parameters()), network_size=max(_passes(task, size)),
         ceiling=measure_ceiling(device, getattr(torch, precision)) if ceiling else float("nan"),
     )  # fmt: skip
 

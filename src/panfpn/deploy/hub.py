@@ -114,6 +114,8 @@ def card(release: Release, repository: str, digest: str, *, license: str | None 
         _section("Scores", {_METRICS[key]: f"{100 * value:.2f}" for key, value in scores.items()}),
         _section("Classes", {c.name: ("thing, " if c.name in things else "") + f"value {c.values[0]}"
                              for c in table.classes}),
+        f"Started from {source['starts_from']}, whose licence is {source['starts_from_license']}; what it says of "
+        "derived weights holds for these.\n" if source.get("starts_from") else "",
         _section("Lineage", {**{key: f"`{value}`" for key, value in source.items()}, "SHA-256": f"`{digest}`"}),
     ]  # fmt: skip
     return "\n".join(part for part in parts if part)

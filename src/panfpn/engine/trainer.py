@@ -68,6 +68,7 @@ class Trainer:
         self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
         self.train_data, self.val_data, self.identities, self.parts = train_data, val_data, identities, parts
         self.state = state or RunState()
+        self.lineage = {} if parts.network is not None else build.lineage(config.model)
         self.notes: list[str] = []  # what the person who starts the run should know
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
         self.task = build.build_task(
@@ -345,7 +346,7 @@ class Trainer:
 
     def _release(self, scores: Scores) -> None:
         weights = to_host(self._released())  # once, for the digest and the file
-        source = {"run": self.folder.name, "step": self.state.step, "sha256": tensors_digest(weights)}
+        source = {"run": self.folder.name, "step": self.state.step, "sha256": tensors_digest(weights), **self.lineage}
         write_release(
             self.folder / "model.safetensors", weights, self.config, self.train_data.table, scores=scores.to_dict(),
             source=source, named_data=self.parts.named_data,
@@ -355,6 +356,7 @@ class Trainer:
         write_report(
             self.folder / "report.html", title=self.folder.name, config=self.config.to_yaml(), scores=scores,
             history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table, examples=examples,
+            lineage=self.lineage,
         )  # fmt: skip
 
 

@@ -305,6 +305,14 @@ def layer_numbers(name: str) -> dict[str, int]:
     return {key.replace(".", "_"): number for key, number in numbers.items()}
 
 
+def pretrained_weights(name: str) -> tuple[str, str]:
+    """Which weights timm has under a name, and their licence; empty where there are none, or it says none."""
+    cfg = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if cfg is None or not cfg.has_weights:
+        return "", ""
+    return f"timm/{cfg.architecture}.{cfg.tag}" if cfg.tag else f"timm/{cfg.architecture}", cfg.license or ""
+
+
 def has_weights(name: str) -> bool:
     """Whether timm knows pretrained weights of that name."""
     cfg = timm.get_pretrained_cfg(name)

@@ -17,7 +17,18 @@ from panfpn.recipes.panoptic import (
     panoptic_r101_coco_3x,
     panoptic_scenes,
 )
-from panfpn.recipes.probes import probe_ade20k, probe_ade20k_poolformer, probe_ade20k_twins, probe_ade20k_uniformer
+from panfpn.recipes.probes import (
+    dinov3_frozen,
+    probe_ade20k,
+    probe_ade20k_moganet,
+    probe_ade20k_nextvit,
+    probe_ade20k_poolformer,
+    probe_ade20k_repvit,
+    probe_ade20k_twins,
+    probe_ade20k_uniformer,
+    probe_ade20k_xcit,
+    vit_ade20k,
+)
 from panfpn.recipes.published import (
     fpn_r50_ade20k,
     fpn_r50_cityscapes,
@@ -26,25 +37,52 @@ from panfpn.recipes.published import (
     paper_r50_cityscapes,
     paper_r101_cityscapes,
 )
-from panfpn.recipes.small import camvid_lite0, folder, scenes
+from panfpn.recipes.small import camvid_lite0, folder, probe, scenes
 
 __all__ = [
-    "NAMES", "camvid_lite0", "describe", "find", "folder", "fpn_r50_ade20k", "fpn_r50_cityscapes", "fpn_r101_ade20k",
-    "fpn_r101_cityscapes", "panoptic_folder", "panoptic_r50_cityscapes", "panoptic_r50_coco_1x", "panoptic_r50_coco_3x",
-    "panoptic_r101_cityscapes", "panoptic_r101_coco_3x", "panoptic_scenes", "paper_r50_cityscapes",
-    "paper_r101_cityscapes", "probe_ade20k", "probe_ade20k_poolformer", "probe_ade20k_twins", "probe_ade20k_uniformer",
-    "scenes", "summary",
+    "NAMES",
+    "camvid_lite0",
+    "describe",
+    "dinov3_frozen",
+    "find",
+    "folder",
+    "fpn_r50_ade20k",
+    "fpn_r50_cityscapes",
+    "fpn_r101_ade20k",
+    "fpn_r101_cityscapes",
+    "panoptic_folder",
+    "panoptic_r50_cityscapes",
+    "panoptic_r50_coco_1x",
+    "panoptic_r50_coco_3x",
+    "panoptic_r101_cityscapes",
+    "panoptic_r101_coco_3x",
+    "panoptic_scenes",
+    "paper_r50_cityscapes",
+    "paper_r101_cityscapes",
+    "probe",
+    "probe_ade20k",
+    "probe_ade20k_moganet",
+    "probe_ade20k_nextvit",
+    "probe_ade20k_poolformer",
+    "probe_ade20k_repvit",
+    "probe_ade20k_twins",
+    "probe_ade20k_uniformer",
+    "probe_ade20k_xcit",
+    "scenes",
+    "summary",
+    "vit_ade20k",
 ]  # fmt: skip
 
 _RECIPES: dict[str, Callable[..., TrainConfig]] = {
     recipe.__name__: recipe
     for recipe in (
-        scenes, camvid_lite0, folder, panoptic_scenes, panoptic_folder,
+        scenes, camvid_lite0, folder, probe, panoptic_scenes, panoptic_folder,
         fpn_r50_cityscapes, fpn_r101_cityscapes, fpn_r50_ade20k, fpn_r101_ade20k,
         paper_r50_cityscapes, paper_r101_cityscapes,
         panoptic_r50_coco_1x, panoptic_r50_coco_3x, panoptic_r101_coco_3x,
         panoptic_r50_cityscapes, panoptic_r101_cityscapes,
-        probe_ade20k, probe_ade20k_poolformer, probe_ade20k_twins, probe_ade20k_uniformer,
+        probe_ade20k, probe_ade20k_poolformer, probe_ade20k_repvit, probe_ade20k_nextvit, probe_ade20k_twins,
+        probe_ade20k_moganet, probe_ade20k_uniformer, probe_ade20k_xcit, vit_ade20k, dinov3_frozen,
     )
 }  # fmt: skip
 NAMES = tuple(_RECIPES)

@@ -50,6 +50,24 @@ def camvid_lite0(**changes: Any) -> TrainConfig:
     return config.changed(**changes)
 
 
+def probe(**changes: Any) -> TrainConfig:
+    """What `panfpn probe` trains each backbone with: AdamW, 1e-3 for pyramid and head and a tenth of it for the rest.
+
+    Command: panfpn train probe --data.root DIR --model.backbone NAME
+    Several backbones side by side: panfpn probe DIR --backbones NAME NAME
+    Hardware: any. Score: that of a short training, for comparing; a longer one by another recipe is better.
+    """
+    config = TrainConfig(
+        data=Data(crop=(512, 512), ratio=(0.75, 1.5), cat_max_ratio=0.75, photometric=0.5, num_workers=2),
+        model=Model(backbone="resnet50", dropout=0.1),
+        optim=Optim(name="adamw", lr=1e-3, weight_decay=0.05, decay_norm_bias=False, backbone_lr_factor=0.1,
+                    min_lr=0.0, power=1.0, clip_norm=5.0),
+        train=Train(steps=1000, batch_size=8),
+        run=Run(name="probe", log_every=20, val_every=1000, checkpoint_every=100),
+    )  # fmt: skip
+    return config.changed(**changes)
+
+
 def folder(**changes: Any) -> TrainConfig:
     """Your own photos and masks (docs/guide/data.md), from the model that ships with panfpn.
 

@@ -24,7 +24,7 @@ from panfpn.types import Example
 Rows = Sequence[Mapping[str, Any]]
 _STYLES = ("c", "d", "e", "f", "g", "h")  # CSS classes of the loss's terms and of the further scores
 # The page may load nothing and run nothing: a guard behind the escaping of names that come from other people's files.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,13 @@ def write_report(
     scores: Scores,
     table: LabelTable,
     examples: Sequence[Example],
+    lineage: Mapping[str, str] = {},
 ) -> None:
     """Write the report of a run to `path`, whole or not at all.
 
     `history` holds the rows of metrics.jsonl; any of them, and any of their keys, may be missing. `examples` holds the
-    worst and the best images of the last validation in any order. `config` is the run's YAML.
+    worst and the best images of the last validation in any order. `config` is the run's YAML. `lineage` says what the
+    run started from (`starts_from`, `starts_from_license`).
     """
     train = [row for row in history if row.get("kind") == "train"]
     val = [row for row in history if row.get("kind") == "val"]
@@ -69,8 +71,9 @@ def write_report(
     named = legend(table)
     classes = scores.class_table()
     layers = [scores.layers(example, table) for example in examples[:1]]
-    page = _environment().get_template("run.html.j2").render(
-        policy=_POLICY, title=title, config=config, table=table, steps=f"{last:,.0f}" if math.isfinite(last) else "",
+    page = environment().get_template("run.html.j2").render(
+        policy=POLICY, title=title, config=config, lineage=lineage, table=table,
+        steps=f"{last:,.0f}" if math.isfinite(last) else "",
         scores=scores, scored=math.isfinite(scores.value), cards=_cards(train, val, history, scores),
         loss=_loss_chart(train, last), bad=_not_finite(train), validation=_score_chart(val, last, scores),
         classes=classes, absent=int(classes.absent.sum()), bars=bars(classes, named), rows=rows(classes, named),
@@ -81,7 +84,8 @@ def write_report(
     write_text(path, page.encode("utf-8", "replace").decode("utf-8"))  # file names may hold bytes that are no UTF-8
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """What renders the templates of this package; it escapes all that they are given."""
     return Environment(
         loader=PackageLoader("panfpn.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,

@@ -1,8 +1,9 @@
 """Scores for people, on the terminal. In: scores. Out: tables and lines."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -57,6 +58,31 @@ def _print_wide(table: Table, lines: list[str]) -> None:
     console.width = max(console.width, wanted)
     console.print(table)
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def print_probe(rows: Sequence[Mapping[str, Any]], pareto: frozenset[str]) -> None:
+    """A line for each backbone, best first; those that no other beats in score and latency are marked."""
+    table = Table("", "backbone", "mIoU", "95 % interval", "ms", "MB", "M", "GFLOP", "weights")
+    failed = [row for row in rows if row["miou"] is None]
+    for row in rows:
+        if row["miou"] is not None:
+            bounds = f"{row['low']:.4f} to {row['high']:.4f}"
+            numbers = (
+                f"{row['latency_ms']:.1f}",
+                f"{row['memory_mb']:.0f}",
+                f"{row['params_m']:.1f}",
+                f"{row['gflops']:.1f}",
+            )
+            mark = "*" if row["name"] in pareto else ""
+            table.add_row(mark, escape(row["name"]), f"{row['miou']:.4f}", bounds, *numbers, escape(row["weights"]))
+    console = Console()
+    console.print(table)
+    if len(failed) < len(rows):
+        console.print("* no other is both better and quicker", highlight=False)
+    for row in failed:
+        console.print(
+            f"{row['name']}: {row['problem'] or 'not trained'}", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def print_comparison(comparison: Comparison, first: Path, second: Path) -> None:

@@ -1,0 +1,138 @@
+"""What is compared, and by which recipe. In: names, patterns, data. Out: a configuration for each backbone."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from panfpn import recipes
+from panfpn.build import build_dataset
+from panfpn.choices import DRAWN, LAYOUTS, no_choice
+from panfpn.config import Data, TrainConfig
+from panfpn.data.checked import open_sample
+from panfpn.models.timm_networks import has_weights
+
+# Where none is named: one or two of each kind, from quick to slow, whose weights may be used in products.
+USUAL = (
+    "mobilenetv4_conv_small", "tf_efficientnet_lite0", "resnet18", "repvit_m1_1", "pvt_v2_b1", "resnet50",
+    "convnext_tiny", "vit_small_patch14_reg4_dinov2",
+)  # fmt: skip
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+_CROP = 512  # the largest side of a training sample
+_FORMS = 4  # of each image, where the backbone is frozen
+_MOST = 64  # candidates of patterns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A probe. `weights` is hub (timm's), random, or a folder of files called after the backbones."""
+
+    root: Path | None
+    dataset: str | None = None  # None: the layout that the folder has
+    backbones: tuple[str, ...] = ()
+    weights: str = "hub"
+    frozen: bool = False
+    minutes: float = 30.0
+    steps: int | None = None
+    budget_ms: float | None = None
+    batch_size: int = 8
+    lr: float = 1e-3
+    seed: int = 0
+    device: str = "auto"
+    num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "lr", "batch_size"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("steps", "budget_ms"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0, or left out")
+        if self.dataset is not None and self.dataset not in LAYOUTS:
+            raise ValueError(no_choice("dataset", self.dataset, LAYOUTS))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
+                for k, v in asdict(self).items()}  # fmt: skip
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """The candidates of names and patterns (with * and ?), each once; ValueError for a pattern that nothing has."""
+    found: dict[str, None] = {}
+    for name in names or USUAL:
+        if not set("*?[") & set(name):
+            found[name] = None
+            continue
+        some = [model for model in timm.list_models() if fnmatchcase(model, name)]
+        if not some:
+            raise ValueError(f"no backbone of timm is called {name!r}")
+        if len(some) > _MOST:
+            raise ValueError(f"{len(some)} backbones of timm are called {name!r}, such as {some[0]} and {some[-1]}; "
+                             f"a pattern may stand for {_MOST}")  # fmt: skip
+        found |= dict.fromkeys(some)
+    return list(found)
+
+
+def find_layout(root: Path) -> str:
+    """The layout of a data set's folder; ValueError where it has none that is known, or several."""
+    if not root.is_dir():
+        raise ValueError(f"{root}: no folder")
+    fits, reasons = [], {}
+    for layout in [name for name in LAYOUTS if name not in DRAWN]:
+        try:
+            for split in (Data().train_split, Data().val_split):
+                build_dataset(Data(dataset=layout, root=root), split)
+            fits.append(layout)
+        except (ValueError, OSError) as error:
+            reasons[layout] = str(error)
+    if len(fits) != 1:
+        found = f"has the layouts {' and '.join(fits)}" if fits else f"is no data set ({reasons['folder']})"
+        raise ValueError(f"{root}: {found}; say which it is (--dataset {', '.join(LAYOUTS)})")
+    return fits[0]
+
+
+def base_config(settings: Settings) -> tuple[TrainConfig, tuple[int, int], int]:
+    """The recipe for these data without a backbone, the size of the first validation image, and the classes.
+
+    ValueError for data that cannot be used.
+    """
+    drawn = settings.dataset in DRAWN
+    if settings.root is None and not drawn:
+        raise ValueError("probe needs the folder of a data set")
+    root = None if settings.root is None else settings.root.expanduser().resolve()
+    layout = settings.dataset or find_layout(root or Path())
+    data = Data(dataset=layout, root=root, num_workers=settings.num_workers)
+    val = build_dataset(data, data.val_split)
+    height, width = open_sample(val, 0)[0].shape[:2]
+    crop = tuple(max(64, min(_CROP, side // 32 * 32)) for side in (height, width))
+    config = recipes.probe(
+        data__dataset=layout, data__root=root, data__crop=crop, data__num_workers=settings.num_workers,
+        train__batch_size=settings.batch_size, train__seed=settings.seed, optim__lr=settings.lr,
+        run__device=settings.device,
+    )  # fmt: skip
+    if settings.frozen:
+        config = config.changed(train__freeze_at="all", data__variants=_FORMS)
+    return config, (height, width), val.table.num_classes
+
+
+def candidate_config(base: TrainConfig, name: str, settings: Settings) -> tuple[TrainConfig, str]:
+    """The recipe with a backbone, and where its weights come from; ValueError for a hub that has none of that name."""
+    if settings.weights == "random":
+        return base.changed(model__backbone=name), "random"
+    if settings.weights == "hub":
+        if not has_weights(name):
+            raise ValueError(f"timm has no pretrained weights for {name!r}; give a folder with a file (--weights DIR)")
+        return base.changed(model__backbone=name, model__pretrained=True), "timm"
+    folder = Path(settings.weights).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"weights is {settings.weights}; it must be hub, random, or a folder of files such as "
+                         f"{name}.safetensors")  # fmt: skip
+    for suffix in _WEIGHTS:
+        file = folder / f"{name}{suffix}"
+        if file.is_file():
+            return base.changed(model__backbone=name, model__backbone_weights=file.resolve()), file.name
+    return base.changed(model__backbone=name), "random"
