@@ -70,11 +70,12 @@ class SemanticHead(nn.Module):
             for unit in others:
                 x = unit(_doubled(x))
             coarse.append(x)
-        if not torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if not compiling and not any_size:
             coarse = _sums_by_size(coarse)
         elif not torch.compiler.is_exporting() and _are_aligned(pyramid):
             coarse = [coarse[0] + coarse[1] + coarse[2]]
-        else:
+        elif compiling:
             any_size = True
         for x in coarse:
             x = _doubled(x)
