@@ -174,7 +174,7 @@ def test_backbone_of_the_recipe_runs_and_has_weights(name: str) -> None:
         ("probe_ade20k_poolformer", 2e-4, 40_000, 32, 0.0, 32),
         ("probe_ade20k_twins", 1e-4, 80_000, 32, 0.2, 1),
         ("probe_ade20k_repvit", 2e-4, 40_000, 32, 0.0, 32),
-        ("probe_ade20k_nextvit", 1e-4, 40_000, 32, 0.2, 1),
+        ("probe_ade20k_nextvit", 1e-4, 40_000, 32, 0.1, 1),
         ("probe_ade20k_moganet", 2e-4, 80_000, 32, 0.1, 32),
         ("probe_ade20k_uniformer", 2e-4, 80_000, 32, 0.1, 32),
     ],

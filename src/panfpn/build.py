@@ -179,7 +179,8 @@ def lineage(model: Model) -> dict[str, str]:
             source = {}
         earlier = source.get("starts_from")
         name = f"{before}, which started from {earlier}" if earlier else before
-        return {"starts_from": name, "starts_from_license": source.get("starts_from_license") or _UNKNOWN}
+        licence = source.get("starts_from_license") or source.get("license") or _UNKNOWN
+        return {"starts_from": name, "starts_from_license": licence}
     if model.backbone_weights is not None:
         return {"starts_from": model.backbone_weights.name, "starts_from_license": _UNKNOWN}
     if model.pretrained:
@@ -264,8 +265,10 @@ def _exported_task(
     config, kind = release.config, task_type(release.config.model.architecture)
     chosen = resolve_precision(precision, device, program.precisions)
     with torch.device("meta"):
-        backbone = _Unknown() if config.model.backbone.startswith(_MODULE) else _backbone(config.model)
-        network = kind.build_network(config.model, backbone, release.table)
+        unknown = config.model.backbone.startswith(_MODULE)
+        backbone = _Unknown() if unknown else _backbone(config.model)
+        described = replace(config.model, pyramid=None) if unknown else config.model
+        network = kind.build_network(described, backbone, release.table)
     task = kind.build(config.changed(train__precision=chosen), release.table, network).eval()
     task.program = program(release.file, chosen, streams)
     return task

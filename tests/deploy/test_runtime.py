@@ -57,6 +57,12 @@ def test_engines_give_the_logits_of_plain_transformers(engine: str, backbone: st
         assert_equal_logits(runtime, plain, (1, height, width))
 
 
+def test_networks_in_windows_are_for_engine_torch() -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ValueError, match=r"'efficientformer_l1' takes images of one size .* take engine torch"):
+        make_runtime("onnxruntime", network("efficientformer_l1"), torch.float32)
+
+
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_engines_crop_what_a_padded_backbone_gives(engine: str) -> None:
     """The maps of a network that wants a multiple are cropped to ceil(H / stride), also in a graph."""

@@ -131,7 +131,7 @@ def test_what_is_not_decayed() -> None:
     xcit = groups_of(model, Optim(weight_decay=0.1, no_decay=("backbone.*.norm?.*",)))
     undecayed = {name.split(".")[-2] for name, (_, decay) in xcit.items() if not decay}
     assert undecayed == {"norm1", "norm2", "norm3"}
-    with pytest.raises(ValueError, match=r"optim\.no_decay has 'absolute_pos_embed', which no weight of this network"):
+    with pytest.raises(ValueError, match=r"optim\.no_decay is absolute_pos_embed, and no weight of this network"):
         build_optimizer(model, Optim(no_decay=("absolute_pos_embed",)))
 
 

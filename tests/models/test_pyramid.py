@@ -118,6 +118,14 @@ def test_panoptic_fpn_knows_its_strides(backbone: str) -> None:
     assert [m.shape[2] for m in maps.objectness] == [first, first // 2, first // 4, first // 8, -(-first // 16)]
 
 
+@pytest.mark.parametrize("pyramid", ["feature2pyramid", "simple"])
+def test_images_smaller_than_a_step(pyramid: str) -> None:
+    network = SemanticFPN("test_vit", 3, pyramid=pyramid, fpn_channels=8, head_channels=8).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for height, width in ((8, 8), (16, 40), (1, 70)):
+            assert network(torch.randn(1, 3, height, width)).shape == (1, 3, -(-height // 4), -(-width // 4))
+
+
 def test_blocks_and_final_norm() -> None:
     torch.manual_seed(0)
     plain = Backbone("vit_tiny_patch16_224").eval()

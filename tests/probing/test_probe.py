@@ -109,6 +109,32 @@ def test_names_and_patterns() -> None:
         expand(("*",))
 
 
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "a/b", "..", ".hidden", ""])
+def test_no_name_leads_out_of_the_folder(name: str, folder_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no backbone of timm is called"):
+        panfpn.probe(folder_data, out=tmp_path / "probe", backbones=(name,), **SMALL)
+    assert not (tmp_path / "probe").exists() and not list(tmp_path.rglob("escaped*"))
+
+
+def test_what_failed_is_tried_again(
+    here: None, folder_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(config: Any) -> Any:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_train_and_score", full)
+        found = panfpn.probe(folder_data, out=tmp_path / "probe", backbones=TWO[:1], say=str, **SMALL)
+    assert found.rows[0].problem == "no space left on device"
+    again = panfpn.probe(folder_data, out=tmp_path / "probe", backbones=TWO[:1], say=str, **SMALL)
+    assert again.rows[0].problem == "" and again.rows[0].miou is not None
+
+
+def test_a_tag_that_timm_does_not_know_costs_its_line(here: None, folder_data: Path, tmp_path: Path) -> None:
+    found = panfpn.probe(folder_data, out=tmp_path / "probe", backbones=("resnet18.nope",), say=str, **SMALL)
+    assert "timm has no weights 'nope' for 'resnet18'" in found.rows[0].problem
+
+
 def test_weights_from_a_folder(folder_data: Path, tmp_path: Path) -> None:
     (tmp_path / "test_vit.safetensors").touch()
     settings = Settings(root=folder_data, weights=str(tmp_path))

@@ -190,6 +190,11 @@ def _traced(
 ) -> Traced:  # fmt: skip
     """The module as torch.export sees it, or where that cannot follow it and the format allows, as tracing does."""
     channels = task.preprocess.reading.channels
+    backbone = task.model.backbone
+    if size is None and getattr(backbone, "window", None):
+        side = backbone.window
+        raise ValueError(f"backbone {backbone.name!r} takes images of {side}x{side} pixels and sees others in windows, "
+                         "whose number a graph must know; fix the size (--size H W)")  # fmt: skip
     height, width = size or (97, 131)  # sizes of 0 and 1 would become constants, and even ones hide roundings
     example = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, height, width, channels), np.uint8))
     with torch.no_grad():

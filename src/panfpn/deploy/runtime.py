@@ -213,6 +213,10 @@ class _Graphs:
 
     def __init__(self, network: PixelNetwork) -> None:
         optional("onnx", "export", "an ONNX graph needs")  # which torch's exporter imports
+        backbone = getattr(network.network, "backbone", None)
+        if backbone is not None and getattr(backbone, "window", None):
+            raise ValueError(f"backbone {backbone.name!r} takes images of one size and sees others in "
+                             "windows, which ONNX graphs cannot cut; take engine torch")  # fmt: skip
         self.network = network.at(torch.float32)  # autocast would become a part of the graph
         self.form: TreeSpec | None = None
 

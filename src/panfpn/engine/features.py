@@ -6,9 +6,12 @@ computed before the first step, in batches that do not depend on where a run was
 sees the same numbers.
 """
 
+import contextlib
 import json
 import math
+import os
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ import numpy as np
 import torch
 
 from panfpn.config import TrainConfig
-from panfpn.data import Dataset, TrainTransform, train_loader
+from panfpn.data import Dataset, TrainTransform, identity_of, train_loader
 from panfpn.data.loader import DrawSampler, Forms
 from panfpn.engine.distributed import Ranks
 from panfpn.files import write_json
@@ -27,6 +30,8 @@ from panfpn.types import Batch
 from panfpn.weights.files import tensors_digest
 
 FOLDER = "features"
+_KEY = "key.json"
+_ELSEWHERE = ("root", "pack", "num_workers")  # settings of data that change nothing of what is computed
 _TOGETHER = 8  # images that go through the backbone at a time
 _SAVED = 16  # batches between two notes of how far it is
 _STORED = {"float32": torch.float16, "float16": torch.float16, "bfloat16": torch.bfloat16}  # by precision
@@ -59,7 +64,8 @@ class FeatureCache:
     def _check_size(self) -> None:
         needed = 2 * self.num_forms * (self.width + math.prod(self.crop)) / 1e9
         allowed = self.config.train.cache_gb
-        free = shutil.disk_usage(self.folder.parent).free / 1e9
+        stored = sum(file.stat().st_blocks * 512 for file in self.folder.glob("*")) if self.folder.is_dir() else 0
+        free = (shutil.disk_usage(self.folder.parent).free + stored) / 1e9
         each = f"{len(self.dataset)} images in {self.variants} forms"
         if needed > allowed:
             raise ValueError(f"train.cache_gb is {allowed:g}, but the features of {each} take {needed:.2f} GB; "
@@ -70,18 +76,12 @@ class FeatureCache:
 
     def fill(self, ranks: Ranks) -> None:
         """Compute what an earlier process has not; ranks take turns by batches."""
-        key = {
-            "backbone": tensors_digest(self.task.model.backbone.state_dict()), "shapes": [list(s) for s in self.shapes],
-            "forms": self.num_forms, "dtype": str(self.dtype), "ranks": ranks.world,
-        }  # fmt: skip
-        note = self.folder / f"done_{ranks.rank}.json"
-        done = self._done(note, key)
-        if ranks.first and not done:
-            self.folder.mkdir(exist_ok=True)
-            for name, count in (("maps", self.width), ("targets", math.prod(self.crop))):
-                with (self.folder / name).open("wb") as file:
-                    file.truncate(2 * self.num_forms * count)
+        if ranks.first:
+            self._prepare(ranks.world)
         ranks.wait()
+        nonce = json.loads((self.folder / _KEY).read_text())["nonce"]
+        note = self.folder / f"done_{ranks.rank}.json"
+        done = self._done(note, nonce)
         maps, targets = self._files("r+")
         mine = range(ranks.rank, -(-self.num_forms // _TOGETHER), ranks.world)
         batches = train_loader(
@@ -105,7 +105,7 @@ class FeatureCache:
                 if count % _SAVED == 0 or count == len(mine):
                     maps.flush()
                     targets.flush()
-                    write_json(note, {**key, "done": count})
+                    write_json(note, {"nonce": nonce, "done": count})
                 advance(count * _TOGETHER)
         ranks.wait()
 
@@ -143,14 +143,42 @@ class FeatureCache:
         )
         return one, other
 
-    def _done(self, note: Path, key: dict[str, Any]) -> int:
-        """How many batches of this rank lie there already; 0 for those of another backbone, or damaged."""
+    def _prepare(self, world: int) -> None:
+        """Make the files, unless they are there and of the same backbone, data and settings.
+
+        The key is written last and taken away first, so that no note is believed of files that are not its own.
+        """
+        key = {
+            "backbone": tensors_digest(self.task.model.backbone.state_dict()), "shapes": [list(s) for s in self.shapes],
+            "forms": self.num_forms, "dtype": str(self.dtype), "ranks": world, "seed": self.config.train.seed,
+            "data": {name: value for name, value in self.config.to_dict()["data"].items() if name not in _ELSEWHERE},
+            "images": identity_of(self.dataset).digest, "mean": self.config.model.mean, "std": self.config.model.std,
+        }  # fmt: skip
+        key = json.loads(json.dumps(key))
+        sizes = {"maps": 2 * self.num_forms * self.width, "targets": 2 * self.num_forms * math.prod(self.crop)}
+        file = self.folder / _KEY
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(file.read_text())
+            whole = all((self.folder / name).stat().st_size == size for name, size in sizes.items())
+            if whole and {name: value for name, value in found.items() if name != "nonce"} == key:
+                return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(exist_ok=True)
+        for name, size in sizes.items():
+            with (self.folder / name).open("wb") as empty:
+                if hasattr(os, "posix_fallocate"):  # a disk that is full says so now, and not by a signal later
+                    os.posix_fallocate(empty.fileno(), 0, size)
+                empty.truncate(size)
+        write_json(file, {**key, "nonce": uuid.uuid4().hex})
+
+    @staticmethod
+    def _done(note: Path, nonce: str) -> int:
+        """How many batches of this rank lie there already."""
         try:
             found = json.loads(note.read_text())
-            whole = all((self.folder / name).stat().st_size for name in ("maps", "targets"))
         except (OSError, ValueError):
             return 0
-        return int(found["done"]) if whole and {k: found.get(k) for k in key} == key else 0
+        return int(found["done"]) if found.get("nonce") == nonce else 0
 
 
 class _Chunks:

@@ -79,10 +79,10 @@ def decays(name: str, ndim: int, optim: Optim) -> bool:
 
 def _check_patterns(model: nn.Module, optim: Optim) -> None:
     names = [name for name, _ in model.named_parameters()]
-    for pattern in optim.no_decay:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"optim.no_decay has {pattern!r}, which no weight of this network is called; such as "
-                             f"{names[0]}, {names[-1]}")  # fmt: skip
+    patterns = optim.no_decay  # some may be for other networks: not all have a class token, say
+    if patterns and not any(fnmatchcase(name, pattern) for name in names for pattern in patterns):
+        raise ValueError(f"optim.no_decay is {', '.join(patterns)}, and no weight of this network is called so; there "
+                         f"are {names[0]}, {names[-1]}")  # fmt: skip
 
 
 def lr_factors(model: nn.Module, optim: Optim) -> dict[str, float]:

@@ -40,7 +40,7 @@ from panfpn.models.recompute import recompute_stages
 from panfpn.report.page import write_report
 from panfpn.tasks import Task
 from panfpn.types import Batch, Example
-from panfpn.weights import first_not_finite, to_host, write_release
+from panfpn.weights import first_not_finite, peek, to_host, write_release
 from panfpn.weights.files import tensors_digest
 
 _LOOK_EVERY = 4.0  # seconds between two looks at the other ranks' stop requests, for which the host waits
@@ -68,7 +68,7 @@ class Trainer:
         self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
         self.train_data, self.val_data, self.identities, self.parts = train_data, val_data, identities, parts
         self.state = state or RunState()
-        self.lineage = {} if parts.network is not None else build.lineage(config.model)
+        self.lineage = _lineage(folder, config, parts)
         self.notes: list[str] = []  # what the person who starts the run should know
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
         self.task = build.build_task(
@@ -109,6 +109,7 @@ class Trainer:
         self.task.to(self.device).to(memory_format=pixels.layout)
         if train.compile:
             pixels.compile()
+            pixels.decoded = torch.compile(pixels.decoded)  # type: ignore[method-assign] # where features are stored
 
     def _check_batch_norm(self) -> None:
         """ValueError where batch norm would see one value of a channel, of which there is no variance."""
@@ -213,14 +214,18 @@ class Trainer:
             rank=self.ranks.rank, world=self.ranks.world,
         )  # fmt: skip
         if self.cache is not None:
-            self.cache.fill(self.ranks)
-            return prefetched(self.cache.batches(sampler), self.device)
+            return self._cached(self.cache, sampler)
         batches = train_loader(
             self.train_data, build.build_transform(data), sampler, seed=train.seed, num_workers=data.num_workers,
             variants=data.variants, pin=self.device.type == "cuda", needs_segments=self.task.needs_segments,
             channels=self.config.model.in_channels,
         )  # fmt: skip
         return prefetched(batches, self.device)
+
+    def _cached(self, cache: FeatureCache, sampler: DrawSampler) -> Iterator[Batch]:
+        """The batches of a cache, filled when the first is wanted: by then stops are heard, and errors are named."""
+        cache.fill(self.ranks)
+        yield from prefetched(cache.batches(sampler), self.device)
 
     def step(self, batches: Iterator[Batch]) -> None:
         """One step of the optimiser, on the next `train.accumulate` batches."""
@@ -358,6 +363,16 @@ class Trainer:
             history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table, examples=examples,
             lineage=self.lineage,
         )  # fmt: skip
+
+
+def _lineage(folder: Path, config: TrainConfig, parts: Parts) -> dict[str, str]:
+    """What the run started from: as its release says, as the files may be gone when it is resumed."""
+    if parts.network is not None:
+        return {}
+    released = folder / "model.safetensors"
+    source = peek(released).source if released.is_file() else {}
+    before = {key: str(source[key]) for key in ("starts_from", "starts_from_license") if key in source}
+    return before or build.lineage(config.model)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

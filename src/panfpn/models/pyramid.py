@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import nn
 
@@ -93,7 +94,7 @@ def stride_of(backbone: AnyBackbone) -> int:
 def make_levels(
     backbone: nn.Module, fpn: nn.Module, maps: Sequence[torch.Tensor], size: Sequence[int]
 ) -> list[torch.Tensor]:
-    """p2…p5 of a backbone's maps of images of `size`, of sides ceil(H/s) where it has one stride."""
+    """p2…p5 of a backbone's maps of images of `size`, of sides ceil(H/s) at most where it has one stride."""
     levels: list[torch.Tensor] = fpn(maps)
     if len(set(strides_of(cast(AnyBackbone, backbone)))) == 1:  # whole patches are made into levels: some too large
         height, width = size
@@ -108,10 +109,22 @@ def _doublings(stride: int, level: int) -> int:
     return max(0, int(math.log2(stride / level)))
 
 
+class _Pool(nn.MaxPool2d):
+    """Rows and columns that do not fill a step are left out, as published, but for maps that would vanish."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """[B, C, h, w] -> [B, C, h // step, w // step], 1 at least."""
+        step = self.kernel_size
+        assert isinstance(step, int)
+        graph: bool = torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        vanishes = not graph and min(maps.shape[2:]) < step  # a graph serves every size, and images that fill a step
+        return F.max_pool2d(maps, step, ceil_mode=vanishes)
+
+
 def _rescaled(widths: Sequence[int], norm: type[nn.Module], stride: int, level: int) -> nn.Module:
     """From `stride` to `level`'s: up through `widths`, or down."""
     if level > stride:
-        return nn.MaxPool2d(level // stride)
+        return _Pool(level // stride)
     layers: list[nn.Module] = []
     for have, want in pairwise(widths):
         if layers:

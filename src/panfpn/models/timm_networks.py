@@ -307,7 +307,7 @@ def layer_numbers(name: str) -> dict[str, int]:
 
 def pretrained_weights(name: str) -> tuple[str, str]:
     """Which weights timm has under a name, and their licence; empty where there are none, or it says none."""
-    cfg = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    cfg = _weights_of(name)
     if cfg is None or not cfg.has_weights:
         return "", ""
     return f"timm/{cfg.architecture}.{cfg.tag}" if cfg.tag else f"timm/{cfg.architecture}", cfg.license or ""
@@ -315,5 +315,13 @@ def pretrained_weights(name: str) -> tuple[str, str]:
 
 def has_weights(name: str) -> bool:
     """Whether timm knows pretrained weights of that name."""
-    cfg = timm.get_pretrained_cfg(name)
+    cfg = _weights_of(name)
     return cfg is not None and cfg.has_weights
+
+
+def _weights_of(name: str) -> Any:
+    """What timm says of its weights; None for a name or a tag that it does not know."""
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        return None

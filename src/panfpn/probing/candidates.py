@@ -1,5 +1,6 @@
 """What is compared, and by which recipe. In: names, patterns, data. Out: a configuration for each backbone."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from panfpn.build import build_dataset
 from panfpn.choices import DRAWN, LAYOUTS, no_choice
 from panfpn.config import Data, TrainConfig
 from panfpn.data.checked import open_sample
+from panfpn.data.transforms import fit_size
 from panfpn.models.timm_networks import has_weights
 
 # Where none is named: one or two of each kind, from quick to slow, whose weights may be used in products.
@@ -20,8 +22,10 @@ USUAL = (
     "mobilenetv4_conv_small", "tf_efficientnet_lite0", "resnet18", "repvit_m1_1", "pvt_v2_b1", "resnet50",
     "convnext_tiny", "vit_small_patch14_reg4_dinov2",
 )  # fmt: skip
+_NAME = re.compile(r"[A-Za-z0-9*?\[][\w.*?\[\]-]*")  # it becomes a folder
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 _CROP = 512  # the largest side of a training sample
+_LONGEST = 1024  # side of an image as the networks see it
 _FORMS = 4  # of each image, where the backbone is frozen
 _MOST = 64  # candidates of patterns
 
@@ -64,6 +68,8 @@ def expand(names: Sequence[str]) -> list[str]:
     """The candidates of names and patterns (with * and ?), each once; ValueError for a pattern that nothing has."""
     found: dict[str, None] = {}
     for name in names or USUAL:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"no backbone of timm is called {name!r}")
         if not set("*?[") & set(name):
             found[name] = None
             continue
@@ -108,9 +114,14 @@ def base_config(settings: Settings) -> tuple[TrainConfig, tuple[int, int], int]:
     data = Data(dataset=layout, root=root, num_workers=settings.num_workers)
     val = build_dataset(data, data.val_split)
     height, width = open_sample(val, 0)[0].shape[:2]
+    scale = None
+    if max(height, width) > _LONGEST:  # photos of phones: latency and scores are of what fits into this
+        scale = (_LONGEST, _LONGEST)
+        height, width = fit_size(height, width, scale)
     crop = tuple(max(64, min(_CROP, side // 32 * 32)) for side in (height, width))
     config = recipes.probe(
-        data__dataset=layout, data__root=root, data__crop=crop, data__num_workers=settings.num_workers,
+        data__dataset=layout, data__root=root, data__scale=scale, data__crop=crop,
+        data__num_workers=settings.num_workers,
         train__batch_size=settings.batch_size, train__seed=settings.seed, optim__lr=settings.lr,
         run__device=settings.device,
     )  # fmt: skip

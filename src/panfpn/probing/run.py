@@ -7,6 +7,7 @@ the same table.
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from panfpn.benchmark import InferenceJob, in_child, measure_inference, measure_training
-from panfpn.build import load_task
+from panfpn.build import build_dataset, load_task
 from panfpn.config import TrainConfig
 from panfpn.engine import evaluate, train
+from panfpn.engine.features import FOLDER as FEATURES
 from panfpn.files import write_json
 from panfpn.metrics import SemanticScores
 from panfpn.metrics.bootstrap import miou_interval
-from panfpn.models.timm_networks import pretrained_weights
+from panfpn.models.timm_networks import plan_network, pretrained_weights
 from panfpn.probing.candidates import Settings, base_config, candidate_config, expand
 from panfpn.report.probe import write_page
 
@@ -48,6 +50,7 @@ class Row:
     high: float | None = None
     minutes: float | None = None
     problem: str = ""
+    final: bool = False  # whether the problem is one of the backbone's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +145,8 @@ class _State:
             what = ", ".join(changed) or "what timm has under these patterns"
             raise ValueError(f"{folder}: holds a probe with other settings ({what}); choose another folder, or give "
                              "the same ones to go on with it")  # fmt: skip
-        state.rows, state.steps = rows, steps
+        again = {name: replace(row, problem="") for name, row in rows.items() if row.problem and not row.final}
+        state.rows, state.steps = rows | again, steps  # what failed may have been the disk, or the network
         return state
 
     def put(self, row: Row) -> None:
@@ -174,7 +178,8 @@ def _measured(
             params_m=figures.parameters / 1e6,
         )  # fmt: skip
         if settings.budget_ms is not None and row.latency_ms is not None and row.latency_ms > settings.budget_ms:
-            return replace(row, problem=f"takes more than the {settings.budget_ms:g} ms that are allowed")
+            return replace(row, final=True,
+                           problem=f"takes more than the {settings.budget_ms:g} ms that are allowed")  # fmt: skip
         step = in_child(measure_training, config, _REPEATS, _WARMUP, num_classes)
         return replace(row, step_s=1 / step.steps_per_second)
     except Exception as error:  # one network must not cost the others
@@ -190,16 +195,29 @@ def _affordable(rows: Sequence[Row], settings: Settings) -> int:
 def _trained(row: Row, base: TrainConfig, settings: Settings, steps: int, folder: Path) -> Row:
     """The row with its score."""
     place = folder / row.name
+    cache = _CACHE_GB if settings.frozen else 0.0
+    if settings.frozen and _cache_gb(row, base) > min(_CACHE_GB, 0.8 * shutil.disk_usage(folder).free / 1e9):
+        cache = 0.0  # computed anew in every step: slower, with the same result but for 16 bits
     try:
         config = candidate_config(base, row.name, settings)[0].changed(
             train__steps=steps, run__dir=place, run__name=row.name, run__val_every=steps,
             run__checkpoint_every=max(1, steps // 10), optim__warmup_steps=steps // 20,
-            train__cache_gb=_CACHE_GB if settings.frozen else 0.0,
+            train__cache_gb=cache,
         )  # fmt: skip
         value, low, high, minutes = in_child(_train_and_score, config)
     except Exception as error:
+        shutil.rmtree(place / FEATURES, ignore_errors=True)
         return replace(row, problem=_sentence(error))
     return replace(row, miou=value, low=low, high=high, minutes=minutes)
+
+
+def _cache_gb(row: Row, base: TrainConfig) -> float:
+    """What the features of all forms take on the disk."""
+    plan, crop = plan_network(row.name), base.data.crop
+    assert crop is not None and base.data.variants
+    numbers = sum(c * (crop[0] // s) * (crop[1] // s) for c, s in zip(plan.channels, plan.strides, strict=True))
+    images = len(build_dataset(base.data, base.data.train_split))
+    return 2e-9 * base.data.variants * images * (numbers + crop[0] * crop[1])
 
 
 def _train_and_score(config: TrainConfig) -> tuple[float, float, float, float]:

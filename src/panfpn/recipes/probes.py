@@ -34,8 +34,8 @@ def probe_ade20k_poolformer(**changes: Any) -> TrainConfig:
     Score: published mIoU of S12 37.2, S24 40.3, S36 42.0, M36 42.4, M48 42.7 (PoolFormer's repository).
     mmsegmentation 1.2.2 trains the same with AMP and its own poly: 36.68, 40.12, 41.61, 41.95, 42.43.
     Also EfficientFormer-L1 38.9, -L3 43.5, -L7 45.1, SwiftFormer-L1 41.4, -L3 43.9 and, by their papers, FastViT-SA12
-    38.0, -SA24 41.0, -SA36 42.9, -MA36 44.6 (weights under Apple's licence), InceptionNeXt-T 43.1, -S 45.6, -B 46.4 and
-    PVTv2-B0 37.2, -B1 42.5, -B2 45.2, -B3 47.3, -B4 47.9, -B5 48.7 (both with stochastic depth 0.1).
+    38.0, -SA24 41.0, -SA36 42.9, -MA36 44.6 (weights under Apple's licence), InceptionNeXt-T 43.1, -S 45.6, -B 46.4
+    (stochastic depth 0.1, 0.2, 0.2) and PVTv2-B0 37.2, -B1 42.5, -B2 45.2, -B3 47.3, -B4 47.9, -B5 48.7 (0.1).
     """
     return _probe("probe_ade20k_poolformer", "poolformer_s12", lr=2e-4, steps=40_000, batch_size=32).changed(**changes)
 
@@ -71,7 +71,8 @@ def probe_ade20k_repvit(**changes: Any) -> TrainConfig:
     On 8 GPUs: torchrun --nproc-per-node 8 -m panfpn train probe_ade20k_repvit --data.root DIR
     Hardware: 8 GPUs; memory and hours not published. Sees 1.28 million crops (40,000 × 32).
     Score: published mIoU of RepViT-M1.1 40.6, -M1.5 43.6, -M2.3 46.1 (distilled weights); EfficientFormerV2-S2 42.4,
-    iFormer-M 42.4, -L 44.5, -L2 46.2 (each from its repository or paper).
+    iFormer-M 42.4, -L 44.5, -L2 46.2 (each from its repository or paper; iFormer trained with mmsegmentation 1.x:
+    `--optim.mmcv-0x False`).
     """
     config = _probe("probe_ade20k_repvit", "repvit_m1_1", lr=2e-4, steps=40_000, batch_size=32)
     return config.changed(**{"optim.min_lr": 1e-6}).changed(**changes)
@@ -84,8 +85,9 @@ def probe_ade20k_nextvit(**changes: Any) -> TrainConfig:
     On 8 GPUs: torchrun --nproc-per-node 8 -m panfpn train probe_ade20k_nextvit --data.root DIR
     Hardware: 8 GPUs; memory and hours not published. Sees 1.28 million crops (40,000 × 32).
     Score: published mIoU of Next-ViT-S 46.5, -B 48.6, -L 49.1; with weights of 6 million images 48.8, 50.2, 50.5.
+    Its configuration names no stochastic depth; 0.1 here is a choice.
     """
-    config = _probe("probe_ade20k_nextvit", "nextvit_small", lr=1e-4, steps=40_000, batch_size=32, drop_path=0.2)
+    config = _probe("probe_ade20k_nextvit", "nextvit_small", lr=1e-4, steps=40_000, batch_size=32, drop_path=0.1)
     plain = {"optim.min_lr": 1e-6, "data.size_divisor": 1, "inference.stretch": False}
     return config.changed(**plain).changed(**changes)
 
