@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from panfpn.labels import LabelTable
 from panfpn.models import PanopticFPN, SemanticFPN
-from panfpn.models.timm_networks import pretrained_weights
+from panfpn.models.timm_weights import pretrained_weights
 
 OWN = ("resnet18c", "resnet34c", "resnet50_msra", "resnet101_msra")
 NUM_CLASSES = 19
@@ -36,7 +36,7 @@ HEADER = """# Backbones
 
 `model.backbone NAME`, `SemanticFPN(backbone=NAME)` and `Backbone(NAME)` take any timm network whose maps make a
 pyramid ([how](guide/probing.md)). Nothing is listed in the code: a network is tried when it is built. This table is
-of **all** {all} architectures that timm {timm} lists, run by `python benchmarks/backbones.py` with torch {torch}:
+of {scope} architectures that timm {timm} lists, run by `python benchmarks/backbones.py` with torch {torch}:
 **{ok} run ({share:.1f} %)** in both networks, {bad} do not, for the reasons at the end.
 
 Names beside timm's: `resnet18c` and `resnet34c` (mmsegmentation's deep stem), `resnet50_msra` and `resnet101_msra`
@@ -50,7 +50,8 @@ these.
   {classes} classes for one image of 512x512 (half of what `torch.utils.flop_counter` counts: convolutions and
   matrix products).
 - **ms**: Semantic FPN, one image of 512x512, float32, plain torch in one thread beside one other process of this
-  script; one run after one to warm up. It ranks, it does not promise.
+  script; one run after one to warm up. It ranks, it does not promise; – where the
+  machine was too busy to time anything.
 - **strides**: of its maps; one number: one stride, of which Feature2Pyramid makes four. **fed**: the image is
   padded to a multiple of this, or goes through in windows of this side.
 - **licence**: of timm's default weights, as timm states it; – where it has none.
@@ -182,19 +183,20 @@ def line(r: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--names", nargs="+", help="timm names; without any, the whole table is made and written")
+    parser.add_argument("--names", nargs="+", default=[], help="a sample; without, all that timm has")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "backbones.md")
     options = parser.parse_args()
-    names = options.names or [*timm.list_models(), *OWN]
+    everything = timm.list_models()
+    names = options.names or [*everything, *OWN]
     rows = all_rows(names, options.state, options.processes)
-    if options.names:
-        return
+    counted = [name for name in names if name not in OWN]
     good, bad = ([rows[name] for name in names if bool(rows[name]["run"]) is runs] for runs in (True, False))
     text = HEADER.format(
-        all=len(names) - len(OWN), ok=len(good) - sum(r["name"] in OWN for r in good), bad=len(bad),
-        share=100 * (len(good) - len(OWN)) / (len(names) - len(OWN)), timm=timm.__version__,
-        torch=torch.__version__.split("+")[0], classes=NUM_CLASSES,
+        scope=f"{len(counted)} of the {len(everything)}" if options.names else f"**all** {len(everything)}",
+        ok=(ok := sum(bool(rows[name]["run"]) for name in counted)), bad=len(counted) - ok,
+        share=100 * ok / len(counted), timm=timm.__version__, torch=torch.__version__.split("+")[0],
+        classes=NUM_CLASSES,
     )  # fmt: skip
     refused = "".join(f"| `{r['name']}` | {r['why'].split('; some')[0]} |\n" for r in bad)
     table = "\n".join(map(line, good))

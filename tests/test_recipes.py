@@ -16,7 +16,7 @@ from panfpn.data.loader import DrawSampler
 from panfpn.engine.optim import build_optimizer, lr_at
 from panfpn.labels import LabelTable
 from panfpn.models import Backbone, SemanticFPN
-from panfpn.models.timm_networks import has_weights
+from panfpn.models.timm_weights import has_weights
 from panfpn.tasks.panoptic import PanopticTask
 
 

@@ -19,12 +19,10 @@ from panfpn.labels import LabelTable
 from panfpn.models import Backbone
 from panfpn.models.depthwise import speed_up_depthwise
 from panfpn.models.pyramid import SimpleFeaturePyramid
-from panfpn.models.timm_networks import pretrained_weights
 from panfpn.tasks import Loss, Task, architecture_of, reading_of, task_type
-from panfpn.weights import Program, Release, fitting, load, peek, read_tensors
+from panfpn.weights import Program, Release, fitting, load, read_tensors
 
 _MEASURED = 64  # images whose pixels are measured
-_UNKNOWN = "not known"
 _MODULE = "module "  # how the name of a backbone begins that is the user's own
 
 
@@ -167,26 +165,6 @@ def build_task(
         if load_weights and model.start_from is not None:
             start_from(network, model.start_from, config, table, say)
     return task.build(config, table, network, loss=loss)
-
-
-def lineage(model: Model) -> dict[str, str]:
-    """What weights a training starts from, and under which licence those are, as far as anybody said."""
-    if model.start_from is not None:
-        before = Path(model.start_from).name
-        try:
-            source = peek(model.start_from).source
-        except (ValueError, OSError):  # a run is resumed where that file is not
-            source = {}
-        earlier = source.get("starts_from")
-        name = f"{before}, which started from {earlier}" if earlier else before
-        licence = source.get("starts_from_license") or source.get("license") or _UNKNOWN
-        return {"starts_from": name, "starts_from_license": licence}
-    if model.backbone_weights is not None:
-        return {"starts_from": model.backbone_weights.name, "starts_from_license": _UNKNOWN}
-    if model.pretrained:
-        name, licence = pretrained_weights(model.backbone)
-        return {"starts_from": name, "starts_from_license": licence or _UNKNOWN}
-    return {}
 
 
 def start_from(

@@ -50,7 +50,7 @@ def test_engines_give_the_logits_of_the_plain_network(engine: str, backbone: str
 @pytest.mark.parametrize("backbone", ["test_vit", "vit_small_patch8_224", "vit_small_patch14_reg4_dinov2"])
 def test_engines_give_the_logits_of_plain_transformers(engine: str, backbone: str) -> None:
     """At five odd sizes: positions are resized, patches of 14 pixels see a smaller image."""
-    pytest.importorskip(engine)
+    pytest.importorskip(engine, reason="extra `export` is not installed")
     plain = network(backbone)
     runtime = make_runtime(engine, plain, torch.float32)
     for height, width in [(97, 131), (64, 96), (33, 300), (129, 65), (80, 48)]:
@@ -58,7 +58,7 @@ def test_engines_give_the_logits_of_plain_transformers(engine: str, backbone: st
 
 
 def test_networks_in_windows_are_for_engine_torch() -> None:
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="extra `export` is not installed")
     with pytest.raises(ValueError, match=r"'efficientformer_l1' takes images of one size .* take engine torch"):
         make_runtime("onnxruntime", network("efficientformer_l1"), torch.float32)
 

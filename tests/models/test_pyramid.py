@@ -1,7 +1,7 @@
 """Levels of one stride: mmsegmentation's module, detectron2's formulas, and whole networks on plain transformers."""
 
-import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,11 +11,7 @@ from torch import nn
 
 from panfpn.labels import LabelTable
 from panfpn.models import Backbone, Feature2Pyramid, PanopticFPN, SemanticFPN, SimpleFeaturePyramid
-from panfpn.models.pyramid import make_pyramid, stride_of
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-sys.path.insert(0, str(GOLDEN))
-from fill import values  # noqa: E402
+from panfpn.models.pyramid import Pyramid, make_pyramid, stride_of
 
 # What mmsegmentation calls the steps of its module, by patch.
 _THEIRS = {16: ("upsample_4x", "upsample_2x"), 8: ("upsample_2x",)}
@@ -27,8 +23,8 @@ TRANSFORMERS = {
 
 
 @pytest.mark.parametrize("patch", [16, 8])
-def test_feature2pyramid_is_mmsegmentations(patch: int) -> None:
-    golden = np.load(GOLDEN / "mmseg_feature2pyramid.npz")
+def test_feature2pyramid_is_mmsegmentations(patch: int, fill: ModuleType, golden_files: Path) -> None:
+    golden = np.load(golden_files / "mmseg_feature2pyramid.npz")
     module = Feature2Pyramid([6] * 4, patch).eval()
     ours = dict(zip(_THEIRS[patch], module.steps, strict=False))
     found = {f"{theirs}.{name}": t for theirs, step in ours.items() for name, t in step.state_dict().items()}
@@ -36,9 +32,9 @@ def test_feature2pyramid_is_mmsegmentations(patch: int) -> None:
     assert len(found) == len(module.state_dict())
     for name, tensor in found.items():
         if tensor.dtype == torch.float32:
-            tensor.copy_(torch.from_numpy(values(name, tuple(tensor.shape))))
+            tensor.copy_(torch.from_numpy(fill.values(name, tuple(tensor.shape))))
     with torch.no_grad():
-        levels = module([torch.from_numpy(values(f"map{i}", (2, 6, 5, 7))) for i in range(4)])
+        levels = module([torch.from_numpy(fill.values(f"map{i}", (2, 6, 5, 7))) for i in range(4)])
     for i, level in enumerate(levels):
         expected = torch.from_numpy(golden[f"{patch}/{i}"])
         assert level.shape == expected.shape
@@ -80,8 +76,8 @@ def test_simple_pyramid_is_detectron2s_formulas() -> None:
 
 @pytest.mark.parametrize("patch", TRANSFORMERS)
 @pytest.mark.parametrize("pyramid", ["feature2pyramid", "simple"])
-def test_plain_transformers_train_at_odd_sizes(patch: int, pyramid: str) -> None:
-    network = SemanticFPN(TRANSFORMERS[patch], 3, pyramid=pyramid, fpn_channels=16, head_channels=8)  # type: ignore[arg-type]
+def test_plain_transformers_train_at_odd_sizes(patch: int, pyramid: Pyramid) -> None:
+    network = SemanticFPN(TRANSFORMERS[patch], 3, pyramid=pyramid, fpn_channels=16, head_channels=8)
     assert network.stride == 4
     for height, width in SIZES:
         logits = network(torch.randn(2, 3, height, width))
@@ -119,8 +115,8 @@ def test_panoptic_fpn_knows_its_strides(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("pyramid", ["feature2pyramid", "simple"])
-def test_images_smaller_than_a_step(pyramid: str) -> None:
-    network = SemanticFPN("test_vit", 3, pyramid=pyramid, fpn_channels=8, head_channels=8).eval()  # type: ignore[arg-type]
+def test_images_smaller_than_a_step(pyramid: Pyramid) -> None:
+    network = SemanticFPN("test_vit", 3, pyramid=pyramid, fpn_channels=8, head_channels=8).eval()
     with torch.no_grad():
         for height, width in ((8, 8), (16, 40), (1, 70)):
             assert network(torch.randn(1, 3, height, width)).shape == (1, 3, -(-height // 4), -(-width // 4))

@@ -1,6 +1,7 @@
 """Backbones compared: what is trained, written, resumed, and what one that fails costs."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 
 import panfpn
 from panfpn.cli import main
-from panfpn.probing import Row, Settings, run
+from panfpn.config import ProbeSettings
+from panfpn.parsing import plain
+from panfpn.probing import Row, run
 from panfpn.probing.candidates import USUAL, base_config, candidate_config, expand, find_layout
 
 SMALL: dict[str, Any] = {"weights": "random", "steps": 2, "batch_size": 2, "num_workers": 0, "device": "cpu"}
@@ -93,9 +96,9 @@ def test_the_front() -> None:
 
 def test_steps_fill_the_minutes() -> None:
     rows = [Row(name="a", step_s=0.5), Row(name="b", step_s=1.0)]
-    assert run._affordable(rows, Settings(root=None, minutes=10)) == int(600 * 0.9 / 1.5)
-    assert run._affordable(rows, Settings(root=None, minutes=0.01)) == 20
-    assert run._affordable([], Settings(root=None)) == 0
+    assert run._affordable(rows, ProbeSettings(minutes=10)) == int(600 * 0.9 / 1.5)
+    assert run._affordable(rows, ProbeSettings(minutes=0.01)) == 20
+    assert run._affordable([], ProbeSettings()) == 0
 
 
 def test_names_and_patterns() -> None:
@@ -109,7 +112,7 @@ def test_names_and_patterns() -> None:
         expand(("*",))
 
 
-@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "a/b", "..", ".hidden", ""])
+@pytest.mark.parametrize("name", ["../escaped", "/escaped", "a/b", "..", ".hidden", ""])
 def test_no_name_leads_out_of_the_folder(name: str, folder_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no backbone of timm is called"):
         panfpn.probe(folder_data, out=tmp_path / "probe", backbones=(name,), **SMALL)
@@ -137,17 +140,17 @@ def test_a_tag_that_timm_does_not_know_costs_its_line(here: None, folder_data: P
 
 def test_weights_from_a_folder(folder_data: Path, tmp_path: Path) -> None:
     (tmp_path / "test_vit.safetensors").touch()
-    settings = Settings(root=folder_data, weights=str(tmp_path))
-    base = base_config(settings)[0]
+    settings = ProbeSettings(weights=str(tmp_path))
+    base = base_config(folder_data, settings)[0]
     config, source = candidate_config(base, "test_vit", settings)
     assert config.model.backbone_weights == tmp_path / "test_vit.safetensors" and source == "test_vit.safetensors"
     assert candidate_config(base, "test_resnet", settings)[1] == "random"
-    config, source = candidate_config(base, "resnet50", Settings(root=folder_data))
+    config, source = candidate_config(base, "resnet50", ProbeSettings())
     assert config.model.pretrained and source == "timm"
     with pytest.raises(ValueError, match="timm has no pretrained weights for 'resnet18c'"):
-        candidate_config(base, "resnet18c", Settings(root=folder_data))
+        candidate_config(base, "resnet18c", ProbeSettings())
     with pytest.raises(ValueError, match="weights is elsewhere; it must be hub, random, or a folder"):
-        candidate_config(base, "resnet50", Settings(root=folder_data, weights="elsewhere"))
+        candidate_config(base, "resnet50", ProbeSettings(weights="elsewhere"))
 
 
 def test_the_layout_is_found(folder_data: Path, tmp_path: Path) -> None:
@@ -165,7 +168,7 @@ def test_folders_and_settings_that_cannot_be(folder_data: Path, tmp_path: Path) 
     (tmp_path / "probe.json").write_text("{}")
     with pytest.raises(ValueError, match=r"probe\.json: is damaged"):
         panfpn.probe(folder_data, out=tmp_path, backbones=TWO, **SMALL)
-    state = run._State(tmp_path, Settings(root=folder_data, backbones=TWO, **SMALL).plain(), TWO)
+    state = run._State(tmp_path, plain({"data": folder_data, **asdict(ProbeSettings(backbones=TWO, **SMALL))}), TWO)
     state.write()
     with pytest.raises(ValueError, match=r"holds a probe with other settings \(steps\)"):
         panfpn.probe(folder_data, out=tmp_path, backbones=TWO, **{**SMALL, "steps": 3})
@@ -173,7 +176,7 @@ def test_folders_and_settings_that_cannot_be(folder_data: Path, tmp_path: Path) 
         ({"minutes": 0.0}, "minutes is 0"), ({"budget_ms": -1.0}, "budget_ms is -1"), ({"dataset": "foldr"}, "folder"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=why):
-            Settings(root=folder_data, **changes)
+            ProbeSettings(**changes)
 
 
 def test_on_the_command_line(

@@ -146,7 +146,7 @@ class FeatureCache:
     def _prepare(self, world: int) -> None:
         """Make the files, unless they are there and of the same backbone, data and settings.
 
-        The key is written last and taken away first, so that no note is believed of files that are not its own.
+        The key is written last, with a nonce that notes repeat: none is believed of files that are not its own.
         """
         key = {
             "backbone": tensors_digest(self.task.model.backbone.state_dict()), "shapes": [list(s) for s in self.shapes],

@@ -28,6 +28,7 @@ from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
 from panfpn.engine.features import FeatureCache
 from panfpn.engine.history import read_history
+from panfpn.engine.lineage import lineage
 from panfpn.engine.loggers import Logger
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, num_moments, set_lr
 from panfpn.engine.run_folder import RunState, resume_command, save_run
@@ -40,7 +41,7 @@ from panfpn.models.recompute import recompute_stages
 from panfpn.report.page import write_report
 from panfpn.tasks import Task
 from panfpn.types import Batch, Example
-from panfpn.weights import first_not_finite, peek, to_host, write_release
+from panfpn.weights import first_not_finite, to_host, write_release
 from panfpn.weights.files import tensors_digest
 
 _LOOK_EVERY = 4.0  # seconds between two looks at the other ranks' stop requests, for which the host waits
@@ -68,7 +69,7 @@ class Trainer:
         self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
         self.train_data, self.val_data, self.identities, self.parts = train_data, val_data, identities, parts
         self.state = state or RunState()
-        self.lineage = _lineage(folder, config, parts)
+        self.lineage = {} if parts.network is not None else lineage(config.model, folder)
         self.notes: list[str] = []  # what the person who starts the run should know
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
         self.task = build.build_task(
@@ -363,16 +364,6 @@ class Trainer:
             history=read_history(self.folder / "metrics.jsonl"), table=self.train_data.table, examples=examples,
             lineage=self.lineage,
         )  # fmt: skip
-
-
-def _lineage(folder: Path, config: TrainConfig, parts: Parts) -> dict[str, str]:
-    """What the run started from: as its release says, as the files may be gone when it is resumed."""
-    if parts.network is not None:
-        return {}
-    released = folder / "model.safetensors"
-    source = peek(released).source if released.is_file() else {}
-    before = {key: str(source[key]) for key in ("starts_from", "starts_from_license") if key in source}
-    return before or build.lineage(config.model)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -168,6 +168,11 @@ def strides_of(backbone: AnyBackbone) -> tuple[int, ...]:
     return tuple(getattr(backbone, "strides", STRIDES))
 
 
+def has_one_stride(backbone: AnyBackbone) -> bool:
+    """Whether levels must be made of its maps, as of a plain transformer's."""
+    return len(set(strides_of(backbone))) == 1
+
+
 def make_backbone(backbone: str | AnyBackbone, *, in_channels: int, pretrained: bool) -> nn.Module:
     """The timm network of a name, or the module that was given, once it shows that it fits (see `AnyBackbone`).
 

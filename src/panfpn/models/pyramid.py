@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import nn
 
-from panfpn.models.backbone import AnyBackbone, strides_of
+from panfpn.models.backbone import AnyBackbone, has_one_stride, strides_of
 from panfpn.models.fpn import FPN
 
 Pyramid = Literal["feature2pyramid", "simple"]
@@ -75,7 +75,7 @@ def make_pyramid(backbone: AnyBackbone, channels: int, pyramid: Pyramid | None =
     ValueError for a `pyramid` where the backbone has levels of its own.
     """
     strides = strides_of(backbone)
-    if len(set(strides)) > 1:
+    if not has_one_stride(backbone):
         if pyramid is not None:
             raise ValueError(f"model.pyramid {pyramid} is for backbones of one stride, such as plain transformers; "
                              f"this one has levels at strides {', '.join(map(str, strides))}")  # fmt: skip
@@ -87,8 +87,7 @@ def make_pyramid(backbone: AnyBackbone, channels: int, pyramid: Pyramid | None =
 
 def stride_of(backbone: AnyBackbone) -> int:
     """The stride of p2, and so of the semantic logits: 4, or 8 or 16 where the backbone's maps begin there."""
-    strides = strides_of(backbone)
-    return strides[0] if len(set(strides)) > 1 else _LEVELS[0]
+    return _LEVELS[0] if has_one_stride(backbone) else strides_of(backbone)[0]
 
 
 def make_levels(
@@ -96,7 +95,7 @@ def make_levels(
 ) -> list[torch.Tensor]:
     """p2…p5 of a backbone's maps of images of `size`, of sides ceil(H/s) at most where it has one stride."""
     levels: list[torch.Tensor] = fpn(maps)
-    if len(set(strides_of(cast(AnyBackbone, backbone)))) == 1:  # whole patches are made into levels: some too large
+    if has_one_stride(cast(AnyBackbone, backbone)):  # whole patches are made into levels: some too large
         height, width = size
         levels = [
             x[:, :, : (height + s - 1) // s, : (width + s - 1) // s] for x, s in zip(levels, _LEVELS, strict=True)

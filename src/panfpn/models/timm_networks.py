@@ -18,6 +18,7 @@ from timm.models._features import FeatureGetterNet
 from timm.models._manipulate import group_parameters
 from torch import nn
 
+from panfpn.models.timm_weights import has_weights
 from panfpn.models.windows import in_windows
 
 STRIDES = (4, 8, 16, 32)  # of most networks; others begin at 8 or 16, and plain transformers have one
@@ -50,11 +51,6 @@ class Plan:
     patch: int = 0  # side of a patch that is no power of 2: the image is resized until its stride is one
     window: int = 0  # side of the only images that the network takes: others go through in windows
     idle: tuple[str, ...] = ()  # parameters that no map depends on
-
-    @property
-    def single(self) -> bool:
-        """Whether the network has one stride."""
-        return len(set(self.strides)) == 1
 
 
 @functools.cache
@@ -207,7 +203,8 @@ def _single_stride(name: str, body: nn.Module, patch: int, blocks: tuple[int, ..
     taken = blocks or tuple(round((quarter + 1) * depth / 4) - 1 for quarter in range(4))
     if final_norm and not isinstance(body, FeatureGetterNet):
         raise ValueError(f"model.final_norm: backbone {name!r} has no norm that stands for all its blocks")
-    info: Any = FeatureGetterNet(body.model, out_indices=taken, norm=True).feature_info if final_norm else body.feature_info  # fmt: skip # noqa: E501
+    normed = FeatureGetterNet(body.model, out_indices=taken, norm=True) if final_norm else body  # SAM's narrows them
+    info: Any = normed.feature_info
     stride = 2 ** round(math.log2(patch))
     if not min(STRIDES) <= stride <= _LARGEST_PATCH:
         raise ValueError(f"backbone {name!r} has patches of {patch} pixels; a pyramid is made of 4 to {_LARGEST_PATCH}")
@@ -303,25 +300,3 @@ def layer_numbers(name: str) -> dict[str, int]:
         raise ValueError(f"optim.layer_decay: timm knows no order of the layers of backbone {name!r}")
     numbers: dict[str, int] = group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)
     return {key.replace(".", "_"): number for key, number in numbers.items()}
-
-
-def pretrained_weights(name: str) -> tuple[str, str]:
-    """Which weights timm has under a name, and their licence; empty where there are none, or it says none."""
-    cfg = _weights_of(name)
-    if cfg is None or not cfg.has_weights:
-        return "", ""
-    return f"timm/{cfg.architecture}.{cfg.tag}" if cfg.tag else f"timm/{cfg.architecture}", cfg.license or ""
-
-
-def has_weights(name: str) -> bool:
-    """Whether timm knows pretrained weights of that name."""
-    cfg = _weights_of(name)
-    return cfg is not None and cfg.has_weights
-
-
-def _weights_of(name: str) -> Any:
-    """What timm says of its weights; None for a name or a tag that it does not know."""
-    try:
-        return timm.get_pretrained_cfg(name)
-    except RuntimeError:
-        return None

@@ -1,6 +1,5 @@
 """Which backbone is best for one's own photos: several trained alike, scored, timed, and laid side by side."""
 
-from panfpn.probing.candidates import Settings
 from panfpn.probing.run import Probe, Row, probe
 
-__all__ = ["Probe", "Row", "Settings", "probe"]
+__all__ = ["Probe", "Row", "probe"]

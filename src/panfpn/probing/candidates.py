@@ -2,20 +2,18 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import timm
 
 from panfpn import recipes
 from panfpn.build import build_dataset
-from panfpn.choices import DRAWN, LAYOUTS, no_choice
-from panfpn.config import Data, TrainConfig
+from panfpn.choices import DRAWN, LAYOUTS
+from panfpn.config import Data, ProbeSettings, TrainConfig
 from panfpn.data.checked import open_sample
 from panfpn.data.transforms import fit_size
-from panfpn.models.timm_networks import has_weights
+from panfpn.models.timm_weights import has_weights
 
 # Where none is named: one or two of each kind, from quick to slow, whose weights may be used in products.
 USUAL = (
@@ -28,40 +26,6 @@ _CROP = 512  # the largest side of a training sample
 _LONGEST = 1024  # side of an image as the networks see it
 _FORMS = 4  # of each image, where the backbone is frozen
 _MOST = 64  # candidates of patterns
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """A probe. `weights` is hub (timm's), random, or a folder of files called after the backbones."""
-
-    root: Path | None
-    dataset: str | None = None  # None: the layout that the folder has
-    backbones: tuple[str, ...] = ()
-    weights: str = "hub"
-    frozen: bool = False
-    minutes: float = 30.0
-    steps: int | None = None
-    budget_ms: float | None = None
-    batch_size: int = 8
-    lr: float = 1e-3
-    seed: int = 0
-    device: str = "auto"
-    num_workers: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("minutes", "lr", "batch_size"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("steps", "budget_ms"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0, or left out")
-        if self.dataset is not None and self.dataset not in LAYOUTS:
-            raise ValueError(no_choice("dataset", self.dataset, LAYOUTS))
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
-                for k, v in asdict(self).items()}  # fmt: skip
 
 
 def expand(names: Sequence[str]) -> list[str]:
@@ -101,15 +65,14 @@ def find_layout(root: Path) -> str:
     return fits[0]
 
 
-def base_config(settings: Settings) -> tuple[TrainConfig, tuple[int, int], int]:
+def base_config(root: Path | None, settings: ProbeSettings) -> tuple[TrainConfig, tuple[int, int], int]:
     """The recipe for these data without a backbone, the size of the first validation image, and the classes.
 
     ValueError for data that cannot be used.
     """
-    drawn = settings.dataset in DRAWN
-    if settings.root is None and not drawn:
+    if root is None and settings.dataset not in DRAWN:
         raise ValueError("probe needs the folder of a data set")
-    root = None if settings.root is None else settings.root.expanduser().resolve()
+    root = None if root is None else root.expanduser().resolve()
     layout = settings.dataset or find_layout(root or Path())
     data = Data(dataset=layout, root=root, num_workers=settings.num_workers)
     val = build_dataset(data, data.val_split)
@@ -130,7 +93,7 @@ def base_config(settings: Settings) -> tuple[TrainConfig, tuple[int, int], int]:
     return config, (height, width), val.table.num_classes
 
 
-def candidate_config(base: TrainConfig, name: str, settings: Settings) -> tuple[TrainConfig, str]:
+def candidate_config(base: TrainConfig, name: str, settings: ProbeSettings) -> tuple[TrainConfig, str]:
     """The recipe with a backbone, and where its weights come from; ValueError for a hub that has none of that name."""
     if settings.weights == "random":
         return base.changed(model__backbone=name), "random"

@@ -16,14 +16,16 @@ from typing import Any
 
 from panfpn.benchmark import InferenceJob, in_child, measure_inference, measure_training
 from panfpn.build import build_dataset, load_task
-from panfpn.config import TrainConfig
+from panfpn.config import ProbeSettings, TrainConfig
 from panfpn.engine import evaluate, train
 from panfpn.engine.features import FOLDER as FEATURES
 from panfpn.files import write_json
 from panfpn.metrics import SemanticScores
 from panfpn.metrics.bootstrap import miou_interval
-from panfpn.models.timm_networks import plan_network, pretrained_weights
-from panfpn.probing.candidates import Settings, base_config, candidate_config, expand
+from panfpn.models.timm_networks import plan_network
+from panfpn.models.timm_weights import pretrained_weights
+from panfpn.parsing import plain
+from panfpn.probing.candidates import base_config, candidate_config, expand
 from panfpn.report.probe import write_page
 
 FILE, PAGE = "probe.json", "probe.html"
@@ -75,23 +77,25 @@ def _beats(one: Row, other: Row) -> bool:
 
 
 def probe(
-    data: str | Path | None = None, *, out: str | Path = "probe", settings: Settings | None = None,
+    data: str | Path | None = None, *, out: str | Path = "probe", settings: ProbeSettings | None = None,
     say: Callable[[str], Any] | None = None, **changes: Any,
 ) -> Probe:  # fmt: skip
     """Train each backbone by one recipe on the data set in folder `data`, and compare them.
 
-    `changes` are those of `Settings`: `backbones=("resnet50", "vit_*dinov3")`, `minutes=30`, `frozen=True`, … An
-    `out` that holds this probe is gone on with. `say` gets a sentence now and then (None: to stderr).
+    `changes` are of `settings` (`panfpn.config.ProbeSettings`): `backbones=("resnet50", "vit_*dinov3")`, `minutes=30`,
+    `frozen=True`, … An `out` that holds this probe is gone on with. `say` gets a sentence now and then (None: to
+    stderr).
 
     Raises:
         ValueError: data, settings or a folder that cannot be used. A backbone that fails has its reason in its row.
     """
-    given = {**changes, "root": None if data is None else Path(data)}
-    settings = Settings(**given) if settings is None else replace(settings, **given)
+    settings = replace(settings or ProbeSettings(), **changes)
+    root = None if data is None else Path(data)
     told = say or (lambda text: sys.stderr.write(f"{text}\n"))
     folder = Path(out).expanduser()
-    base, size, num_classes = base_config(settings)
-    state = _State.opened(folder, settings, expand(settings.backbones))
+    base, size, num_classes = base_config(root, settings)
+    saved = plain({"data": root, **asdict(settings)})
+    state = _State.opened(folder, saved, expand(settings.backbones))
     for name in state.names:
         if state.rows[name].latency_ms is None and not state.rows[name].problem:
             told(f"measuring {name}")
@@ -107,7 +111,7 @@ def probe(
             told(f"training {name} ({number} of {len(running)})")
             state.put(_trained(state.rows[name], base, settings, state.steps, folder))
     found = Probe(dir=folder, steps=state.steps, rows=tuple(sorted(state.rows.values(), key=_rank)))
-    write_page(folder / PAGE, _page(found, settings, size))
+    write_page(folder / PAGE, _page(found, str(root or settings.dataset), settings, size))
     return found
 
 
@@ -124,9 +128,9 @@ class _State:
         self.steps = 0
 
     @classmethod
-    def opened(cls, folder: Path, settings: Settings, names: Sequence[str]) -> "_State":
+    def opened(cls, folder: Path, settings: Mapping[str, Any], names: Sequence[str]) -> "_State":
         """That of an earlier call, or a new one; ValueError for a folder that holds something else."""
-        state = cls(folder, settings.plain(), names)
+        state = cls(folder, settings, names)
         file = folder / FILE
         if not file.is_file():
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -159,7 +163,7 @@ class _State:
 
 
 def _measured(
-    name: str, base: TrainConfig, settings: Settings, size: tuple[int, int], num_classes: int, folder: Path
+    name: str, base: TrainConfig, settings: ProbeSettings, size: tuple[int, int], num_classes: int, folder: Path
 ) -> Row:
     """A row with what needs no training, each in a process of its own; a network that fails says why."""
     row = Row(name=name, licence=pretrained_weights(name)[1])
@@ -186,13 +190,13 @@ def _measured(
         return replace(row, problem=_sentence(error))
 
 
-def _affordable(rows: Sequence[Row], settings: Settings) -> int:
+def _affordable(rows: Sequence[Row], settings: ProbeSettings) -> int:
     """Steps for each, so that all take the time that they were given."""
     seconds = sum(row.step_s or math.nan for row in rows)
     return max(_FEWEST, int(60 * settings.minutes * _TRAINED_SHARE / seconds)) if rows else 0
 
 
-def _trained(row: Row, base: TrainConfig, settings: Settings, steps: int, folder: Path) -> Row:
+def _trained(row: Row, base: TrainConfig, settings: ProbeSettings, steps: int, folder: Path) -> Row:
     """The row with its score."""
     place = folder / row.name
     cache = _CACHE_GB if settings.frozen else 0.0
@@ -239,10 +243,10 @@ def _sentence(error: Exception) -> str:
     return first if isinstance(error, ValueError | OSError | ImportError) else f"{type(error).__name__}: {first}"
 
 
-def _page(found: Probe, settings: Settings, size: tuple[int, int]) -> dict[str, Any]:
+def _page(found: Probe, title: str, settings: ProbeSettings, size: tuple[int, int]) -> dict[str, Any]:
     """What the page shows."""
     return {
-        "title": str(settings.root or settings.dataset), "steps": found.steps, "batch": settings.batch_size,
+        "title": title, "steps": found.steps, "batch": settings.batch_size,
         "frozen": settings.frozen, "size": size, "pareto": found.pareto,
         "rows": [{f.name: getattr(row, f.name) for f in fields(row)} for row in found.rows],
     }  # fmt: skip
