@@ -4,7 +4,7 @@
 
 FILE (JSON lines) keeps each row as it is made, so that the script goes on where it was stopped. A row is "ok" if
 Semantic FPN trained (forward and backward on two images of 97x131, every parameter that is trained with a gradient,
-logits of the expected size), predicted at 64x96 and 320x448, and Panoptic FPN's maps had a gradient too. Networks above
+logits of the expected size), predicted at 64x96 and 512x512, and Panoptic FPN's maps had a gradient too. Networks above
 400 million parameters are followed on shapes alone (torch's meta device), and say so.
 """
 
@@ -44,14 +44,13 @@ Names beside timm's: `resnet18c` and `resnet34c` (mmsegmentation's deep stem), `
 these.
 
 - **run**: Semantic FPN forward and backward in training mode on two images of 97x131, every trained parameter with
-  a gradient, forward at 64x96 and 320x448; Panoptic FPN's maps forward and backward. *shapes*: too large for this
+  a gradient, forward at 64x96 and 512x512; Panoptic FPN's maps forward and backward. *shapes*: too large for this
   machine (above 400 million parameters), followed on shapes alone.
 - **M**: millions of parameters of the backbone. **GMACs**: 10⁹ multiply-adds of the whole Semantic FPN with
   {classes} classes for one image of 512x512 (half of what `torch.utils.flop_counter` counts: convolutions and
   matrix products).
 - **ms**: Semantic FPN, one image of 512x512, float32, plain torch in one thread beside one other process of this
-  script; one run after one to warm up. It ranks, it does not promise; – where the
-  machine was too busy to time anything.
+  script, once, after one of 64x96. It ranks, it does not promise; – where only shapes were followed.
 - **strides**: of its maps; one number: one stride, of which Feature2Pyramid makes four. **fed**: the image is
   padded to a multiple of this, or goes through in windows of this side.
 - **licence**: of timm's default weights, as timm states it; – where it has none.
@@ -75,17 +74,18 @@ def row(name: str) -> dict[str, Any]:
         backbone = shadow.backbone
     parameters = sum(p.numel() for p in backbone.parameters())
     entry |= {
-        "strides": backbone.strides, "channels": backbone.channels, "multiple": backbone.multiple,
-        "window": backbone.window, "parameters": parameters,
+        "strides": backbone.strides, "channels": backbone.channels, "parameters": parameters,
         "macs": counter.get_total_flops() / 2 if counter else None,
     }  # fmt: skip
     device = "meta" if parameters > ON_SHAPES else "cpu"
     with torch.device(device):
         semantic = SemanticFPN(name, NUM_CLASSES)
+        backbone = semantic.backbone
+        entry |= {"multiple": backbone.multiple, "window": backbone.window}
         train(semantic)
         entry["ms"] = predict(semantic, timed=device == "cpu")
-        del semantic
-        panoptic = PanopticFPN(name, LabelTable.named("cityscapes"))
+        semantic.zero_grad()
+        panoptic = PanopticFPN(backbone, LabelTable.named("cityscapes")).train()
         maps = panoptic(torch.randn(2, 3, 97, 131))
         total = sum(m.square().mean() for m in (maps.semantic, *maps.pyramid, *maps.objectness, *maps.deltas))
         total.backward()
@@ -108,25 +108,27 @@ def predict(network: SemanticFPN, *, timed: bool) -> float | None:
     """Milliseconds of an image of `SIZE`."""
     network.eval()
     with torch.no_grad():
-        for size in ((64, 96), (320, 448)):
-            check(network, torch.randn(1, 3, *size))
-        if not timed:
-            return None
+        check(network, torch.randn(1, 3, 64, 96))
         image = torch.randn(1, 3, *SIZE)
-        network(image)
         start = time.perf_counter()
-        network(image)
-        return 1000 * (time.perf_counter() - start)
+        logits = network(image)
+        elapsed = 1000 * (time.perf_counter() - start)
+        check_logits(network, image, logits)
+        return elapsed if timed else None
 
 
 def check(network: SemanticFPN, images: torch.Tensor) -> torch.Tensor:
     """The logits, once they are known to be finite and of the network's stride."""
     logits: torch.Tensor = network(images)
+    check_logits(network, images, logits)
+    return logits
+
+
+def check_logits(network: SemanticFPN, images: torch.Tensor, logits: torch.Tensor) -> None:
     exact = [side / network.stride for side in images.shape[2:]]
     fits = all(got in (math.floor(e), math.ceil(e)) for got, e in zip(logits.shape[2:], exact, strict=True))
     if not fits or (logits.device.type != "meta" and not logits.isfinite().all()):
         raise RuntimeError(f"{tuple(images.shape[2:])}: logits {tuple(logits.shape)}, or not finite")
-    return logits
 
 
 def tried(name: str) -> dict[str, Any]:

@@ -49,3 +49,11 @@ def test_gradients_go_through_windows() -> None:
     network = SemanticFPN("efficientformer_l1", 3, fpn_channels=16, head_channels=8)
     network(torch.randn(1, 3, 97, 300)).square().mean().backward()
     assert [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_a_table_that_ends_beyond_the_size_a_network_is_made_for_gets_windows() -> None:
+    backbone = Backbone("mvitv2_tiny").eval()  # its shapes fit at any size; its table of positions ends
+    assert backbone.window == 224
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, 64, 256))
+    assert [m.shape[2:] for m in maps] == [(64 // s, 256 // s) for s in (4, 8, 16, 32)]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from panfpn.models.positions import ExportablePositions
-from panfpn.models.timm_networks import STRIDES, create_network, feature_maps, layer_numbers, plan_network
+from panfpn.models.timm_networks import STRIDES, create_network, feature_maps, layer_numbers
 
 _SHOWN = 3  # of a file's names, in errors
 _STRIDES = [tuple(s << level for level in range(4)) for s in (4, 8, 16)] + [(s,) * 4 for s in STRIDES]
@@ -69,12 +69,11 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.blocks, self.final_norm = tuple(blocks), final_norm
-        self.plan = plan_network(name, tuple(blocks), final_norm)
+        self.body, self.plan = create_network(
+            name, self.blocks, final_norm, in_channels=in_channels, pretrained=pretrained, drop_path=drop_path
+        )
         self.channels, self.strides = self.plan.channels, self.plan.strides
         self.multiple, self.window = self.plan.multiple, self.plan.window
-        self.body = create_network(
-            name, self.plan, in_channels=in_channels, pretrained=pretrained, drop_path=drop_path, final_norm=final_norm
-        )
         cfg: Any = self.body.pretrained_cfg
         self.mean, self.std = (
             tuple(255 * cfg[key][i % len(cfg[key])] for i in range(in_channels)) for key in ("mean", "std")

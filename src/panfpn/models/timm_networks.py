@@ -92,15 +92,20 @@ def _tried(name: str, device: str, blocks: tuple[int, ...], final_norm: bool) ->
                 if misfit is None:
                     return dataclasses.replace(plan, idle=_idle(body, plan))
                 why = why or misfit
-        window = side * first.strides[0] // first.patch if first.patch else side
-        plan = dataclasses.replace(first, multiple=window)
+        plan = _windowed(body, first)
         body = _created(name, plan, final_norm)
-        if _first_misfit(body, plan, [(window, window)]):
+        if _first_misfit(body, dataclasses.replace(plan, window=0), [(plan.window, plan.window)]):
             raise _refusal(name, why)
-        plan = dataclasses.replace(first, window=window)
         if misfit := _first_misfit(body, plan, _PROBES):
             raise _refusal(name, misfit)
         return dataclasses.replace(plan, idle=_idle(body, plan))
+
+
+def _windowed(body: nn.Module, plan: Plan) -> Plan:
+    """The plan, with windows of the one size that the network takes."""
+    side = _design_size(body)
+    window = side * plan.strides[0] // plan.patch if plan.patch else side
+    return dataclasses.replace(plan, multiple=window, window=window)
 
 
 def _create_timm(name: str, **options: Any) -> nn.Module:
@@ -252,9 +257,10 @@ def _idle(body: nn.Module, plan: Plan) -> tuple[str, ...]:
 
 
 def create_network(
-    name: str, plan: Plan, *, in_channels: int, pretrained: bool, drop_path: float, final_norm: bool
-) -> nn.Module:
-    """The network of a plan, in training mode; errors as of `Backbone`."""
+    name: str, blocks: tuple[int, ...], final_norm: bool, *, in_channels: int, pretrained: bool, drop_path: float
+) -> tuple[nn.Module, Plan]:
+    """A network in training mode, and how it is fed; errors as of `Backbone`."""
+    plan = plan_network(name, blocks, final_norm)
     if pretrained and not has_weights(name):
         raise ValueError(f"timm has no pretrained weights for {name!r}; give a local file (backbone_weights)")
     options: dict[str, object] = {"drop_path_rate": drop_path} if drop_path else {}
@@ -274,9 +280,12 @@ def create_network(
         body.get_parameter(idle).requires_grad_(False)
     # Shapes alone do not tell where a table of positions ends (MViTv2): look beyond the size the network is made for.
     beyond = 2 * _design_size(body)
-    if misfit := _first_misfit(body, plan, [(beyond, 32), (32, beyond)], in_channels):
-        raise _refusal(name, misfit)
-    return body.train()
+    sizes = ((beyond, 32), (32, beyond))
+    if _first_misfit(body, plan, sizes, in_channels):
+        plan = _windowed(body, plan)
+        if misfit := _first_misfit(body, plan, sizes, in_channels):
+            raise _refusal(name, misfit)
+    return body.train(), plan
 
 
 def _refusal(name: str, why: str) -> ValueError:

@@ -8,7 +8,7 @@ import torch
 
 from panfpn.config import Data, Inference, Model, TrainConfig
 from panfpn.labels import LabelTable
-from panfpn.models import PanopticFPN, SemanticFPN
+from panfpn.models import Backbone, PanopticFPN, SemanticFPN
 
 Shapes = dict[str, torch.Size]
 
@@ -28,8 +28,9 @@ def semantic_shapes(model: Model) -> Shapes:
     """Names and shapes of all tensors of the Semantic FPN that `model` describes, none of which is allocated."""
     assert model.num_classes is not None
     with torch.device("meta"):
+        backbone = Backbone(model.backbone, blocks=model.blocks) if model.blocks else model.backbone
         network = SemanticFPN(
-            model.backbone, model.num_classes, fpn_channels=model.fpn_channels, head_channels=model.head_channels,
+            backbone, model.num_classes, fpn_channels=model.fpn_channels, head_channels=model.head_channels,
             norm=model.norm,
         )  # fmt: skip
     return shapes_of(network)

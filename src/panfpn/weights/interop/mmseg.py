@@ -1,10 +1,9 @@
 """mmsegmentation's Semantic FPN (0.x and 1.x), in and out. In: a checkpoint. Out: the same network under our names.
 
-Names, shapes and containers: docs/facts.md, B6, B7. Depth, stem, norm, widths and classes are read from the tensors;
+Names, shapes and containers: docs/facts.md, B6, B7. Backbone, stem, norm, widths and classes are read from the tensors;
 what else matters (strides, colours, test size) from the configuration text in the file, where there is one.
 """
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,13 +17,10 @@ from panfpn.config import Data, Model, TrainConfig
 from panfpn.labels import LabelClass, LabelTable
 from panfpn.weights.foreign import write_foreign
 from panfpn.weights.interop.imported import Imported, fitted, imported_config, semantic_shapes, views_left_out
+from panfpn.weights.interop.mmseg_backbones import blocks_of_resnet, in_backbone, is_known, peers_name, read_backbone
 from panfpn.weights.interop.mmseg_config import MMSegSettings, read_settings, write_settings
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-_BLOCKS: dict[tuple[int, ...], int] = {
-    (2, 2, 2, 2, False): 18, (3, 4, 6, 3, False): 34, (3, 4, 6, 3, True): 50, (3, 4, 23, 3, True): 101,
-    (3, 8, 36, 3, True): 152,
-}  # fmt: skip
 _PUBLISHED = {"cityscapes": recipes.fpn_r50_cityscapes, "ade20k": recipes.fpn_r50_ade20k}  # whose test size is assumed
 
 Tensors = dict[str, torch.Tensor]
@@ -102,32 +98,20 @@ def _chosen_copy(tensors: Tensors, data: Mapping[str, Any], ema: bool, path: Pat
 
 
 def _architecture(tensors: Tensors, settings: MMSegSettings) -> Model:
-    """The network that these tensors are of; ValueError for one that is not a Semantic FPN on a ResNet."""
-    counts = [
-        len({m[1] for name in tensors if (m := re.match(rf"backbone\.layer{k}\.(\d+)\.", name))}) for k in (1, 2, 3, 4)
-    ]
-    bottleneck = "backbone.layer1.0.conv3.weight" in tensors
-    depth = _BLOCKS.get((*counts, bottleneck))
+    """The network that these tensors are of; ValueError for one that is not a Semantic FPN on a known backbone."""
+    backbone = read_backbone(tensors)
     classifier = tensors.get("decode_head.conv_seg.weight")
     output = tensors.get("neck.fpn_convs.0.conv.weight")
-    if depth is None or classifier is None or output is None or not classifier.ndim == output.ndim == 4:
+    if backbone is None or classifier is None or output is None or not classifier.ndim == output.ndim == 4:
         heads = sorted({".".join(name.split(".")[:2]) for name in tensors})
-        raise ValueError(f"not a Semantic FPN on ResNet-18, 34, 50, 101 or 152 (blocks per stage {counts}); "
-                         f"it holds {', '.join(heads[:12])}")  # fmt: skip
-    deep = "backbone.stem.0.weight" in tensors
-    averaged = (
-        "backbone.layer2.0.downsample.1.weight" in tensors
-        and tensors["backbone.layer2.0.downsample.1.weight"].ndim == 4
-    )
-    if averaged and not deep:
-        raise ValueError(
-            "its network differs from panfpn's: average pooling in the shortcuts (avg_down) without deep stem"
-        )
-    stem = "d" if averaged else "c" if deep else ""
+        raise ValueError(f"not a Semantic FPN on ResNet-18, 34, 50, 101 or 152 (blocks per stage "
+                         f"{blocks_of_resnet(tensors)}), nor on XCiT; it holds {', '.join(heads[:12])}")  # fmt: skip
+    name, blocks = backbone
     group = "decode_head.scale_heads.0.0.gn.weight" in tensors
     return Model(
-        backbone=f"resnet{depth}{stem}", num_classes=classifier.shape[0], fpn_channels=output.shape[0],
-        head_channels=classifier.shape[1], norm="group" if group else "batch", dropout=settings.dropout,
+        backbone=name, blocks=blocks and (settings.blocks or blocks), num_classes=classifier.shape[0],
+        fpn_channels=output.shape[0], head_channels=classifier.shape[1],
+        norm="group" if group else "batch", dropout=settings.dropout,
         mean=settings.mean or IMAGENET_MEAN, std=settings.std or IMAGENET_STD,
     )  # fmt: skip
 
@@ -165,14 +149,9 @@ def _table(meta: Mapping[str, Any], num_classes: int | None, path: Path, *, firs
 
 def mmseg_name(name: str, model: Model) -> str:
     """The peer's name of one of our tensors."""
+    if in_backbone(name):
+        return peers_name(name, model.backbone)
     part, _, rest = name.partition(".")
-    if part == "backbone":
-        rest = rest.removeprefix("body.")
-        if model.backbone[-1] in "cd":
-            for ours, theirs in (("conv1.", "stem."), ("bn1.", "stem.7.")):
-                if rest.startswith(ours):
-                    rest = theirs + rest.removeprefix(ours)
-        return f"backbone.{rest}"
     first, level, *tail = rest.split(".")
     if part == "fpn":
         convs = {"lateral": "lateral_convs", "output": "fpn_convs"}[first]
@@ -194,14 +173,16 @@ def write_mmseg(
     itself wants them in its own configuration.
 
     Raises:
-        ValueError: a backbone that is not one of mmsegmentation's ResNets.
+        ValueError: a backbone that is neither one of mmsegmentation's ResNets nor XCiT as it was published.
     """
     model = config.model
-    if not re.fullmatch(r"resnet(18|34|50|101|152)[cd]?", model.backbone.partition(".")[0]):
+    if not is_known(model.backbone.partition(".")[0]) or model.pyramid == "simple" or model.final_norm:
         raise ValueError(f"{path}: mmsegmentation has no backbone {model.backbone!r} under names that panfpn knows; "
-                         "only ResNets (resnet18 … resnet152, also with c or d) can be written")  # fmt: skip
+                         "only ResNets (resnet18 … resnet152, also with c or d) and XCiT with Feature2Pyramid can be "
+                         "written")  # fmt: skip
     model = replace(model, backbone=model.backbone.partition(".")[0])
-    order = ("backbone.", "fpn.", "head.classifier.", "head.")  # mmsegmentation's head begins with the classifier
+    # mmsegmentation's head begins with the classifier
+    order = ("backbone.", "fpn.levels.", "fpn.", "head.classifier.", "head.")
     names = sorted(
         semantic_shapes(model), key=lambda name: next(i for i, part in enumerate(order) if name.startswith(part))
     )

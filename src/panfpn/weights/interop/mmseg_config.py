@@ -6,6 +6,7 @@ from typing import Any
 
 from panfpn.config import Inference, TrainConfig
 from panfpn.models.semantic import num_groups
+from panfpn.models.timm_networks import plan_network
 from panfpn.weights.interop.config_text import (
     assignments,
     differences,
@@ -14,6 +15,8 @@ from panfpn.weights.interop.config_text import (
     pipeline_steps,
     tested_datasets,
 )
+
+_XCIT = "XCiT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,7 @@ class MMSegSettings:
     scale: tuple[int, int] | None = None
     size_divisor: int = 1
     dropout: float = 0.1
+    blocks: tuple[int, ...] = ()  # of XCiT, whose maps are taken
     reduce_zero_label: bool = False  # masks hold class + 1, and 0 for what is ignored
     inference: Inference = Inference()  # noqa: RUF009 - frozen
     notes: tuple[str, ...] = ()  # what could not be taken over, one sentence each
@@ -53,12 +57,15 @@ def read_settings(text: str) -> MMSegSettings:
     if any(s.get("type") == "Resize" and not s.get("keep_ratio", "scale" not in s) for s in steps):
         notes.append("images are stretched to the test size there (keep_ratio=False); here they keep their ratio")
     dropout = part(model, "decode_head").get("dropout_ratio")
+    backbone = part(model, "backbone")
+    blocks = backbone.get("out_indices") if backbone.get("type") == _XCIT else ()
     views = next((s for s in steps if s.get("type") == "MultiScaleFlipAug"), {})
     return MMSegSettings(
         mean=tuple(map(float, colors[0]["mean"])) if colors else None,
         std=tuple(map(float, colors[0]["std"])) if colors else None,
         scale=(max(scales[0]), min(scales[0])) if scales else None, size_divisor=stretched or padded or 1,
         dropout=max(0.0, dropout) if isinstance(dropout, int | float) else 0.1,
+        blocks=tuple(map(int, blocks)) if is_numbers(blocks) else (),
         reduce_zero_label=any(s.get("reduce_zero_label") is True for s in (*steps, *tested_datasets(config))),
         # early 0.x keeps test_cfg beside the model
         inference=_inference(part(model, "test_cfg") or part(config, "test_cfg"), views, stretch=stretched > 0),
@@ -83,6 +90,8 @@ def write_settings(config: TrainConfig) -> str:
         "data_preprocessor": colors, "decode_head": {"dropout_ratio": model.dropout},
         "test_cfg": {"mode": inference.mode, **slide},
     }  # fmt: skip
+    if model.backbone.startswith("xcit"):
+        network["backbone"] = {"type": _XCIT, "out_indices": plan_network(model.backbone, model.blocks).out_indices}
     return f"model = {network!r}\ntest_pipeline = {steps!r}\n"
 
 
@@ -110,11 +119,13 @@ def _differences(model: Mapping[str, Any]) -> Iterator[str]:
     """Where the described network is not a Semantic FPN as panfpn builds it."""
     head = part(model, "decode_head")
     groups = num_groups(head["channels"]) if isinstance(head.get("channels"), int) else 32
+    resnet: dict[str, tuple[Any, ...]] = {
+        "style": ("pytorch",), "strides": ((1, 2, 2, 2),), "dilations": ((1, 1, 1, 1),),
+        "out_indices": ((0, 1, 2, 3),), "dcn": (None,), "plugins": (None,), "conv_cfg": (None,),
+    }  # fmt: skip
+    xcit: dict[str, tuple[Any, ...]] = {"mlp_ratio": (4,), "qkv_bias": (True,), "use_pos": (True,)}
     wanted: dict[str, dict[str, tuple[Any, ...]]] = {
-        "backbone": {
-            "style": ("pytorch",), "strides": ((1, 2, 2, 2),), "dilations": ((1, 1, 1, 1),),
-            "out_indices": ((0, 1, 2, 3),), "dcn": (None,), "plugins": (None,), "conv_cfg": (None,),
-        },
+        "backbone": xcit if part(model, "backbone").get("type") == _XCIT else resnet,
         "backbone.norm_cfg": {"eps": (1e-5,)},
         "neck": {
             "type": ("FPN",), "num_outs": (4,), "norm_cfg": (None,), "act_cfg": (None,), "conv_cfg": (None,),
