@@ -13,7 +13,9 @@ from torch import nn
 from panfpn.choices import DRAWN
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack
+from panfpn.data.balance import count_classes, effective_number, grouped, median_frequency
 from panfpn.data.checked import open_sample
+from panfpn.data.splitting import part_of
 from panfpn.device import resolve_device, resolve_precision
 from panfpn.labels import LabelTable
 from panfpn.models import Backbone
@@ -22,6 +24,7 @@ from panfpn.models.pyramid import SimpleFeaturePyramid
 from panfpn.tasks import Loss, Task, architecture_of, reading_of, task_type
 from panfpn.weights import Program, Release, fitting, load, read_tensors
 
+_SPLIT_SEED = 0  # of data.split, so that all trainings and evaluations of a set see the same division
 _MEASURED = 64  # images whose pixels are measured
 _MODULE = "module "  # how the name of a backbone begins that is the user's own
 
@@ -48,10 +51,14 @@ def build_dataset(data: Data, split: str, *, segments: bool = False, channels: i
             )
         return open_pack(data.pack.expanduser(), data.dataset, split, root, reading=reading)
     instances = data.instances if segments and split == data.train_split else "panoptic"  # scores are by segments
-    return open_dataset(
-        data.dataset, root, split, panoptic=segments, scene_count=count, scene_size=data.scene_size,
-        instances=instances, reading=reading,
+    divided = data.split is not None and split in (data.train_split, data.val_split)
+    dataset = open_dataset(
+        data.dataset, root, data.train_split if divided else split, panoptic=segments, scene_count=count,
+        scene_size=data.scene_size, instances=instances, reading=reading,
     )  # fmt: skip
+    if data.split is None or not divided:
+        return dataset
+    return part_of(dataset, data.split, _SPLIT_SEED, validation=split == data.val_split)
 
 
 def build_transform(data: Data) -> TrainTransform:
@@ -79,6 +86,12 @@ def resolve(
         raise ValueError(f"model.num_classes is {model.num_classes}, but label table {table.name!r} has "
                          f"{table.num_classes} classes; leave it out to follow the table")  # fmt: skip
     weights, classes = config.loss.class_weights, task_type(model.architecture).semantic_classes(model, table)
+    if isinstance(weights, str):
+        if images is None:
+            raise ValueError(f"loss.class_weights is {weights}, which is counted in training images; there are none")
+        counts = grouped(count_classes(images, channels=model.in_channels), table.names, classes, 0)
+        weights = (effective_number if weights == "effective" else median_frequency)(counts)
+        config = config.changed(loss__class_weights=weights)
     if weights is not None and len(weights) != len(classes):
         raise ValueError(f"loss.class_weights has {len(weights)} entries, but the semantic branch has {len(classes)} "
                          f"classes: {', '.join(classes)}")  # fmt: skip

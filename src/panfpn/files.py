@@ -63,14 +63,26 @@ def write_json(path: Path, data: object) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object; ValueError names the file if it does not."""
-    content = read_bytes(path)
-    try:
-        data = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+    data = _parsed(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(data).__name__}")
     return data
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """Read a file that holds one JSON list; ValueError names the file if it does not."""
+    data = _parsed(path)
+    if not isinstance(data, list):
+        raise ValueError(f"{path}: expected a JSON list, found {type(data).__name__}")
+    return data
+
+
+def _parsed(path: Path) -> Any:
+    content = read_bytes(path)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
 
 
 def sha256(path: Path) -> str:

@@ -30,7 +30,9 @@ class Bounds:
     """What the numbers are, for the sentence: "a share", "sizes in pixels"."""
 
     def allow(self, value: Any) -> bool:
-        """Whether the value, or every one of a tuple, is inside; None is."""
+        """Whether the value, or every one of a tuple, is inside; None is, and a word in place of numbers."""
+        if isinstance(value, str):
+            return True
         if value is None or isinstance(value, tuple):
             return all(self.allow(entry) for entry in value or ())
         return (

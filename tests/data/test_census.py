@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 import panfpn
+from panfpn import recipes
 from panfpn.cli import main
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.data import from_pairs, open_dataset
-from panfpn.data.census import census
+from panfpn.data.census import census, same_images
+from panfpn.engine.advice import about_data
 from panfpn.files import write_image
 from panfpn.labels import LabelTable
 
@@ -78,9 +80,18 @@ def test_a_training_says_it_before_the_first_step(tmp_path: Path, capfd: pytest.
         panfpn.train(config(root, **{"data.crop": (32, 32), "train.batch_size": 1, "run.dir": tmp_path / "run2"}))
 
 
+def test_a_training_says_which_validation_images_it_trains_on(folder_data: Path) -> None:
+    (folder_data / "images/val/photo_1.png").write_bytes((folder_data / "images/train/photo_4.png").read_bytes())
+    train, val = (open_dataset("folder", folder_data, split) for split in ("train", "val"))
+    assert same_images(train, val) == [("photo_4", "photo_1")]
+    notes = about_data(train, val, recipes.folder(data__root=folder_data))
+    assert any("1 of 3 validation images are training images too (photo_1 is photo_4)" in note for note in notes)
+
+
 def test_a_check_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = folder(tmp_path, 255)
-    assert main(["data", "check", "--data.dataset", "folder", "--data.root", str(root), "--split", "train"]) == 0
+    assert main(["data", "check", "--data.dataset", "folder", "--data.root", str(root), "--split", "train"]) == 2
     said = capsys.readouterr().out
-    assert "split train: no problems" in said and "left out: 1 no image (.txt)" in said and "'crack'" in said
+    assert "nothing is to be seen (all pixels are alike)" in said and "left out: 1 no image (.txt)" in said
+    assert "1 of 2 classes have no pixel anywhere: crack" in said and "only 'background' has pixels" in said
     assert len(open_dataset("folder", root, "train")) == 2

@@ -392,7 +392,7 @@ def test_command_line(folder_data: Path, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data", "pak"], "'pak' is not a verb of data; choose from pack, check"),
+        (["data", "pak"], "'pak' is not a verb of data; choose from import, pack, check"),
         (["data", "pack"], "panfpn data pack --help"),
         (["data", "pack", "/nowhere", "-o", "x"], "/nowhere: no such folder"),
         (
@@ -400,8 +400,11 @@ def test_command_line(folder_data: Path, tmp_path: Path, capsys: pytest.CaptureF
             "data set 'scenes' under /nowhere cannot be packed",
         ),
         (["data", "pack", "/nowhere", "-o", "x", "--splits", "../up"], "split '../up' cannot be packed"),
-        (["data", "check", "/nowhere"], "/nowhere: holds no pack"),
-        (["eval", "camvid_lite0", "--data.pack", "/nowhere", "--data.dataset", "camvid"], "/nowhere: holds no pack"),
+        (["data", "check", "/nowhere"], "/nowhere: no such file or folder"),
+        (
+            ["eval", "camvid_lite0", "--data.pack", "/nowhere", "--data.dataset", "camvid"],
+            "/nowhere: holds no pack",
+        ),
     ],
 )
 def test_errors_are_one_sentence_and_code_2(

@@ -12,7 +12,7 @@ from panfpn.cli import main
 from panfpn.config import ProbeSettings
 from panfpn.parsing import plain
 from panfpn.probing import Row, run
-from panfpn.probing.candidates import USUAL, base_config, candidate_config, expand, find_layout
+from panfpn.probing.candidates import USUAL, base_config, candidate_config, expand
 
 SMALL: dict[str, Any] = {"weights": "random", "steps": 2, "batch_size": 2, "num_workers": 0, "device": "cpu"}
 TWO = ("test_resnet", "test_vit")
@@ -151,14 +151,6 @@ def test_weights_from_a_folder(folder_data: Path, tmp_path: Path) -> None:
         candidate_config(base, "resnet18c", ProbeSettings())
     with pytest.raises(ValueError, match="weights is elsewhere; it must be hub, random, or a folder"):
         candidate_config(base, "resnet50", ProbeSettings(weights="elsewhere"))
-
-
-def test_the_layout_is_found(folder_data: Path, tmp_path: Path) -> None:
-    assert find_layout(folder_data) == "folder"
-    with pytest.raises(ValueError, match="is no data set"):
-        find_layout(tmp_path)
-    with pytest.raises(ValueError, match="no folder"):
-        find_layout(tmp_path / "nowhere")
 
 
 def test_folders_and_settings_that_cannot_be(folder_data: Path, tmp_path: Path) -> None:

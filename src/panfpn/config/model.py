@@ -28,6 +28,9 @@ class Data:
     (root None: the pack alone is the data set)."""
     train_split: str = "train"
     val_split: str = "val"
+    split: Annotated[float | None, Bounds(above=0, below=1, of="a share")] = None
+    """Share of the training images that validates in place of a split of its own; each class is divided so, always
+    in the same way."""
     crop: Size | None = (512, 512)
     """Height and width of a training sample in pixels; None: the whole scaled image, as large as it is."""
     scale: Size | None = None
@@ -63,6 +66,8 @@ class Data:
     variants: Count | None = None
     """In so many forms (crop, scale, mirror, colours) each training image is seen, drawn once; none: in another one
     every time."""
+    rare_crops: Annotated[float, Bounds(at_least=0, at_most=1, of="a probability")] = 0.0
+    """Probability that a training sample is drawn for a rare class: an image that has it, and a crop that shows it."""
     num_workers: Annotated[int, Bounds(at_least=0)] = 2
     scenes: Annotated[tuple[int, int], Bounds(above=0, of="two counts")] = (512, 64)
     """How many training and validation scenes there are (data set `scenes`)."""
@@ -81,8 +86,13 @@ class Data:
         require(not sides or scaled, "data.short_sides", sides, "empty where data.scale is none")
         drawn = self.dataset in DRAWN
         require(not (self.pack and drawn), "data.pack", self.pack, "none for procedural scenes, which are drawn")
-        possible = self.instances == "panoptic" or self.dataset == "coco_panoptic"
-        require(possible, "data.instances", self.instances, "panoptic but for coco_panoptic")
+        free = not self.rare_crops or self.variants is None
+        require(
+            free, "data.rare_crops", self.rare_crops, "0 where images are seen in a number of forms (data.variants)"
+        )
+        require(not (self.pack and self.split), "data.split", self.split, "none for a pack, whose splits are made")
+        possible = self.instances == "panoptic" or self.dataset in ("coco_panoptic", "coco")
+        require(possible, "data.instances", self.instances, "panoptic but for coco_panoptic and coco")
 
 
 @dataclass(frozen=True, kw_only=True)

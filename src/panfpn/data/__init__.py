@@ -3,7 +3,9 @@
 from panfpn.data.adapters import as_dataset, from_pairs, from_torch
 from panfpn.data.check import check_dataset
 from panfpn.data.dataset import Dataset, WindowedDataset, open_dataset
+from panfpn.data.doctor import Diagnosis, diagnose
 from panfpn.data.identity import identity_of
+from panfpn.data.importing import import_dataset
 from panfpn.data.loader import evaluation_loader, train_loader
 from panfpn.data.pack import PackedDataset, check_pack, open_pack, write_pack
 from panfpn.data.prefetch import prefetched
@@ -11,7 +13,7 @@ from panfpn.data.transforms import TrainTransform
 from panfpn.types import Reading, Sample
 
 __all__ = [
-    "Dataset", "PackedDataset", "Reading", "Sample", "TrainTransform", "WindowedDataset", "as_dataset", "check_dataset",
-    "check_pack", "evaluation_loader", "from_pairs", "from_torch", "identity_of", "open_dataset", "open_pack",
-    "prefetched", "train_loader", "write_pack",
+    "Dataset", "Diagnosis", "PackedDataset", "Reading", "Sample", "TrainTransform", "WindowedDataset", "as_dataset",
+    "check_dataset", "check_pack", "diagnose", "evaluation_loader", "from_pairs", "from_torch", "identity_of",
+    "import_dataset", "open_dataset", "open_pack", "prefetched", "train_loader", "write_pack",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from panfpn.choices import LAYOUTS, lookup
 from panfpn.data.dataset import Dataset, open_split
-from panfpn.data.layouts.request import SplitRequest
+from panfpn.data.layouts.request import NoInstancesError, SplitRequest
 from panfpn.progress import progress_bar
 
 
@@ -27,8 +27,7 @@ def reading_problems(
     opener: Callable[[SplitRequest], Dataset], request: SplitRequest, *, progress: bool
 ) -> Iterator[str]:
     """The sentence of every sample of a split that cannot be read, and of every file without its partner."""
-    unpaired: list[str] = []
-    data = open_split(opener, replace(request, unpaired=unpaired))
+    data, unpaired = open_with_segments(opener, request)
     yield from unpaired
     with progress_bar("checking", len(data), show=progress) as advance:
         for i in range(len(data)):
@@ -37,3 +36,15 @@ def reading_problems(
             except ValueError as error:
                 yield str(error)
             advance(i + 1)
+
+
+def open_with_segments(opener: Callable[[SplitRequest], Dataset], request: SplitRequest) -> tuple[Dataset, list[str]]:
+    """A split, its things told apart where the data do so; and a sentence for every file without its partner."""
+    for panoptic in (True, False):
+        unpaired: list[str] = []
+        try:
+            return open_split(opener, replace(request, panoptic=panoptic, unpaired=unpaired)), unpaired
+        except NoInstancesError:
+            if not panoptic:
+                raise
+    raise AssertionError

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from panfpn.choices import LAYOUTS, lookup
 from panfpn.data.header import read_header
-from panfpn.data.images import decode_with_header, fit_mask, mask_of
+from panfpn.data.images import decode_mask, decode_with_header, fit_mask, mask_of
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.data.segments import PanopticDataset, different_sizes
 from panfpn.files import read_bytes
@@ -116,6 +116,12 @@ class FileDataset:
             self._check_palette(mask, mask_header.palette, mask_path)
         return image, RawMask(table.in_form(mask, mask_path), table, mask_path)
 
+    def labels(self, index: int) -> npt.NDArray[np.int16]:
+        """The train ids of one mask as it is stored [H, W]; the image is not looked at."""
+        path, table = self.items[index][2], self.mask_table or self.table
+        mask = decode_mask(read_bytes(path), path, colors=table.masks == "colors", page=self.reading.page)
+        return table.encode(mask, path)
+
     @cached_property
     def _first_palette(self) -> npt.NDArray[np.uint8] | None:
         path = self.items[0][2]
@@ -145,13 +151,14 @@ class FileDataset:
 def open_dataset(
     layout: str, root: str | Path | None, split: str, *, panoptic: bool = False, scene_count: int = 64,
     scene_size: tuple[int, int] = (192, 256), instances: str = "panoptic", reading: Reading = RGB,
-    unpaired: list[str] | None = None,
+    unpaired: list[str] | None = None, table: LabelTable | None = None, stuff: tuple[str, ...] = (),
 ) -> Dataset:  # fmt: skip
     """A split of the data set under `root` in a layout of `panfpn.choices.LAYOUTS`.
 
     `reading` says what images' files leave open. With `panoptic`, samples carry segments too, and with `instances`
     "json" the things of COCO are those of instances_SPLIT.json in training. A list `unpaired` gets a sentence for every
-    image without mask and mask without image, which are then left out.
+    image without mask and mask without image, which are then left out. `table` says what values of the layout mean in
+    place of its own table (as a labels.yaml in the root does); `stuff` names classes of shapes that are no things.
 
     Raises:
         ValueError: an unknown layout, a missing root, an empty split, an image without mask or a mask without image; it
@@ -160,6 +167,7 @@ def open_dataset(
     request = SplitRequest(
         layout=layout, root=None if root is None else Path(root), split=split, panoptic=panoptic, instances=instances,
         scene_count=scene_count, scene_size=scene_size, reading=reading, unpaired=unpaired,
+        table=table, stuff=stuff,
     )  # fmt: skip
     return open_split(lookup(LAYOUTS, layout, "data.dataset"), request)
 
@@ -170,3 +178,12 @@ def open_split(opener: Callable[[SplitRequest], Dataset], request: SplitRequest)
     if isinstance(data, FileDataset | PanopticDataset):
         return replace(data, reading=request.reading, left_out=request.left_out)
     return data
+
+
+def files_of(dataset: Dataset, index: int) -> tuple[Path | None, Path | None]:
+    """The files of a sample's image and of its mask, where it has any."""
+    if isinstance(dataset, FileDataset):
+        return dataset.items[index][1:]
+    if isinstance(dataset, PanopticDataset):
+        return dataset.images[index][1], dataset.source.file(index)
+    return None, None

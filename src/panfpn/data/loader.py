@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from panfpn.data.balance import RareCrops
 from panfpn.data.checked import open_sample, read_sample
 from panfpn.data.dataset import Dataset
 from panfpn.data.targets import instances_of
@@ -97,28 +98,32 @@ class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
     """
 
     def __init__(
-        self, dataset: Dataset, transform: TrainTransform, forms: Forms, needs_segments: bool | None, channels: int
-    ) -> None:
-        self.dataset, self.transform, self.forms = dataset, transform, forms
+        self, dataset: Dataset, transform: TrainTransform, forms: Forms, rare: RareCrops | None,
+        needs_segments: bool | None, channels: int,
+    ) -> None:  # fmt: skip
+        self.dataset, self.transform, self.forms, self.rare = dataset, transform, forms, rare
         self.needs_segments, self.channels = needs_segments, channels
 
     def __getitem__(self, draw: int | tuple[int, int]) -> Sample | ValueError:
         index, form = self.forms(draw) if isinstance(draw, int) else draw
+        wanted = None
+        if self.rare is not None and isinstance(draw, int):
+            index, wanted = self.rare(draw, index)
         try:
-            return self._augmented(index, self.forms.generator(index, form))
+            return self._augmented(index, self.forms.generator(index, form), wanted)
         except ValueError as error:
             return error
 
-    def _augmented(self, index: int, rng: np.random.Generator) -> Sample:
+    def _augmented(self, index: int, rng: np.random.Generator, wanted: int | None) -> Sample:
         name = self.dataset.name(index)
         image, target = open_sample(self.dataset, index, channels=self.channels)
         _check_segments(isinstance(target, Segments), self.needs_segments, name)
         if isinstance(target, Segments) and self.needs_segments is False:
             target = target.labels
         if not isinstance(target, Segments):
-            image, labels = self.transform(image, target, rng)
+            image, labels = self.transform(image, target, rng, wanted)
             return Sample(image=image, target=labels, name=name)
-        geometry = self.transform.draw_geometry(target, rng)
+        geometry = self.transform.draw_geometry(target, rng, wanted)
         image, segments = cut(image, target, geometry)
         image = self.transform.recolored(image, rng)
         outlines = getattr(self.dataset, "outlines", None)
@@ -188,7 +193,8 @@ def _as_list(samples: list[Sample | ValueError]) -> list[Sample | ValueError]:
     return samples
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """What a data worker begins with: one thread, and deaf to Ctrl-C."""
     cv2.setNumThreads(0)  # workers are the parallelism; OpenCV's own threads would fight the network for the cores
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches the whole group, but only the loop decides to stop
         signal.signal(number, signal.SIG_IGN)
@@ -196,9 +202,10 @@ def _start_worker(_: int) -> None:
 
 def train_loader(
     dataset: Dataset, transform: TrainTransform, sampler: Sampler, *, seed: int, num_workers: int,
-    variants: int | None = None, pin: bool = False, needs_segments: bool | None = None, channels: int = 3,
+    variants: int | None = None, rare: RareCrops | None = None, pin: bool = False, needs_segments: bool | None = None,
+    channels: int = 3,
 ) -> Iterator[Batch]:  # fmt: skip
-    """Micro-batches in the sampler's order; each image comes in so many `variants` (see `Forms`).
+    """Micro-batches in the sampler's order; each image comes in so many `variants` (see `Forms`), or as `rare` says.
 
     Samples with segments become batches with instances; with `needs_segments` False they do not, and with True a sample
     without segments is an error. ValueError for a sample that cannot be used.
@@ -209,8 +216,8 @@ def train_loader(
         pixels = transform.crop[0] * transform.crop[1]
         _check_shared_memory(num_workers, sampler.micro_batch * pixels * (channels + _TARGET_BYTES))
     loader: DataLoader[Any] = DataLoader(
-        _Drawn(dataset, transform, forms, needs_segments, channels), batch_sampler=sampler,
-        collate_fn=_Collate(transform.crop), num_workers=num_workers, worker_init_fn=_start_worker, pin_memory=pin,
+        _Drawn(dataset, transform, forms, rare, needs_segments, channels), batch_sampler=sampler,
+        collate_fn=_Collate(transform.crop), num_workers=num_workers, worker_init_fn=start_worker, pin_memory=pin,
         timeout=_HANGS if num_workers else 0,
     )  # fmt: skip
     return _raising(loader)
@@ -259,7 +266,7 @@ def evaluation_loader(
     _check_main_guard(num_workers)
     loader: DataLoader[Any] = DataLoader(
         _Whole(dataset, needs_segments, channels), batch_size=batch_size, sampler=indices, collate_fn=_as_list,
-        num_workers=num_workers, worker_init_fn=_start_worker, timeout=_HANGS if num_workers else 0,
+        num_workers=num_workers, worker_init_fn=start_worker, timeout=_HANGS if num_workers else 0,
     )  # fmt: skip
     for samples in _raising(loader):
         yield [_checked(sample) for sample in samples]

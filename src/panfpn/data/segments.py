@@ -70,6 +70,10 @@ class PanopticDataset:
         kept = segments if self.panoptic else None
         return Sample(image=image, target=segments.labels, name=self.name(index), segments=kept)
 
+    def labels(self, index: int) -> npt.NDArray[np.int16]:
+        """The train ids of one image as they are stored [H, W]; the image is not looked at."""
+        return self.source.segments(index).labels
+
     def _decode(self, index: int) -> tuple[npt.NDArray[np.uint8], Segments]:
         path = self.images[index][1]
         image, header = decode_with_header(read_bytes(path), path, self.reading)

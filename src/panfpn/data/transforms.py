@@ -61,29 +61,39 @@ class TrainTransform:
     photometric: float
 
     @overload
-    def __call__(self, image: Image, target: Segments, rng: np.random.Generator) -> tuple[Image, Segments]: ...
+    def __call__(
+        self, image: Image, target: Segments, rng: np.random.Generator, wanted: int | None = None
+    ) -> tuple[Image, Segments]: ...
     @overload
-    def __call__(self, image: Image, target: Target | RawMask, rng: np.random.Generator) -> tuple[Image, Target]: ...
+    def __call__(
+        self, image: Image, target: Target | RawMask, rng: np.random.Generator, wanted: int | None = None
+    ) -> tuple[Image, Target]: ...
 
     def __call__(
-        self, image: Image, target: Target | RawMask | Segments, rng: np.random.Generator
+        self, image: Image, target: Target | RawMask | Segments, rng: np.random.Generator, wanted: int | None = None
     ) -> tuple[Image, Target | Segments]:
         """A crop [h, w, C] of the image and [h, w] of its train ids or segments, in one geometry for either.
 
-        Smaller than `crop` if the scaled image is.
+        Smaller than `crop` if the scaled image is. With a train id that is `wanted`, it shows one of its pixels.
         """
-        image, shown = cut(image, target, self.draw_geometry(target, rng))
+        image, shown = cut(image, target, self.draw_geometry(target, rng, wanted))
         return self.recolored(image, rng), shown
 
     def recolored(self, image: Image, rng: np.random.Generator) -> Image:
         """The image in other colours, where they are to be distorted."""
         return distort_colors(image, draw_colors(rng, self.photometric)) if self.photometric else image
 
-    def draw_geometry(self, target: Target | RawMask | Segments, rng: np.random.Generator) -> Geometry:
-        """Scale, crop and mirror for an image with this target [H, W], which the 0.75 rule looks at."""
+    def draw_geometry(
+        self, target: Target | RawMask | Segments, rng: np.random.Generator, wanted: int | None = None
+    ) -> Geometry:
+        """Scale, crop and mirror for an image with this target [H, W], which the 0.75 rule looks at.
+
+        Where a train id is `wanted` and there, the crop shows one of its pixels; which, and where in it, is drawn.
+        """
         height, width = target.shape
         size = self._draw_size(height, width, rng)
-        window = self._draw_window(target, size, rng)
+        place = None if wanted is None or self.crop is None else _pixel_of(target, wanted, rng)
+        window = self._draw_window(target, size, rng) if place is None else self._around(place, target.shape, size, rng)
         return Geometry(size=size, window=window, flip=bool(rng.uniform() < self.flip))
 
     def _draw_size(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -100,6 +110,18 @@ class TrainTransform:
             stretch = self.aspect ** rng.uniform(-0.5, 0.5)
             height, width = max(1, int(height / stretch + 0.5)), max(1, int(width * stretch + 0.5))
         return height, width
+
+    def _around(
+        self, place: tuple[int, int], shape: tuple[int, ...], size: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[int, int, int, int]:
+        """A window that shows a pixel (row, column) of the source image of `shape`."""
+        assert self.crop is not None
+        starts, lengths = [], []
+        for at, source, scaled, crop in zip(place, shape, size, self.crop, strict=False):
+            length, pixel = min(crop, scaled), min(int((at + 0.5) * scaled / source), scaled - 1)
+            starts.append(int(rng.integers(max(0, pixel - length + 1), min(pixel, scaled - length) + 1)))
+            lengths.append(length)
+        return starts[0], starts[1], lengths[0], lengths[1]
 
     def _draw_window(
         self, target: Target | RawMask | Segments, size: tuple[int, int], rng: np.random.Generator
@@ -119,6 +141,12 @@ class TrainTransform:
             if np.count_nonzero(counts) > 1 and counts.max() < self.cat_max_ratio * counts.sum():
                 break
         return window
+
+
+def _pixel_of(target: Target | RawMask | Segments, train_id: int, rng: np.random.Generator) -> tuple[int, int] | None:
+    """Row and column of a pixel of a class, drawn among all; None if there is none."""
+    places = np.flatnonzero((target.labels if isinstance(target, Segments) else target[:, :]) == train_id)
+    return divmod(int(rng.choice(places)), target.shape[1]) if len(places) else None
 
 
 def source_window(

@@ -2,7 +2,7 @@
 
 from panfpn.config import TrainConfig
 from panfpn.data import Dataset
-from panfpn.data.census import census
+from panfpn.data.census import census, same_images
 
 
 def about_data(train_data: Dataset, val_data: Dataset, config: TrainConfig) -> list[str]:
@@ -17,6 +17,9 @@ def about_data(train_data: Dataset, val_data: Dataset, config: TrainConfig) -> l
         return notes
     counted, settings = census(train_data, channels=config.model.in_channels), config.data
     notes += counted.notes()
+    if same := same_images(train_data, val_data):
+        notes.append(f"note: {len(same)} of {len(val_data)} validation images are training images too ({same[0][1]} is "
+                     f"{same[0][0]}), so scores are too good; panfpn data check finds more")  # fmt: skip
     if settings.crop and not settings.scale:
         most = tuple(int(side * settings.ratio[1]) for side in counted.largest)
         if all(side < wanted for side, wanted in zip(most, settings.crop, strict=True)):

@@ -1,7 +1,7 @@
 """Features of a frozen backbone, computed once. In: a data set in few forms. Out: batches without images.
 
 Where nothing of the backbone is trained and each image is seen in `data.variants` forms only, its maps are always the
-same. They are kept in memory-mapped files of the run folder, in 16 bits, and the head trains from them. All are
+same. They are kept in files of the run folder, in 16 bits, and the head trains from them. All are
 computed before the first step, in batches that do not depend on where a run was interrupted, so that a resumed run
 sees the same numbers.
 """
@@ -14,9 +14,9 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from panfpn.config import TrainConfig
@@ -82,7 +82,10 @@ class FeatureCache:
         nonce = json.loads((self.folder / _KEY).read_text())["nonce"]
         note = self.folder / f"done_{ranks.rank}.json"
         done = self._done(note, nonce)
-        maps, targets = self._files("r+")
+        maps, targets = (
+            np.memmap(self.folder / name, np.int16, "r+", shape=(self.num_forms, count))
+            for name, count in self._counts().items()
+        )
         mine = range(ranks.rank, -(-self.num_forms // _TOGETHER), ranks.world)
         batches = train_loader(
             self.dataset, self.transform, _Chunks([self._rows(number) for number in mine[done:]], self.variants),
@@ -111,11 +114,12 @@ class FeatureCache:
 
     def batches(self, sampler: DrawSampler) -> Iterator[Batch]:
         """The micro-batches of a sampler, from the files."""
-        maps, targets = self._files("r")
         forms = Forms(len(self.dataset), self.config.train.seed, self.variants)
+        counts = self._counts()
         for draws in sampler:
             rows = [index * self.variants + form for index, form in map(forms, draws)]
-            flat = torch.from_numpy(maps[rows]).view(self.dtype)  # a copy
+            maps, targets = (_rows_of(self.folder / name, rows, count) for name, count in counts.items())
+            flat = torch.from_numpy(maps).view(self.dtype)
             parts = torch.split(flat, [math.prod(shape) for shape in self.shapes], 1)
             features = tuple(
                 part.reshape(-1, *shape).contiguous(memory_format=self.task.pixels.layout)
@@ -123,7 +127,7 @@ class FeatureCache:
             )
             yield Batch(
                 images=torch.empty(len(rows), 0, *self.crop, dtype=torch.uint8), features=features,
-                targets=torch.from_numpy(targets[rows]).reshape(-1, *self.crop), sizes=(self.crop,) * len(rows),
+                targets=torch.from_numpy(targets).reshape(-1, *self.crop), sizes=(self.crop,) * len(rows),
                 names=tuple(self.dataset.name(row // self.variants) for row in rows),
             )  # fmt: skip
 
@@ -134,14 +138,9 @@ class FeatureCache:
     def _rows(self, number: int) -> range:
         return range(number * _TOGETHER, min((number + 1) * _TOGETHER, self.num_forms))
 
-    def _files(self, mode: Any) -> tuple[Any, Any]:
-        """[forms, numbers] int16 each, on the disk."""
-        counts = {"maps": self.width, "targets": math.prod(self.crop)}
-        one, other = (
-            np.memmap(self.folder / name, np.int16, mode, shape=(self.num_forms, count))
-            for name, count in counts.items()
-        )
-        return one, other
+    def _counts(self) -> dict[str, int]:
+        """Numbers of a form in each file, int16."""
+        return {"maps": self.width, "targets": math.prod(self.crop)}
 
     def _prepare(self, world: int) -> None:
         """Make the files, unless they are there and of the same backbone, data and settings.
@@ -155,7 +154,7 @@ class FeatureCache:
             "images": identity_of(self.dataset).digest, "mean": self.config.model.mean, "std": self.config.model.std,
         }  # fmt: skip
         key = json.loads(json.dumps(key))
-        sizes = {"maps": 2 * self.num_forms * self.width, "targets": 2 * self.num_forms * math.prod(self.crop)}
+        sizes = {name: 2 * self.num_forms * count for name, count in self._counts().items()}
         file = self.folder / _KEY
         with contextlib.suppress(OSError, ValueError):
             found = json.loads(file.read_text())
@@ -179,6 +178,18 @@ class FeatureCache:
         except (OSError, ValueError):
             return 0
         return int(found["done"]) if found.get("nonce") == nonce else 0
+
+
+def _rows_of(file: Path, rows: Sequence[int], count: int) -> npt.NDArray[np.int16]:
+    """Rows [len(rows), count] of a file; read, as pages that are mapped cost a fault each, and count as memory."""
+    found = np.empty((len(rows), count), np.int16)
+    with file.open("rb", buffering=0) as stream:
+        for place, row in zip(found, rows, strict=True):
+            stream.seek(2 * row * count)
+            got = stream.readinto(place.data)
+            if got != place.nbytes:
+                raise ValueError(f"{file}: ends too early; delete {file.parent}, so that it is computed again")
+    return found
 
 
 class _Chunks:

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from panfpn import build
 from panfpn.config import TrainConfig
 from panfpn.data import Dataset, prefetched, train_loader
+from panfpn.data.balance import RareCrops, count_classes
 from panfpn.data.identity import Identity
 from panfpn.data.loader import DrawSampler
 from panfpn.device import tuned_backend
@@ -218,10 +219,17 @@ class Trainer:
             return self._cached(self.cache, sampler)
         batches = train_loader(
             self.train_data, build.build_transform(data), sampler, seed=train.seed, num_workers=data.num_workers,
-            variants=data.variants, pin=self.device.type == "cuda", needs_segments=self.task.needs_segments,
-            channels=self.config.model.in_channels,
+            variants=data.variants, rare=self._rare_crops(), pin=self.device.type == "cuda",
+            needs_segments=self.task.needs_segments, channels=self.config.model.in_channels,
         )  # fmt: skip
         return prefetched(batches, self.device)
+
+    def _rare_crops(self) -> RareCrops | None:
+        share = self.config.data.rare_crops
+        if not share:
+            return None
+        counts = count_classes(self.train_data, channels=self.config.model.in_channels)
+        return RareCrops(counts, share, self.config.train.seed)
 
     def _cached(self, cache: FeatureCache, sampler: DrawSampler) -> Iterator[Batch]:
         """The batches of a cache, filled when the first is wanted: by then stops are heard, and errors are named."""

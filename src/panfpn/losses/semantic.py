@@ -37,7 +37,7 @@ class SemanticLoss(nn.Module):
         *,
         weights: Mapping[str, float],
         denominator: str = Loss.denominator,
-        class_weights: torch.Tensor | Sequence[float] | None = Loss.class_weights,
+        class_weights: torch.Tensor | Sequence[float] | None = None,
         label_smoothing: float = Loss.label_smoothing,
         ohem_threshold: float = Loss.ohem_threshold,
         ohem_min_kept: float = Loss.ohem_min_kept,

@@ -9,9 +9,10 @@ import timm
 
 from panfpn import recipes
 from panfpn.build import build_dataset
-from panfpn.choices import DRAWN, LAYOUTS
+from panfpn.choices import DRAWN
 from panfpn.config import Data, ProbeSettings, TrainConfig
 from panfpn.data.checked import open_sample
+from panfpn.data.importing import recognise
 from panfpn.data.transforms import fit_size
 from panfpn.models.timm_weights import has_weights
 
@@ -47,24 +48,6 @@ def expand(names: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def find_layout(root: Path) -> str:
-    """The layout of a data set's folder; ValueError where it has none that is known, or several."""
-    if not root.is_dir():
-        raise ValueError(f"{root}: no folder")
-    fits, reasons = [], {}
-    for layout in [name for name in LAYOUTS if name not in DRAWN]:
-        try:
-            for split in (Data().train_split, Data().val_split):
-                build_dataset(Data(dataset=layout, root=root), split)
-            fits.append(layout)
-        except (ValueError, OSError) as error:
-            reasons[layout] = str(error)
-    if len(fits) != 1:
-        found = f"has the layouts {' and '.join(fits)}" if fits else f"is no data set ({reasons['folder']})"
-        raise ValueError(f"{root}: {found}; say which it is (--dataset {', '.join(LAYOUTS)})")
-    return fits[0]
-
-
 def base_config(root: Path | None, settings: ProbeSettings) -> tuple[TrainConfig, tuple[int, int], int]:
     """The recipe for these data without a backbone, the size of the first validation image, and the classes.
 
@@ -73,7 +56,7 @@ def base_config(root: Path | None, settings: ProbeSettings) -> tuple[TrainConfig
     if root is None and settings.dataset not in DRAWN:
         raise ValueError("probe needs the folder of a data set")
     root = None if root is None else root.expanduser().resolve()
-    layout = settings.dataset or find_layout(root or Path())
+    layout = settings.dataset or recognise(root or Path())[0]
     data = Data(dataset=layout, root=root, num_workers=settings.num_workers)
     val = build_dataset(data, data.val_split)
     height, width = open_sample(val, 0)[0].shape[:2]

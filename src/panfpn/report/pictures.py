@@ -24,7 +24,7 @@ def pictures(image: npt.NDArray[np.uint8], layers: Layers, count: int) -> dict[s
     target, prediction = layers.target.over(image), layers.prediction.over(image)
     drawn = {"image": image, "truth": target, "prediction": prediction, "errors": _errors(image, layers)}
     budget = _BYTES // (len(drawn) * count)
-    return {name: _data_uri(picture, budget) for name, picture in drawn.items()}
+    return {name: data_uri(picture, budget) for name, picture in drawn.items()}
 
 
 def _errors(image: npt.NDArray[np.uint8], layers: Layers) -> npt.NDArray[np.uint8]:
@@ -42,7 +42,8 @@ def _errors(image: npt.NDArray[np.uint8], layers: Layers) -> npt.NDArray[np.uint
     return errors
 
 
-def _data_uri(picture: npt.NDArray[np.uint8], budget: int) -> str:
+def data_uri(picture: npt.NDArray[np.uint8], budget: int) -> str:
+    """A picture [H, W, 3] as a JPEG of at most `budget` bytes, or of the lowest quality."""
     pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     for quality in (85, 75, 60, 45, 30, 15):
         data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from panfpn.data.doctor import Diagnosis
 from panfpn.metrics import Scores
 from panfpn.metrics.bootstrap import Comparison, Interval
 from panfpn.metrics.scores import ClassTable, Column
@@ -83,6 +84,28 @@ def print_probe(rows: Sequence[Mapping[str, Any]], pareto: frozenset[str]) -> No
         console.print(
             f"{row['name']}: {row['problem'] or 'not trained'}", highlight=False, markup=False, soft_wrap=True
         )
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """A line for each class: its share of the pixels and its images, by split; and one for what is ignored."""
+    k, names = diagnosis.table.num_classes, (*diagnosis.table.names, "(ignored)")
+    table = Table("class")
+    columns = []
+    for report in diagnosis.splits:
+        counts, images = report.counts(k), report.images(k)
+        columns.append((counts, images, max(1, counts.sum())))
+        table.add_column(f"{report.split}, % of pixels", justify="right")
+        table.add_column("images", justify="right")
+    for c, name in enumerate(names):
+        cells = [text for counts, images, total in columns
+                 for text in (f"{100 * counts[c] / total:.2f}" if counts[c] else "–", f"{images[c]}")]  # fmt: skip
+        table.add_row(escape(name), *cells)
+    sizes = [s.size for report in diagnosis.splits for s in report.readable]
+    lines = []
+    if sizes:
+        small, large = min(sizes, key=math.prod), max(sizes, key=math.prod)
+        lines.append(f"{len(sizes)} images from {small[1]}×{small[0]} to {large[1]}×{large[0]} pixels")
+    _print_wide(table, lines)
 
 
 def print_comparison(comparison: Comparison, first: Path, second: Path) -> None:

@@ -4,18 +4,24 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from panfpn.config import DatasetName
 from panfpn.files import printable
+from panfpn.labels import LabelTable
 from panfpn.verbs.options import Out, ReadingOptions, parse_options
 
-_DATA_HELP = """usage: panfpn data pack ROOT -o DIR [options]     pack a data set, or bring its pack up to date
+_DATA_HELP = """usage: panfpn data import PATH -o DIR [--from NAME]
+                                                  bring polygons and masks of other tools into a folder of ours
+       panfpn data pack ROOT -o DIR [options]     pack a data set, or bring its pack up to date
+       panfpn data check ROOT [--page FILE]       look through a data set of any layout before training on it
        panfpn data check DIR [--root ROOT]        compare every byte of a pack with its hashes
-       panfpn data check --data.dataset NAME --data.root ROOT [--split NAMES]
-                                                  list what is wrong in the files of a data set
+
+import reads COCO's instances JSON (also Roboflow's), Pascal VOC and CVAT masks, Ultralytics' data.yaml (polygons or
+masks), Roboflow's masks, LabelMe, Label Studio (brush, polygons) and list files. All can also be trained on as they
+are: --data.dataset coco, voc, yolo, roboflow, labelme, labelstudio, list.
 
 A pack holds the pixels as they are: a training reads only the rows of its windows, and decodes nothing. It takes 3
 bytes per pixel and what the masks take (Cityscapes: 29 GB). Train from it with --data.pack DIR beside --data.root ROOT,
@@ -24,8 +30,8 @@ or without a root where the files are not at hand. (panfpn data pack --help show
 
 
 def run_data(arguments: list[str]) -> int:
-    """Pack a data set, or check a pack."""
-    verbs: dict[str, Callable[[list[str]], int]] = {"pack": _run_pack, "check": _run_check}
+    """Import, pack or check a data set."""
+    verbs: dict[str, Callable[[list[str]], int]] = {"import": _run_import, "pack": _run_pack, "check": _run_check}
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_DATA_HELP)
         return 0 if arguments else 2
@@ -80,81 +86,146 @@ def _run_pack(arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class _Import:
+    path: tyro.conf.Positional[Path]
+    """Folder of the data, the file in it that describes them, or hf:OWNER/NAME of the Hugging Face Hub."""
+    out: Out[Path]
+    """Folder that is written: images/, masks/, instances/ and labels.yaml; it must not hold anything yet."""
+    from_: Annotated[DatasetName | None, tyro.conf.arg(name="from")] = None
+    """Layout of the data; without, what is recognised."""
+    splits: tuple[str, ...] = ()
+    """What is taken; without, all that is there."""
+    stuff: tuple[str, ...] = ()
+    """Classes of shapes that are no things, such as road."""
+
+
+_IMPORT_HELP = """panfpn data import PATH -o DIR [options]
+
+Write images and labels of another tool as a folder that panfpn trains on, with labels.yaml. Where shapes overlap, the
+smaller one is seen; what none claims is background. Polygons become the pixels that COCO's own rasteriser gives.
+Nothing is written unless all can be read."""
+
+
+def _run_import(arguments: list[str]) -> int:
+    options = parse_options(_Import, "data import", arguments, _IMPORT_HELP)
+    from panfpn.data.importing import import_dataset
+
+    def say(text: str) -> None:
+        sys.stdout.write(printable(f"{text}\n"))
+
+    out = options.out.expanduser()
+    result = import_dataset(
+        options.path, out, layout=options.from_, splits=options.splits, stuff=options.stuff, say=say
+    )
+    for note in result.notes:
+        say(note)
+    say(f"{out}: {', '.join(f'{count} images of {split}' for split, count in result.counts.items())}, and labels.yaml")
+    return _check_files(_Check(data=_Files(dataset="folder", root=out), split=tuple(result.counts)))
+
+
+@dataclass(frozen=True)
 class _Files:
     dataset: DatasetName | None = None
-    """Layout of a data set that is to be checked itself."""
+    """Layout of the data set; without, what is recognised."""
     root: Path | None = None
-    """Its folder."""
+    """Its folder, in place of the first argument."""
 
 
 @dataclass(frozen=True)
 class _Check:
-    pack: tyro.conf.Positional[Path | None] = None
-    """Folder of the pack."""
+    path: tyro.conf.Positional[Path | None] = None
+    """Folder of a data set, or of a pack."""
     root: Path | None = None
-    """Folder of the data set, whose files are then compared with the pack too."""
+    """Folder of the data set that a pack was made of, whose files are then compared with it too."""
     data: _Files = field(default_factory=_Files)
-    split: tuple[str, ...] = ("train", "val")
-    """Splits of the data set."""
+    split: tuple[str, ...] = ()
+    """Splits that are looked at; without, all that are there (train and val of a layout that is named)."""
+    page: Path | None = None
+    """HTML file with the histogram, samples of every class and the suspects."""
+    json: Path | None = None
+    """JSON file with all numbers and findings."""
 
 
-_CHECK_HELP = """panfpn data check DIR [--root ROOT]
-panfpn data check --data.dataset NAME --data.root ROOT [--split NAMES]
+_CHECK_HELP = """panfpn data check ROOT [--page data.html] [--json data.json]
+panfpn data check DIR [--root ROOT]
 
-Read a pack to its end, and compare it (and the files that it was made of) with the hashes in its index; or read a data
-set to its end, and list what is wrong with its files (up to 50 lines for each split)."""
+Look through a data set of any layout before training on it: files that cannot be read, values that nothing names,
+classes without a pixel, images that stand in train and in val, what is rare and what is odd. Masks without a
+labels.yaml get one proposed. The exit code is 2 if anything is wrong (up to 50 lines for each split).
+Of a pack, every byte is compared with the hashes in its index (and with the files under ROOT)."""
 _SHOWN = 50
-_COUNTED = 200  # masks in which classes are looked for, after all were read
 
 
 def _run_check(arguments: list[str]) -> int:
     options = parse_options(_Check, "data check", arguments, _CHECK_HELP)
     from panfpn.data import check_pack
 
-    if (options.pack is None) == (options.data.dataset is None):
-        raise ValueError("name the folder of a pack, or a data set by --data.dataset and --data.root, and not both")
-    if options.pack is None:
+    if options.path is not None and options.data.root is not None:
+        raise ValueError("--data.root stands for the first argument; give one of them")
+    if options.path is None and options.data.root is None:
+        what = "--data.dataset needs the folder of its files" if options.data.dataset else "name a folder"
+        raise ValueError(f"{what}: panfpn data check ROOT (of a data set, or of a pack)")
+    if options.path is None or not (options.path.expanduser() / "pack.json").is_file():
+        if options.root is not None:
+            raise ValueError("--root belongs to a pack; the folder of a data set is named by --data.root")
         return _check_files(options)
-    if options.data.root is not None:
-        raise ValueError("--data.root belongs to --data.dataset; the files of a pack are named by --root")
     root = options.root.expanduser() if options.root else None
-    count = check_pack(options.pack.expanduser(), root)
-    sys.stdout.write(f"{options.pack}: all {count} items are as they were packed\n")
+    count = check_pack(options.path.expanduser(), root)
+    sys.stdout.write(f"{options.path}: all {count} items are as they were packed\n")
     return 0
-
-
-def _notes(layout: str, root: Path, split: str) -> list[str]:
-    """What is no fault of a split, and should be known: what is left out, and classes without a pixel."""
-    from panfpn.data import open_dataset
-    from panfpn.data.census import census
-
-    data = open_dataset(layout, root, split)
-    left_out = getattr(data, "left_out", None)
-    notes = [f"left out: {left_out}"] if left_out is not None and left_out.counts else []
-    try:
-        return [*notes, *census(data, most=_COUNTED).notes()]
-    except ValueError as error:
-        return [*notes, str(error)]
 
 
 def _check_files(options: _Check) -> int:
     """Prints what is wrong; returns 2 if anything is."""
-    from panfpn.data import check_dataset
+    from panfpn.data.doctor import diagnose
+    from panfpn.data.importing import recognise, splits_of
+    from panfpn.files import write_json
 
-    if options.root is not None:
-        raise ValueError("--root belongs to a pack; the folder of a data set is named by --data.root")
-    if options.data.dataset is None or options.data.root is None:
-        raise ValueError("--data.dataset needs the folder of its files: --data.root")
-    root, total = options.data.root.expanduser(), 0
-    for split in options.split:
-        count = 0
-        for problem in check_dataset(options.data.dataset, root, split):
-            count += 1
-            if count <= _SHOWN:
-                sys.stdout.write(printable(f"{problem}\n"))
-        more = f", {count - _SHOWN} of them not shown" if count > _SHOWN else ""
-        sys.stdout.write(f"{root}, split {split}: {count or 'no'} problem{'s' * (count != 1)}{more}\n")
-        total += count
-        for note in _notes(options.data.dataset, root, split) if not count else ():
-            sys.stdout.write(printable(f"{note}\n"))
-    return 2 if total else 0
+    named, root = options.data.dataset, (options.path or options.data.root or Path()).expanduser()
+    layout, root = (named, root) if named else recognise(root)
+    splits = options.split or (("train", "val") if named else tuple(splits_of(layout, root)))
+    table = _proposed(root, splits) if layout == "folder" and not (root / "labels.yaml").is_file() else None
+    diagnosis = diagnose(layout, root, splits, table=table)
+    for split in splits:
+        _print_problems([f.sentence for f in diagnosis.problems if f.split == split], f"{root}, split {split}")
+    between = [f.sentence for f in diagnosis.problems if not f.split]
+    if between:
+        _print_problems(between, f"{root}, all splits")
+    for finding in diagnosis.findings:
+        if finding.severity == "note":
+            sys.stdout.write(printable(f"note: {finding.sentence}\n"))
+    if options.path is not None:
+        from panfpn.report.tables import print_diagnosis
+
+        print_diagnosis(diagnosis)
+    if options.json is not None:
+        write_json(options.json.expanduser(), diagnosis.to_dict())
+    if options.page is not None:
+        from panfpn.data import open_dataset
+        from panfpn.report.data_page import write_data_page
+
+        data = {r.split: open_dataset(layout, root, r.split, unpaired=[], table=table) for r in diagnosis.splits}
+        write_data_page(options.page.expanduser(), diagnosis, data)
+        sys.stdout.write(f"{options.page}\n")
+    return 2 if diagnosis.problems else 0
+
+
+def _print_problems(sentences: list[str], where: str) -> None:
+    for sentence in sentences[:_SHOWN]:
+        sys.stdout.write(printable(f"{sentence}\n"))
+    more = f", {len(sentences) - _SHOWN} of them not shown" if len(sentences) > _SHOWN else ""
+    sys.stdout.write(f"{where}: {len(sentences) or 'no'} problem{'s' * (len(sentences) != 1)}{more}\n")
+
+
+def _proposed(root: Path, splits: tuple[str, ...]) -> LabelTable:
+    """Of masks that nothing names; it is printed."""
+    from panfpn.data.layouts.folder import mask_files
+    from panfpn.data.proposal import propose
+
+    files = mask_files(root, splits)
+    if not files:
+        raise ValueError(f"{root}: neither labels.yaml nor masks of {', '.join(splits)}, so nothing says what is there")
+    proposal = propose(files)
+    sys.stdout.write(f"{root / 'labels.yaml'}: no such file; of the values in the masks it could be (name the classes):"
+                     f"\n\n{proposal.text()}\n")  # fmt: skip
+    return proposal.table

@@ -279,3 +279,30 @@ def test_missing_labels_yaml_and_twin_names(folder_data: Path) -> None:
     (folder_data / "labels.yaml").unlink()
     with pytest.raises(ValueError, match=r"labels\.yaml: no such file"):
         open_dataset("folder", folder_data, "train")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/train/a{}.jpg", "masks/train/a{}_mask.png"), ("images/train/{}_sat.jpg", "masks/train/{}_mask.png"),
+        ("images/train/sub/a{}.jpg", "images/train/sub/a{}_seg.png"), ("images/a{}.jpg", "masks/a{}.png"),
+        ("train/a_{}.jpg", "train/a_{}_labels.png"), ("images/training/a{}.jpg", "masks/training/a{}-gt.png"),
+    ],
+)  # fmt: skip
+def test_masks_with_an_ending_or_beside_the_images(image: str, mask: str, tmp_path: Path) -> None:
+    for i in range(3):
+        for name, pixels in ((image, np.zeros((8, 8, 3), np.uint8)), (mask, np.full((8, 8), i, np.uint8))):
+            path = tmp_path / name.format(i)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, pixels)
+    (tmp_path / "labels.yaml").write_text("classes: [{name: a, value: 0}, {name: b, value: 1}, {name: c, value: 2}]\n")
+    data = open_dataset("folder", tmp_path, "train")
+    assert [int(data.read(i).target[0, 0]) for i in range(len(data))] == [0, 1, 2]
+
+
+def test_no_masks_anywhere_says_where_they_were_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    write(tmp_path / "images" / "train" / "a.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "labels.yaml").write_text("classes: [{name: a, value: 0}]\n")
+    with pytest.raises(ValueError, match=r"masks/train: no such folder, and no masks lie beside .*a_mask\.png"):
+        open_dataset("folder", tmp_path, "train")

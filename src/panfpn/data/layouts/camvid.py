@@ -1,5 +1,7 @@
 """CamVid as SegNet's authors arranged it: images in SPLIT/, masks of 11 classes in SPLITannot/."""
 
+from pathlib import Path
+
 from panfpn.data.dataset import FileDataset
 from panfpn.data.layouts.listing import listed, paired
 from panfpn.data.layouts.request import SplitRequest
@@ -11,3 +13,8 @@ def open_split(request: SplitRequest) -> FileDataset:
     request.refuse_panoptic()
     images, masks = listed(request, root / request.split), listed(request, root / f"{request.split}annot")
     return FileDataset(table, paired(request, images, masks))
+
+
+def splits(root: Path) -> list[str]:
+    """The splits that lie there."""
+    return [split for split in ("train", "val", "test") if (root / f"{split}annot").is_dir()]

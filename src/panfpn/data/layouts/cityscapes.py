@@ -33,8 +33,9 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
     masks = listed(request, root / "gtFine" / request.split, lambda p: "_gtFine_label" in p.name)
     train_ids = {n.removesuffix("_gtFine_labelTrainIds"): p for n, p in masks.items() if n.endswith("TrainIds")}
     raw_ids = {n.removesuffix("_gtFine_labelIds"): p for n, p in masks.items() if n.endswith("labelIds")}
-    if len(train_ids) >= len(raw_ids):
-        return FileDataset(table, paired(request, images, train_ids), table.as_train_ids())
+    own = request.own_table() is not None  # its values are those of labelIds, if such masks are there
+    if len(train_ids) >= len(raw_ids) and not (own and raw_ids):
+        return FileDataset(table, paired(request, images, train_ids), None if own else table.as_train_ids())
     return FileDataset(table, paired(request, images, raw_ids))
 
 
@@ -47,6 +48,17 @@ def _open_segments(request: SplitRequest, root: Path, table: LabelTable) -> Pano
     items = paired(request, _images(request, root), maps, "map of instance ids")
     images, files = tuple(item[:2] for item in items), tuple(item[2] for item in items)
     return PanopticDataset(table, images, CityscapesSegments(table, files))
+
+
+def splits(root: Path) -> list[str]:
+    """The splits that lie there."""
+    jsons = (root / "gtFine" / f"cityscapes_panoptic_{split}.json" for split in ("train", "val"))
+    found = {file.stem.rpartition("_")[2] for file in jsons if file.is_file()}
+    endings = ("labelIds", "labelTrainIds", "instanceIds")
+    return [
+        split for split in ("train", "val")
+        if split in found or any(any((root / "gtFine" / split).rglob(f"*_gtFine_{end}.png")) for end in endings)
+    ]  # fmt: skip
 
 
 def problems(request: SplitRequest, *, progress: bool) -> Iterator[str]:
@@ -76,7 +88,12 @@ def _coco_files(request: SplitRequest, root: Path) -> CocoFiles:
     """As its createPanopticImgs.py writes it; ValueError for the first that is not there."""
     json, images = _json(request, root), root / "leftImg8bit" / request.split
     return CocoFiles(
-        json=json, pngs=json.with_suffix(""), images=images, image_path=_image_path, ending="_leftImg8bit"
+        json=json,
+        pngs=json.with_suffix(""),
+        images=images,
+        image_path=_image_path,
+        ending="_leftImg8bit",
+        own_classes=request.own_table() is not None,
     ).existing()
 
 

@@ -20,6 +20,12 @@ def open_split(request: SplitRequest) -> PanopticDataset:
     )
 
 
+def splits(root: Path) -> list[str]:
+    """The splits that lie there."""
+    jsons = root / "annotations"
+    return [s for s in ("train", "val") if (jsons / f"panoptic_{_YEARS.get(s, s)}.json").is_file()]
+
+
 def problems(request: SplitRequest, *, progress: bool) -> Iterator[str]:
     """What is wrong in the JSON, in the PNGs and in the images."""
     files, outlines = _files(request)
@@ -37,5 +43,6 @@ def _files(request: SplitRequest) -> tuple[CocoFiles, Path]:
     root, split = request.folder, _YEARS.get(request.split, request.split)
     inside, beside = root / "annotations" / f"panoptic_{split}", root / f"panoptic_{split}"
     pngs = beside if beside.is_dir() and not inside.is_dir() else inside
-    files = CocoFiles(json=inside.with_suffix(".json"), pngs=pngs, images=root / split)
+    own = request.own_table() is not None
+    files = CocoFiles(json=inside.with_suffix(".json"), pngs=pngs, images=root / split, own_classes=own)
     return files.existing(), root / "annotations" / f"instances_{split}.json"

@@ -39,6 +39,8 @@ class CocoFiles:
     """Path of an image below `images`, of its entry in the JSON."""
     ending: str = ""
     """Of the images' names before the suffix; no part of a sample's name."""
+    own_classes: bool = False
+    """The label table is the user's own, and calls categories what it likes."""
 
     def name(self, image: str) -> str:
         """Name of a sample, of its image's path below `images`."""
@@ -144,7 +146,7 @@ def listing_problems(data: dict[str, Any], files: CocoFiles, table: LabelTable) 
     """What is wrong with a JSON, and with what it names, whatever the pixels are."""
     with as_coco(files.json, _PARTS):
         class_of = classes_by_category(data["categories"], table)
-        yield from _category_problems(data["categories"], class_of, table, files.json)
+        yield from _category_problems(data["categories"], class_of, table, files)
         known = {category["id"] for category in data["categories"]} & class_of.keys()
         image_of = {entry["id"]: files.image_path(entry) for entry in data["images"]}
         for what, several in (("id", [entry["id"] for entry in data["images"]]), ("file", list(image_of.values()))):
@@ -168,20 +170,22 @@ def listing_problems(data: dict[str, Any], files: CocoFiles, table: LabelTable) 
 
 
 def _category_problems(
-    categories: list[dict[str, Any]], class_of: dict[int, int], table: LabelTable, file: Path
+    categories: list[dict[str, Any]], class_of: dict[int, int], table: LabelTable, files: CocoFiles
 ) -> Iterator[str]:
     for category in categories:
-        what = f"{file}: category {category['id']} ({category['name']})"
+        what = f"{files.json}: category {category['id']} ({category['name']})"
         if category["id"] not in class_of:
             yield f"{what} is not in label table {table.name!r}"
             continue
         if type(category["isthing"]) not in (int, bool) or category["isthing"] not in (0, 1):
             yield f"{what} has isthing {category['isthing']!r}; it is 0 or 1"
             continue
+        if files.own_classes:
+            continue
         ours, thing = table.classes[class_of[category["id"]]], bool(category["isthing"])
         if not same_name(category["name"], ours.name):
-            yield (f"{what} is {ours.name!r} in label table {table.name!r}; a set of other categories is no "
-                   "coco_panoptic: give it as a folder with labels.yaml")  # fmt: skip
+            yield (f"{what} is {ours.name!r} in label table {table.name!r}; a set of other categories needs "
+                   "a labels.yaml in its root, with their ids as values")  # fmt: skip
             continue
         if ours.thing != thing:
             words = ("a thing", "stuff") if thing else ("stuff", "a thing")

@@ -3,7 +3,7 @@
 Unlike segments, outlines overlap and have no pixels of their own: they are moved to the crop and rasterised there once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from panfpn.data.layouts.coco_names import as_coco, same_name
+from panfpn.data.layouts.painting import checked_polygon
 from panfpn.data.targets import no_instances
 from panfpn.data.transforms import Geometry, cut_map, source_window
 from panfpn.files import read_json
@@ -34,7 +35,7 @@ class CocoOutlines:
     runs: npt.NDArray[np.bool_]  # [instances] given by run lengths, not by polygons
     parts: npt.NDArray[np.int64]  # [instances + 1] instance i has the polygons parts[i]..parts[i + 1]
     starts: npt.NDArray[np.int64]  # [polygons + 1] where the numbers of each begin
-    numbers: npt.NDArray[np.float32]  # x, y, x, y, … of a polygon in pixels of its image; lengths of runs, by columns
+    numbers: npt.NDArray[np.floating]  # x, y, x, y, … of a polygon in pixels of its image; lengths of runs, by columns
     without: int = 0  # images of which the file knows no instance
 
     def summary(self) -> str:
@@ -76,17 +77,22 @@ class CocoOutlines:
         part = self.parts[instance]
         return int(self.numbers[slice(*self.starts[part : part + 2])].astype(np.int64).sum())
 
-    def _decode(self, lengths: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.int16]:
+    def whole_runs(self, lengths: npt.NDArray[np.floating], size: tuple[int, int]) -> npt.NDArray[np.int64]:
+        """Run lengths as whole numbers; ValueError if they do not fill an image of `size`."""
         counts = lengths.astype(np.int64)
         if counts.sum() != size[0] * size[1]:
             raise ValueError(f"{self.file}: run lengths fill {counts.sum()} pixels of an image of "
                              f"{size[1]}×{size[0]}")  # fmt: skip
+        return counts
+
+    def _decode(self, lengths: npt.NDArray[np.floating], size: tuple[int, int]) -> npt.NDArray[np.int16]:
+        counts = self.whole_runs(lengths, size)
         runs = np.repeat(np.arange(len(counts)) % 2, counts).astype(np.int16)
         return np.ascontiguousarray(runs.reshape(size[1], size[0]).T)
 
 
 def _moved(
-    polygon: npt.NDArray[np.float32], size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]
+    polygon: npt.NDArray[np.floating], size: tuple[int, int], geometry: Geometry, shown: tuple[int, int]
 ) -> npt.NDArray[np.float64]:
     """Points [P, 2] of a polygon (x, y, x, y, …) where the crop shows them, as `cut` moves its pixels."""
     rows, columns = source_window(size, geometry.size, geometry.window)
@@ -136,28 +142,40 @@ def read_outlines(
     data = read_json(file)
     with as_coco(file, "images, annotations with segmentation and category_id, and categories"):
         image_of = _images(data["images"], images, ids or (), file)
-        mine = [a for a in data["annotations"] if image_of[a["image_id"]] is not None]
-        mine.sort(key=lambda annotation: image_of[annotation["image_id"]] or 0)
         class_of = things_by_category(data.get("categories"), table, file)
-        for annotation in mine:
-            if annotation["category_id"] not in class_of:
+        for annotation in data["annotations"]:
+            known = image_of[annotation["image_id"]] is None or annotation["category_id"] in class_of
+            if not known:
                 raise ValueError(f"{file}: instance {annotation['id']} has category {annotation['category_id']!r}, "
                                  f"which is no thing of label table {table.name!r}")  # fmt: skip
-        parts = [_parts(annotation, file) for annotation in mine]
-        owners = np.array([image_of[annotation["image_id"]] for annotation in mine], np.int64)
-        lengths = [len(part) for several in parts for part in several]
-        runs = [isinstance(annotation["segmentation"], dict) for annotation in mine]
-        return CocoOutlines(
-            file=file,
-            first=np.searchsorted(owners, np.arange(len(images) + 1)),
-            classes=np.array([class_of[annotation["category_id"]] for annotation in mine], np.int16),
-            crowd=np.array([bool(a.get("iscrowd", run)) for a, run in zip(mine, runs, strict=True)], np.bool_),
-            runs=np.array(runs, np.bool_),
-            parts=np.cumsum([0, *map(len, parts)]),
-            starts=np.cumsum([0, *lengths]),
-            numbers=np.concatenate([np.empty(0, np.float32), *(part for several in parts for part in several)]),
-            without=len(images) - len(np.unique(owners)),
-        )
+        return flattened(data["annotations"], image_of, class_of, len(images), file, np.dtype(np.float32))
+
+
+def flattened(
+    annotations: Sequence[dict[str, Any]], image_of: Mapping[Any, int | None], class_of: Mapping[Any, int], count: int,
+    file: Path, dtype: np.dtype[Any],
+) -> CocoOutlines:  # fmt: skip
+    """The instances of `count` images, of the annotations whose image has a number, with numbers of a `dtype`.
+
+    ValueError for a shape that is neither polygons nor run lengths.
+    """
+    mine = [a for a in annotations if image_of[a["image_id"]] is not None]
+    mine.sort(key=lambda annotation: image_of[annotation["image_id"]] or 0)
+    parts = [_parts(annotation, file, dtype) for annotation in mine]
+    owners = np.array([image_of[annotation["image_id"]] for annotation in mine], np.int64)
+    lengths = [len(part) for several in parts for part in several]
+    runs = [isinstance(annotation["segmentation"], dict) for annotation in mine]
+    return CocoOutlines(
+        file=file,
+        first=np.searchsorted(owners, np.arange(count + 1)),
+        classes=np.array([class_of[annotation["category_id"]] for annotation in mine], np.int16),
+        crowd=np.array([bool(a.get("iscrowd", run)) for a, run in zip(mine, runs, strict=True)], np.bool_),
+        runs=np.array(runs, np.bool_),
+        parts=np.cumsum([0, *map(len, parts)]),
+        starts=np.cumsum([0, *lengths]),
+        numbers=np.concatenate([np.empty(0, dtype), *(part for several in parts for part in several)]),
+        without=count - len(np.unique(owners)),
+    )
 
 
 def _images(
@@ -191,7 +209,7 @@ def things_by_category(categories: Any, table: LabelTable, file: Path) -> dict[i
     return things
 
 
-def _parts(annotation: dict[str, Any], file: Path) -> list[npt.NDArray[np.float32]]:
+def _parts(annotation: dict[str, Any], file: Path, dtype: np.dtype[Any]) -> list[npt.NDArray[np.floating]]:
     """The polygons of an instance, or its run lengths."""
     shape, where = annotation["segmentation"], f"{file}: instance {annotation['id']}"
     if isinstance(shape, dict):
@@ -199,20 +217,17 @@ def _parts(annotation: dict[str, Any], file: Path) -> list[npt.NDArray[np.float3
         runs = unpacked(counts, where) if isinstance(counts, str) else np.array(counts, np.float64)
         if runs.ndim != 1 or not ((runs >= 0) & (runs == np.rint(runs))).all():
             raise ValueError(f"{where} has run lengths that are no list of numbers of pixels")
-        return [_exact(runs)]
+        return [_exact(runs).astype(dtype)]
     polygons = [shape] if shape and not isinstance(shape[0], list) else shape  # a single one may stand by itself
-    parts = [np.array(part, np.float32) for part in polygons]
-    if any(part.ndim != 1 or len(part) % 2 or not np.isfinite(part).all() for part in parts):
-        raise ValueError(f"{where} has a polygon that is no list of x, y, x, y, …")
-    return parts
+    return [checked_polygon(part, where).ravel().astype(dtype) for part in polygons]
 
 
-def _exact(runs: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _exact(runs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Runs as float32, which holds whole numbers up to 2^24: longer ones become several with nothing between."""
     while (runs > _LONGEST_RUN).any():
         place = int(np.argmax(runs > _LONGEST_RUN))
         runs = np.concatenate([runs[:place], [_LONGEST_RUN, 0, runs[place] - _LONGEST_RUN], runs[place + 1 :]])
-    return runs.astype(np.float32)
+    return runs
 
 
 def unpacked(text: str, where: str = "run lengths") -> npt.NDArray[np.float64]:

@@ -1,17 +1,19 @@
-"""A folder of one's own: images/SPLIT/…, masks/SPLIT/… or instances/SPLIT/… or both, and labels.yaml."""
+"""A folder of one's own: images/SPLIT/…, masks/SPLIT/… or instances/SPLIT/… or both, and labels.yaml.
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+Masks may be called as their images with an ending (a_mask.png), and may lie beside them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.data.check import reading_problems
 from panfpn.data.dataset import FileDataset
-from panfpn.data.images import decode_ids, decode_mask
-from panfpn.data.layouts.listing import listed, paired
+from panfpn.data.images import IMAGE_SUFFIXES, decode_ids, decode_mask
+from panfpn.data.layouts.listing import alike, beside, first_existing, listed, names_of_split, paired
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.data.segments import (
     Ids,
@@ -25,7 +27,10 @@ from panfpn.data.segments import (
 )  # fmt: skip
 from panfpn.files import read_bytes
 from panfpn.labels import IGNORE, LabelTable
+from panfpn.listing import LeftOut, files_in
 from panfpn.types import Segments
+
+_OTHERS = ("val", "valid", "validation", "test")
 
 
 def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
@@ -34,26 +39,31 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
     Without masks, the classes too come from the maps. ValueError for a labels.yaml that is missing or does not fit.
     """
     root = request.folder
-    labels = root / "labels.yaml"
-    if not labels.is_file():
-        raise ValueError(f"{labels}: no such file; it must name each raw mask value, its class or `ignore`")
-    table = request.fitting(LabelTable.from_yaml(labels))
-    has_masks, has_maps = (root / "masks" / request.split).exists(), (root / "instances").exists()
+    own = request.own_table()
+    if own is None:
+        raise ValueError(
+            f"{root / 'labels.yaml'}: no such file; it must name each raw mask value, its class or `ignore`"
+        )
+    table = request.fitting(own)
+    has_masks, has_maps = _place(root, "masks", request.split).exists(), (root / "instances").exists()
     if has_maps and (request.panoptic or not has_masks):
         return _open_segments(request, root, table)
     request.refuse_panoptic(f"no folder {root / 'instances'}")
-    images, masks = listed(request, root / "images" / request.split), listed(request, root / "masks" / request.split)
-    return FileDataset(table, paired(request, images, masks))
+    images = listed(request, _place(root, "images", request.split))
+    if has_masks:
+        masks = listed(request, _place(root, "masks", request.split))
+        return FileDataset(table, paired(request, *alike(images, masks)))
+    return FileDataset(table, paired(request, *beside(images, root / "masks" / request.split)))
 
 
 def _open_segments(request: SplitRequest, root: Path, table: LabelTable) -> PanopticDataset:
     """Of maps of instance ids, and masks of the classes if there are any; else the table must have one thing."""
-    images, maps = listed(request, root / "images" / request.split), listed(request, root / "instances" / request.split)
-    items = paired(request, images, maps, "map of instance ids")
+    images, maps = (listed(request, _place(root, part, request.split)) for part in ("images", "instances"))
+    items = paired(request, *alike(images, maps), "map of instance ids")
     masks = None
-    if (root / "masks" / request.split).is_dir():
-        classes = listed(request, root / "masks" / request.split)
-        mask_of = {name: mask for name, _, mask in paired(request, images, classes)}
+    if _place(root, "masks", request.split).is_dir():
+        classes = listed(request, _place(root, "masks", request.split))
+        mask_of = {name: mask for name, _, mask in paired(request, *alike(images, classes))}
         items = tuple(item for item in items if item[0] in mask_of)
         masks = tuple(mask_of[name] for name, *_ in items)
     else:
@@ -62,10 +72,30 @@ def _open_segments(request: SplitRequest, root: Path, table: LabelTable) -> Pano
     return PanopticDataset(table, tuple(item[:2] for item in items), source, request.panoptic)
 
 
-def problems(request: SplitRequest, *, progress: bool) -> Iterator[str]:
-    """What is wrong in the split, read as segments if it has maps of instance ids."""
-    panoptic = (request.folder / "instances" / request.split).is_dir()
-    yield from reading_problems(open_split, replace(request, panoptic=panoptic), progress=progress)
+def splits(root: Path) -> list[str]:
+    """The splits that lie there."""
+    folder = root / "images"
+    if not folder.is_dir() or not any((root / part).exists() for part in ("labels.yaml", "masks")):
+        return []
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(there, key=lambda name: (name != "train", name != "val", name)) or ["train"]
+
+
+def mask_files(root: Path, splits: Sequence[str]) -> list[Path]:
+    """All masks of splits, whatever their values mean."""
+    folders = {_place(root, "masks", split) for split in splits}
+    files = (path for folder in sorted(folders) if folder.is_dir() for path in files_in(folder, LeftOut()))
+    return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _place(root: Path, part: str, split: str) -> Path:
+    """root/PART/SPLIT, or root/SPLIT for images; for `train` root/PART itself, where there are no splits."""
+    folder = root / part
+    named = first_existing(folder / name for name in names_of_split(split))
+    if named is None and part == "images":
+        named = first_existing(root / name for name in names_of_split(split))
+    undivided = split == "train" and folder.is_dir() and not any((folder / name).is_dir() for name in _OTHERS)
+    return named or (folder if undivided else folder / split)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +123,9 @@ class FolderSegments:
             labels = self._read_mask(self.masks[index], path, ids.shape)
             index_map[labels == IGNORE] = IGNORE  # a mask's void wins, as around the objects of Pascal VOC
             classes = self._classes_of(index_map, labels, numbers, ids, path)
+            there = classes != IGNORE  # void has an id of its own in Pascal VOC's maps
+            index_map = np.append(np.where(there, np.cumsum(there) - 1, IGNORE), IGNORE).astype(np.int16)[index_map]
+            numbers, classes = numbers[there], classes[there]
         # What no instance claims: a segment of each class, with the ids after the largest one.
         present = np.zeros(self.table.num_classes + 1, np.bool_)
         free = index_map == IGNORE
@@ -115,7 +148,7 @@ class FolderSegments:
         return np.where(index_map == IGNORE, np.int16(rest), np.int16(thing)), np.full(count, thing, np.int16)
 
     def _read_mask(self, mask_path: Path, path: Path, size: tuple[int, ...]) -> npt.NDArray[np.int16]:
-        mask = decode_mask(read_bytes(mask_path), mask_path)
+        mask = decode_mask(read_bytes(mask_path), mask_path, colors=self.table.masks == "colors")
         if mask.shape[:2] != size:
             raise ValueError(different_sizes(path, size, mask_path, mask.shape[:2]))
         labels: npt.NDArray[np.int16] = self.table.encode(mask, mask_path)

@@ -1,11 +1,17 @@
 """Files of a layout. In: folders. Out: their images by name, and images paired with what describes them."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Container, Iterable
+from pathlib import Path, PurePosixPath
 
 from panfpn.data.images import IMAGE_SUFFIXES
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.listing import files_in
+
+_SPLITS = {
+    "train": ("train", "training", "train2017"), "val": ("val", "valid", "validation", "val2017"),
+    "test": ("test", "testing", "test2017"),
+}  # fmt: skip
 
 
 def listed(
@@ -30,6 +36,72 @@ def listed(
     if not paths:
         raise ValueError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), so the split is empty")
     return paths
+
+
+def alike(images: dict[str, Path], masks: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Both by the names that they share: masks, and if need be images, without the ending that all of them have.
+
+    As they are where any names agree, or nothing makes them agree.
+    """
+    if images.keys() & masks.keys():
+        return images, masks
+    for ending in sorted(_endings(masks, images)):
+        if all(mask.endswith(ending) for mask in masks):
+            return images, {mask.removesuffix(ending): path for mask, path in masks.items()}
+    ours, theirs = _ending(images), _ending(masks)
+    plain = {name.removesuffix(ours): path for name, path in images.items()}
+    others = {name.removesuffix(theirs): path for name, path in masks.items()}
+    return (plain, others) if plain.keys() & others.keys() else (images, masks)
+
+
+def beside(paths: dict[str, Path], folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and masks that lie together: a mask is called as an image, with an ending that all masks have.
+
+    ValueError names the `folder` where masks were looked for, if none lie there.
+    """
+    endings = _endings(paths, paths)
+    if not endings:
+        raise ValueError(f"{folder}: no such folder, and no masks lie beside the images (such as "
+                         f"{next(iter(paths))}_mask.png)")  # fmt: skip
+    ending = endings.most_common(1)[0][0]
+    masks = {name.removesuffix(ending): path for name, path in paths.items() if name.endswith(ending)}
+    return {name: path for name, path in paths.items() if not name.endswith(ending)}, masks
+
+
+def _endings(longer: Iterable[str], names: Container[str]) -> Counter[str]:
+    """What follows on one of `names`, from a sign between words on, and how often."""
+    return Counter(n[cut:] for n in longer for cut in range(1, len(n)) if n[cut] in "_-." and n[:cut] in names)
+
+
+def _ending(names: Iterable[str]) -> str:
+    """What all names end in, from a sign between words on."""
+    shortest, longest = min(backwards := [name[::-1] for name in names]), max(backwards)
+    same = next((i for i in range(len(shortest)) if not longest.startswith(shortest[: i + 1])), len(shortest))
+    common = shortest[:same][::-1]
+    cuts = [common.index(sign) for sign in "_-." if sign in common]
+    return common[min(cuts) :] if cuts else ""
+
+
+def names_of_split(split: str) -> tuple[str, ...]:
+    """What folders and files of a split are called, its own name first."""
+    return (split, *(name for name in _SPLITS.get(split, ()) if name != split))
+
+
+def first_existing(paths: Iterable[Path]) -> Path | None:
+    """The first of these files and folders that is there."""
+    return next((path for path in paths if path.exists()), None)
+
+
+def inside(name: str) -> bool:
+    """Whether a path that a file names stays below the folder that it starts from."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return bool(parts) and ".." not in parts and not parts[0].startswith("/") and ":" not in parts[0]
+
+
+def begins_with(file: Path, mark: bytes) -> bool:
+    """Whether the first character of a JSON is { or [, without reading on."""
+    with file.open("rb") as stream:
+        return stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == mark
 
 
 def _beside(folder: Path) -> str:

@@ -1,0 +1,215 @@
+"""Data of other tools, written as a folder of ours. In: a folder in any layout. Out: images, masks, labels.yaml.
+
+The images are copied as they are; masks hold the values that labels.yaml names, `instances/` a number for each thing.
+Nothing is written unless all of it can be read: the folder gets its name when it is complete.
+"""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from panfpn.choices import LAYOUTS, lookup
+from panfpn.data.dataset import FileDataset, open_dataset
+from panfpn.data.huggingface import is_hub, write_hub
+from panfpn.data.layouts.request import NoInstancesError
+from panfpn.data.segments import PanopticDataset, things_in
+from panfpn.files import encoded
+from panfpn.labels import IGNORE, LabelClass, LabelTable
+from panfpn.progress import progress_bar
+from panfpn.types import Segments
+
+_THREADS = 4
+_AHEAD = 64  # images that are under way
+_LARGEST = 65535  # value of a PNG
+_IGNORED = 255  # what is written for void, unless it is a class
+
+Files = FileDataset | PanopticDataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What `import_dataset` wrote."""
+
+    layout: str
+    root: Path
+    table: LabelTable
+    counts: dict[str, int]  # images by split
+    notes: tuple[str, ...]  # what was left out
+
+
+def recognise(path: Path) -> tuple[str, Path]:
+    """The layout of the data under a folder, or of the folder of a file that describes it; and that folder.
+
+    ValueError if there is none, or nothing of it is known.
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    if path.suffix.lower() in (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar"):
+        raise ValueError(f"{path}: is an archive; unpack it, and name the folder")
+    root = path if path.is_dir() else path.parent.parent if path.parent.name == "annotations" else path.parent
+    for layout in LAYOUTS:
+        if splits_of(layout, root):
+            return layout, root
+    raise ValueError(f"{path}: none of the layouts that are known ({', '.join(sorted(LAYOUTS))}); name one, or arrange "
+                     "the files as images/SPLIT, masks/SPLIT and labels.yaml")  # fmt: skip
+
+
+def splits_of(layout: str, root: Path) -> list[str]:
+    """The splits of a layout that lie under a folder; none of a layout that cannot tell."""
+    opener = lookup(LAYOUTS, layout, "data.dataset")
+    splits = getattr(opener, "splits", None) or getattr(sys.modules[opener.__module__], "splits", None)
+    return [] if splits is None else list(splits(root))
+
+
+def import_dataset(
+    path: Path, out: Path, *, layout: str | None = None, splits: Sequence[str] = (), stuff: Sequence[str] = (),
+    say: Callable[[str], object] = lambda _: None, progress: bool = True,
+) -> Imported:  # fmt: skip
+    """Write the data under `path` as a folder `out`, which must not hold anything yet.
+
+    `layout` is one of `panfpn.choices.LAYOUTS` (None: what is recognised), `splits` are those that are taken (none: all
+    that are there), `stuff` names classes of shapes that are no things. `say` gets a sentence about what was found.
+
+    Raises:
+        ValueError: nothing that is known, or the first thing in it that is wrong; nothing is left then.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out}: is there already, and not empty; name another folder with -o")
+    if layout is None and is_hub(path):
+        with _complete_or_nothing(out) as folder:
+            counts, table = write_hub(path, folder, say, progress=progress)
+        return Imported(layout="Hugging Face", root=path, table=table, counts=counts, notes=())
+    found, root = recognise(path) if layout is None else (layout, path.expanduser())
+    names = tuple(splits) or tuple(splits_of(found, root))
+    if not names:
+        raise ValueError(f"{root}: no split of layout {found!r} lies there")
+    data = _opened(found, root, names, tuple(stuff))
+    table = next(iter(data.values())).table
+    things = [c.name for c in table.classes if c.thing]
+    say(f"{root}: {found}, {', '.join(f'{len(d)} images of {s}' for s, d in data.items())}; {table.num_classes} classes"
+        f" ({len(things)} of them things)")  # fmt: skip
+    notes = tuple(note for split, d in data.items() for note in _notes(split, d))
+    written = _as_written(table)
+    with _complete_or_nothing(out) as folder:
+        plain = written.to_dict()
+        (folder / "labels.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), "utf-8")
+        for split, d in data.items():
+            with progress_bar(split, len(d), show=progress) as advance:
+                for count, _ in enumerate(_in_threads(partial(_write, d, folder, split, written), len(d)), 1):
+                    advance(count)
+    return Imported(layout=found, root=root, table=written, counts={s: len(d) for s, d in data.items()}, notes=notes)
+
+
+def _opened(layout: str, root: Path, splits: Sequence[str], stuff: tuple[str, ...]) -> dict[str, Files]:
+    """All splits, with one table: that of the classes of all of them."""
+    data = {split: _open(layout, root, split, stuff, None) for split in splits}
+    tables = [d.table for d in data.values()]
+    if all(table == tables[0] for table in tables):
+        return data
+    classes: dict[str, LabelClass] = {}
+    for c in (c for table in tables for c in table.classes):
+        classes.setdefault(c.name, c)
+    for split, table in zip(splits, tables, strict=True):
+        other = next((c for c in table.classes if c.values != classes[c.name].values), None)
+        if other is not None:
+            raise ValueError(f"{root}: split {split} has {other.name!r} as {', '.join(map(table.show, other.values))}, "
+                             "another split has it otherwise; number the classes alike")  # fmt: skip
+    union = replace(tables[0], classes=tuple(classes.values()))
+    return {split: _open(layout, root, split, stuff, union) for split in splits}
+
+
+def _open(layout: str, root: Path, split: str, stuff: tuple[str, ...], table: LabelTable | None) -> Files:
+    """A split, with segments where it has things."""
+    try:
+        data = open_dataset(layout, root, split, panoptic=True, stuff=stuff, table=table)
+    except NoInstancesError:
+        data = open_dataset(layout, root, split, stuff=stuff, table=table)
+    if not isinstance(data, Files):
+        raise ValueError(f"data set {layout!r} has no files that could be written")
+    return data
+
+
+def _notes(split: str, data: Files) -> Iterator[str]:
+    if data.left_out.counts:
+        yield f"{split}: left out: {data.left_out}"
+    yield from getattr(data, "notes", ())
+
+
+def _as_written(table: LabelTable) -> LabelTable:
+    """The table of the masks that are written: the same values, or train ids where PNGs cannot hold those."""
+    first = [c.values[0] for c in table.classes]
+    if table.masks == "colors" or not 0 <= min(first) <= max(first) <= _LARGEST:
+        return table.as_train_ids(_void(range(len(first))))
+    void = table.ignore[0] if table.ignore and 0 <= table.ignore[0] <= _LARGEST else _void(first)
+    return replace(table, ignore=(void, *(v for v in table.ignore if v != void)))
+
+
+def _void(used: Sequence[int]) -> int:
+    taken = {*used}
+    return min((v for v in range(_LARGEST + 1) if v not in taken), key=lambda v: (v != _IGNORED, v != _LARGEST, v))
+
+
+@contextmanager
+def _complete_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder that gets its name at the end of the block, and is removed if that fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield folder
+        if out.is_dir():
+            out.rmdir()
+        folder.chmod(0o755)
+        folder.rename(out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _in_threads(work: Callable[[int], None], count: int) -> Iterator[None]:
+    """Results of `work(0)` … `work(count - 1)`, a bounded number of which is under way."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        numbers = iter(range(count))
+        waiting = [pool.submit(work, i) for i in islice(numbers, _AHEAD)]
+        try:
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting.extend(pool.submit(work, i) for i in islice(numbers, 1))
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _write(data: Files, folder: Path, split: str, table: LabelTable, index: int) -> None:
+    name, image = (data.items if isinstance(data, FileDataset) else data.images)[index][:2]
+    target = data.open(index)[1]
+    place = folder / "images" / split / f"{name}{image.suffix.lower()}"
+    mask = folder / "masks" / split / f"{name}.png"
+    for path in (place, mask):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(image, place)
+    labels = target.labels if isinstance(target, Segments) else target[:, :]
+    mask.write_bytes(encoded(np.asarray(table.decode(labels)), ".png", mask))
+    if isinstance(target, Segments):
+        numbers = folder / "instances" / split / f"{name}.png"
+        numbers.parent.mkdir(parents=True, exist_ok=True)
+        numbers.write_bytes(encoded(_numbers(target, table), ".png", numbers))
+
+
+def _numbers(segments: Segments, table: LabelTable) -> np.ndarray:
+    """A number for each thing that is no crowd, 0 elsewhere: uint16 [H, W]."""
+    single = things_in(table)[segments.classes] & ~segments.crowd
+    number = np.zeros(len(single) + 1, np.uint16)  # the last is IGNORE's
+    number[:-1][single] = np.arange(1, int(single.sum()) + 1)
+    assert IGNORE == -1
+    return number[segments.index]

@@ -1,0 +1,70 @@
+"""A labels.yaml proposed for masks that have none. In: mask files. Out: their values with counts, and the text."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from panfpn.data.images import decode_mask
+from panfpn.files import read_bytes, rgb_to_ids
+from panfpn.labels import LabelTable
+
+_MOST = 256  # different values beyond which masks hold something else than classes
+_BINARY = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """What values masks have, and a table that names them."""
+
+    pixels: dict[int, int]  # by value; a colour's is R + 256 G + 65536 B
+    masks: dict[int, int]  # how many masks have each value
+    table: LabelTable
+
+    def text(self) -> str:
+        """A labels.yaml, in which names are still to be given."""
+        total = max(1, sum(self.pixels.values()))
+        lines = ["classes:"]
+        if self.table.masks == "colors":
+            lines.insert(0, "masks: colors")
+        for c in self.table.classes:
+            (value,) = c.values
+            shown = f'"{self.table.show(value)}"' if self.table.masks == "colors" else value
+            share = f"{self.pixels[value] / total:.2%} of the pixels, in {self.masks[value]} masks"
+            lines.append(f"  - {{name: {c.name}, value: {shown}}}   # {share}")
+        ignored = [v for v in self.table.ignore if v in self.pixels]
+        share = f"   # {self.pixels[ignored[0]] / total:.2%} of the pixels" if ignored else ""
+        lines.append(f"ignore: [{', '.join(map(str, ignored))}]{share}")
+        return "\n".join(lines) + "\n"
+
+
+def propose(files: Sequence[Path]) -> Proposal:
+    """The values of masks, each a class, but for 255 beside others, which is taken for ignored.
+
+    ValueError for masks that hold more values than classes are probable, and for files that are none.
+    """
+    pixels: Counter[int] = Counter()
+    masks: Counter[int] = Counter()
+    colors = False
+    for file in files:
+        mask = decode_mask(read_bytes(file), file)
+        if mask.ndim == 3 and not (mask == mask[:, :, :1]).all():
+            colors = True
+        raw = mask if mask.ndim == 2 else mask[:, :, 0] if not colors else rgb_to_ids(np.asarray(mask, np.uint8))
+        values, counts = np.unique(raw, return_counts=True)
+        pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        masks.update(values.tolist())
+        if len(pixels) > _MOST:
+            raise ValueError(f"{file}: the masks have more than {_MOST} values; these are no classes, but photos, ids "
+                             "of instances, or masks that were saved as JPEG once")  # fmt: skip
+    ignored = () if colors or set(pixels) <= {0, _BINARY} or _BINARY not in pixels else (_BINARY,)
+    classes = [v for v in sorted(pixels) if v not in ignored]
+    values = (f"#{v & 255:02x}{v >> 8 & 255:02x}{v >> 16 & 255:02x}" if colors else v for v in classes)
+    plain = {
+        "name": "proposed", "masks": "colors" if colors else "values", "ignore": list(ignored),
+        "classes": [{"name": f"class_{k}", "value": value} for k, value in enumerate(values)],
+    }  # fmt: skip
+    table = LabelTable.from_dict(plain, "the proposed labels.yaml")
+    return Proposal(pixels=dict(pixels), masks=dict(masks), table=table)

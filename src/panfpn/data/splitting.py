@@ -1,0 +1,108 @@
+"""Validation images taken from the training images. In: a data set and a share. Out: its two parts.
+
+Which image goes where depends on the seed, the names and the classes alone; each class is divided by the share, the
+rarest first (iterative stratification, Sechidis et al. 2011).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panfpn.data.dataset import Dataset, FileDataset
+from panfpn.data.segments import InstanceSource, PanopticDataset, SegmentSource
+from panfpn.progress import progress_bar
+from panfpn.types import Segments
+
+
+def part_of(data: Dataset, share: float, seed: int, *, validation: bool) -> Dataset:
+    """The part of a data set that validates, a `share` of it, or the rest, on which is trained.
+
+    ValueError for a data set that does not lie on disk, or is too small to be divided.
+    """
+    if not isinstance(data, FileDataset | PanopticDataset):
+        raise ValueError("data.split divides files; this data set is none")
+    if len(data) < 2:
+        raise ValueError(f"data.split: {len(data)} image cannot be divided")
+    chosen = _validating(_Key(data), share, seed)
+    indices = np.flatnonzero(chosen if validation else ~chosen).tolist()
+    if isinstance(data, FileDataset):
+        return replace(data, items=tuple(data.items[i] for i in indices))
+    outlines = None if data.outlines is None else Chosen(data.outlines, indices)
+    images = tuple(data.images[i] for i in indices)
+    return replace(data, images=images, source=Chosen(data.source, indices), outlines=outlines)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A `SegmentSource` or `InstanceSource` of some images."""
+
+    source: Any
+    indices: Sequence[int]
+
+    def file(self, index: int) -> Path:
+        """Where the segments of an image stand."""
+        source: SegmentSource = self.source
+        return source.file(self.indices[index])
+
+    def segments(self, index: int) -> Segments:
+        """Of one image."""
+        source: SegmentSource = self.source
+        return source.segments(self.indices[index])
+
+    def instances(self, index: int, *arguments: Any) -> Any:
+        """What a geometry shows of an image."""
+        source: InstanceSource = self.source
+        return source.instances(self.indices[index], *arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class _Key:
+    """A data set by what it is, so that its masks are read once for both parts."""
+
+    data: FileDataset | PanopticDataset
+
+    def _identity(self) -> tuple[object, ...]:
+        items = self.data.items if isinstance(self.data, FileDataset) else self.data.images
+        return (items, self.data.table.name, self.data.table.classes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+
+@lru_cache(maxsize=2)
+def _validating(key: _Key, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """[images] whether each validates."""
+    data = key.data
+    present = np.zeros((len(data), data.table.num_classes), np.bool_)
+    with progress_bar("dividing", len(data)) as advance:
+        for i in range(len(data)):
+            ids = np.unique(data.labels(i))
+            present[i, ids[ids >= 0]] = True
+            advance(i + 1)
+    return stratified(present, share, seed)
+
+
+def stratified(present: npt.NDArray[np.bool_], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """[images] a choice of `share` of them, and of those of each class, given which classes each has [images, K]."""
+    order = np.random.default_rng(seed).permutation(len(present))
+    chosen, settled = np.zeros(len(present), np.bool_), np.zeros(len(present), np.bool_)
+    counts = present.sum(0)
+    for k in np.argsort(counts, kind="stable"):
+        mine = order[present[order, k]]
+        wanted = min(max(1, round(share * len(mine))), len(mine) - 1) - int(chosen[mine].sum())
+        free = mine[~settled[mine]]
+        chosen[free[: max(0, wanted)]] = True
+        settled[free] = True
+    free = order[~settled[order]]
+    chosen[free[: round(share * len(free))]] = True
+    if not chosen.any():
+        chosen[order[0]] = True
+    return chosen

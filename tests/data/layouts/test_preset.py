@@ -1,0 +1,58 @@
+"""Known data sets whose layout is a YAML file: each is read as its pages describe it."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from panfpn.choices import LAYOUTS
+from panfpn.data import open_dataset
+from panfpn.data.importing import recognise
+
+PRESETS = sorted(name for name, opener in LAYOUTS.items() if ".preset:" in opener)
+
+
+def put(path: Path, value: int | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((6, 8, 3), np.uint8) if value is None else np.full((6, 8), value, np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def test_every_file_is_a_layout() -> None:
+    files = {f.name.removesuffix(".yaml") for f in (resources.files("panfpn") / "data" / "presets").iterdir()}
+    assert files == set(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("layout", "image", "mask", "value", "name"),
+    [
+        ("bdd100k", "images/10k/train/a.jpg", "labels/sem_seg/masks/train/a.png", 13, "car"),
+        ("kitti", "training/image_2/000000_10.png", "training/semantic/000000_10.png", 26, "car"),
+        ("acdc", "rgb_anon/fog/train/GOPR0475/f1_rgb_anon.png", "gt/fog/train/GOPR0475/f1_gt_labelTrainIds.png", 13,
+         "car"),
+        ("idd", "leftImg8bit/train/7/1_leftImg8bit.png", "gtFine/train/7/1_gtFine_labellevel3Ids.png", 9, "car"),
+        ("mapillary_vistas", "training/images/x.jpg", "training/v2.0/labels/x.png", 1, "car"),
+    ],
+)  # fmt: skip
+def test_a_preset_is_read(layout: str, image: str, mask: str, value: int, name: str, tmp_path: Path) -> None:
+    put(tmp_path / image, None)
+    put(tmp_path / mask, value)
+    if layout == "mapillary_vistas":
+        labels = [
+            {"name": "void--unlabeled", "color": [0, 0, 0], "instances": False, "evaluate": False},
+            {"name": "car", "color": [0, 0, 142], "instances": True, "evaluate": True},
+        ]
+        (tmp_path / "config_v2.0.json").write_text(json.dumps({"labels": labels}))
+    if layout == "acdc":  # what else lies there
+        put(tmp_path / "gt/fog/train/GOPR0475/f1_gt_labelIds.png", 26)
+        put(tmp_path / "rgb_anon/night/train/GOPR0475/f1_rgb_anon.png", None)
+        put(tmp_path / "gt/night/train/GOPR0475/f1_gt_labelTrainIds.png", 0)
+    assert recognise(tmp_path) == (layout, tmp_path)
+    data = open_dataset(layout, tmp_path, "train")
+    assert len(data) == (2 if layout == "acdc" else 1)
+    assert data.table.names[int(data.read(0).target[0, 0])] == name
+    with pytest.raises(ValueError, match=r"no such folder, so the split is empty|has no split 'val'"):
+        open_dataset(layout, tmp_path, "val")

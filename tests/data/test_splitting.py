@@ -1,0 +1,51 @@
+"""Validation images taken from the training images: each class divided, always in the same way."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foreign_sets import photos, write_coco, write_list
+from panfpn import recipes
+from panfpn.build import build_datasets
+from panfpn.config import Data
+from panfpn.data.splitting import stratified
+
+
+def test_every_class_is_divided_by_the_share() -> None:
+    generator = np.random.default_rng(0)
+    present = generator.random((1000, 8)) < np.array([0.9, 0.5, 0.3, 0.1, 0.05, 0.02, 0.01, 0.004])
+    chosen = stratified(present, 0.2, 3)
+    assert 0.17 < chosen.mean() < 0.23
+    counts, taken = present.sum(0), present[chosen].sum(0)
+    assert (np.abs(taken - 0.2 * counts) <= np.maximum(1, 0.04 * counts)).all(), (counts, taken)
+    assert ((taken > 0) & (taken < counts))[counts > 1].all()
+    assert np.array_equal(chosen, stratified(present, 0.2, 3))
+    assert not np.array_equal(chosen, stratified(present, 0.2, 4))
+
+
+def test_images_without_a_class_and_single_ones() -> None:
+    assert stratified(np.zeros((10, 3), np.bool_), 0.3, 0).sum() == 3
+    two = stratified(np.ones((2, 1), np.bool_), 0.1, 0)
+    assert two.sum() == 1
+
+
+@pytest.mark.parametrize("panoptic", [False, True])
+def test_both_parts_are_all_images_and_share_none(tmp_path: Path, panoptic: bool) -> None:
+    (write_coco if panoptic else write_list)(tmp_path, "train", pictures := photos(20))
+    data = Data(dataset="coco" if panoptic else "list", root=tmp_path, split=0.25)
+    train, val = build_datasets(data, segments=panoptic)
+    names = [[part.name(i).rpartition("/")[2] for i in range(len(part))] for part in (train, val)]
+    assert len(names[1]) == pytest.approx(5, abs=2) and sorted(names[0] + names[1]) == [p.name for p in pictures]
+    again = build_datasets(data, segments=panoptic)[1]
+    assert [again.name(i) for i in range(len(again))] == [val.name(i) for i in range(len(val))]
+    by_name = {photo.name: photo for photo in pictures}
+    for i, name in enumerate(names[1]):
+        sample = val.read(i)
+        assert np.array_equal(sample.target, by_name[name].truth()[0])
+        assert (sample.segments is not None) == panoptic
+
+
+def test_a_pack_is_not_divided() -> None:
+    with pytest.raises(ValueError, match=r"data\.split is 0\.1; it must be none for a pack"):
+        recipes.folder(data__pack=Path("x"), data__split=0.1)
