@@ -23,7 +23,7 @@ from panfpn.data.loader import start_worker
 from panfpn.files import read_bytes
 from panfpn.types import Segments
 
-THUMBNAIL = 16  # side, of what near duplicates are compared by
+THUMBNAIL = 32  # side, of what near duplicates are compared by
 _HASH = (9, 8)  # width and height of what the signs of differences are taken of
 _BATCH = 16
 

@@ -25,6 +25,11 @@ class Proposal:
 
     def text(self) -> str:
         """A labels.yaml, in which names are still to be given."""
+        if not self.pixels:
+            entries = (
+                f"  - {{name: {c.name}, value: {c.values[0]}{', thing: true' * c.thing}}}" for c in self.table.classes
+            )
+            return "\n".join(("classes:", *entries)) + "\n"
         total = max(1, sum(self.pixels.values()))
         lines = ["classes:"]
         if self.table.masks == "colors":
@@ -68,3 +73,9 @@ def propose(files: Sequence[Path]) -> Proposal:
     }  # fmt: skip
     table = LabelTable.from_dict(plain, "the proposed labels.yaml")
     return Proposal(pixels=dict(pixels), masks=dict(masks), table=table)
+
+
+def of_instances() -> Proposal:
+    """Where there are maps of instances and no masks: things of one class before a background."""
+    entries = [{"name": "background", "value": 0}, {"name": "thing", "value": 1, "thing": True}]
+    return Proposal(pixels={}, masks={}, table=LabelTable.from_dict({"classes": entries}, "the proposed labels.yaml"))

@@ -220,12 +220,12 @@ def _print_problems(sentences: list[str], where: str) -> None:
 def _proposed(root: Path, splits: tuple[str, ...]) -> LabelTable:
     """Of masks that nothing names; it is printed."""
     from panfpn.data.layouts.folder import mask_files
-    from panfpn.data.proposal import propose
+    from panfpn.data.proposal import of_instances, propose
 
     files = mask_files(root, splits)
-    if not files:
+    if not files and not (root / "instances").is_dir():
         raise ValueError(f"{root}: neither labels.yaml nor masks of {', '.join(splits)}, so nothing says what is there")
-    proposal = propose(files)
-    sys.stdout.write(f"{root / 'labels.yaml'}: no such file; of the values in the masks it could be (name the classes):"
+    proposal = propose(files) if files else of_instances()
+    sys.stdout.write(f"{root / 'labels.yaml'}: no such file; of what lies there it could be (name the classes):"
                      f"\n\n{proposal.text()}\n")  # fmt: skip
     return proposal.table

@@ -75,7 +75,7 @@ def _open_segments(request: SplitRequest, root: Path, table: LabelTable) -> Pano
 def splits(root: Path) -> list[str]:
     """The splits that lie there."""
     folder = root / "images"
-    if not folder.is_dir() or not any((root / part).exists() for part in ("labels.yaml", "masks")):
+    if not folder.is_dir() or not any((root / part).exists() for part in ("labels.yaml", "masks", "instances")):
         return []
     there = sorted(path.name for path in folder.iterdir() if path.is_dir())
     return sorted(there, key=lambda name: (name != "train", name != "val", name)) or ["train"]
