@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from foreign_sets import photos, write_coco
 from panfpn.cli import main
 from panfpn.data.doctor import Diagnosis, Finding, diagnose
 
@@ -144,7 +145,7 @@ FAULTS: dict[str, tuple[Callable[[Yard], object], str, str]] = {
     "a copy of lower quality": (lambda y: y.put("train", "x", photo(3), labels(50), suffix=".jpg", quality=60),
                                 "images/train/x.jpg", "near duplicate"),
     "a smaller copy in val": (
-        lambda y: y.put("val", "x", cv2.resize(photo(3), (96, 72), interpolation=cv2.INTER_AREA), labels(50, (72, 96))),
+        lambda y: y.put("val", "x", cv2.resize(photo(5), (96, 72), interpolation=cv2.INTER_AREA), labels(50, (72, 96))),
         "images/val/x.png", "near leak"),
     "one mask for two photos": (lambda y: y.put("train", "x", photo(50), labels(3)), "images/train/x.png",
                                 "one mask for several images"),
@@ -271,3 +272,34 @@ def test_near_copies_are_compared_by_more_than_their_signs(yard: Yard) -> None:
     yard.put("train", "dark", ramp.astype(np.uint8), labels(60))
     yard.put("train", "light", (ramp + 150).astype(np.uint8), labels(61))
     assert told(yard.look()) == []
+
+
+def test_dark_pictures_with_small_spots_are_no_copies(yard: Yard) -> None:
+    for number in range(6):
+        generator, dark = np.random.default_rng(70 + number), np.zeros((256, 256, 3), np.uint8)
+        for x, y in generator.integers(4, 252, (14, 2)).tolist():
+            cv2.circle(dark, (x, y), 2, (30, 30, 30), -1)
+        yard.put("train", f"dark{number}", dark, labels(70 + number, (256, 256)))
+    assert told(yard.look()) == []
+
+
+def test_a_copy_with_its_own_mask_is_one_finding(yard: Yard) -> None:
+    yard.put("train", "x", photo(3), labels(3), suffix=".jpg", quality=70)
+    assert [f.kind for f in told(yard.look())] == ["near duplicate"]
+
+
+def test_splits_with_other_classes_are_counted_by_name(tmp_path: Path) -> None:
+    for split, names in (("train", ("washer",)), ("val", ("bolt", "washer"))):
+        pictures = photos(4, first=len(split))
+        for picture in pictures:
+            picture.things = [t for t in picture.things if t.name in names]
+        write_coco(tmp_path, split, pictures)
+        file = tmp_path / "annotations" / f"instances_{split}.json"
+        data = json.loads(file.read_text())
+        data["categories"] = [c for c in data["categories"] if c["name"] in names]
+        file.write_text(json.dumps(data))
+    diagnosis = diagnose("coco", tmp_path, ("train", "val"), progress=False)
+    assert "label tables" in [f.kind for f in diagnosis.problems]
+    counts = {r.split: dict(zip(diagnosis.table.names, r.counts(3), strict=False)) for r in diagnosis.splits}
+    assert set(diagnosis.table.names) == {"background", "bolt", "washer"}
+    assert counts["train"]["bolt"] == 0 and counts["val"]["bolt"] > 0 and counts["val"]["washer"] > 0

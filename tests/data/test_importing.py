@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from foreign_sets import (
+    IDS,
     NAMES,
     Photo,
     Thing,
@@ -29,6 +30,8 @@ from foreign_sets import (
 )
 from panfpn.data import open_dataset
 from panfpn.data.importing import import_dataset, recognise
+from panfpn.data.layouts.coco_outlines import CocoOutlines
+from panfpn.data.segments import PanopticDataset
 from panfpn.labels import LabelTable
 
 WRITERS: dict[str, tuple[Any, str, bool]] = {  # writer, layout, whether things are told apart
@@ -187,14 +190,20 @@ FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("coco", in_json(COCO, lambda d: d["images"].append(d["images"][0])), "two images with id 10"),
     ("coco", in_json(COCO, lambda d: d.pop("categories")), "not in COCO's format"),
     ("coco", cut(COCO), "not JSON"),
+    ("coco", in_json(COCO, lambda d: d["images"][1].update(file_name="x/part 00.png")), "are both"),
+    ("coco", in_json(COCO, lambda d: d["images"][0].update(height=90_000, width=90_000)), "256 megapixels at most"),
+    ("coco, run lengths", in_json(COCO, lambda d: d["annotations"][0]["segmentation"]["size"].reverse()),
+     "has run lengths of size"),
     ("coco, run lengths", in_json(COCO, lambda d: d["annotations"][1]["segmentation"].update(counts=[3])), "fill 3"),
     ("roboflow coco", cut("valid/_annotations.coco.json"), "not JSON"),
     ("yolo", in_text("labels/train/part 01.txt", " 0.", " x."), "line 1 has a polygon that is no list"),
     ("yolo", lambda root: (root / "labels/train/part 01.txt").write_text("7 0 0 1 1 0 1\n"), "class '7'"),
     ("yolo", lambda root: (root / "labels/train/part 01.txt").write_text("0 .5 .5 .1 .1\n"), "is a box"),
     ("yolo", lambda root: (root / "labels/train/part 01.txt").write_text("0\n"), "of 0 points"),
-    ("yolo", in_text("data.yaml", "train: images/train", "train: ../../elsewhere"), "no .*elsewhere"),
+    ("yolo", in_text("data.yaml", "train: images/train", "train: ../../elsewhere"), "elsewhere leads outside"),
     ("yolo", in_text("data.yaml", "names:", "labels:"), "names is None"),
+    ("yolo", in_text("data.yaml", "path: ../theirs", "path: .."), r"path \.\. leads outside"),
+    ("yolo", lambda root: (root / "labels").rename(root / "elsewhere"), "and none for any image of split 'train'"),
     ("yolo", lambda root: (root / "data.yaml").write_text("[1, 2"), "cannot be read as YAML"),
     ("yolo masks", in_text("data.yaml", "masks_dir: masks", "masks_dir: ../../masks"), "leads outside"),
     ("yolo masks", without("masks/train/part 01.png"), "has no mask"),
@@ -214,7 +223,7 @@ FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("roboflow masks", without("train/part 01.jpg"), "has no image"),
     ("roboflow masks", cut("train/part 01_mask.png"), "not a readable image"),
     ("labelme", in_json(LM, lambda d: d["shapes"].append(POINT)), "of 2 points"),
-    ("labelme", in_json(LM, lambda d: d.update(imageHeight=None)), "imageHeight is None"),
+    ("labelme", in_json(LM, lambda d: d.update(imageHeight=None)), "has height None and width"),
     ("labelme", in_json(LM, lambda d: d.update(imagePath="../../../secret.png")), "secret.png leads outside"),
     ("labelme", without("train/part 01.png"), "no image 'part 01.png'"),
     ("labelme", in_json(LM, lambda d: d["shapes"][0].pop("label")), "shape 0 has no label"),
@@ -226,6 +235,10 @@ FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("labelstudio", in_json(LS, lambda d: d[1]["annotations"][1].update(
         result=[{"type": "brushlabels", "value": {"rle": [0, 0, 1], "brushlabels": ["nut"]}}])), "ends too early"),
     ("labelstudio", cut(LS), "not JSON"),
+    ("labelstudio", in_json(LS, lambda d: d[1].update(annotations=5)), "annotations that are no list"),
+    ("labelstudio", in_json(LS, lambda d: d[1]["annotations"][1].update(result=[None])), "no list of shapes"),
+    ("labelstudio", in_json(LS, lambda d: d[1]["data"].update(image="/x/ab-part 01.png")), "lies nowhere"),
+    ("labelme", in_json(LM, lambda d: d["shapes"][1].update(group_id=[1])), "group_id"),
     ("list", in_text("train.txt", "\tann/part 01.png", ""), "no such file, but line 2 of train.txt"),
     ("list", in_text("train.txt", "ann/part 01.png", "../ann/part 01.png"), "line 2 leads outside"),
     ("list", without("ann/part 01.png"), "no such file, but line 2"),
@@ -290,12 +303,124 @@ def test_splits_with_other_labels_have_one_table(tmp_path: Path) -> None:
         assert result.table.names == ("background", "bolt", "washer")
 
 
-def test_splits_that_number_their_classes_otherwise_are_refused(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        write_coco(tmp_path / "a", split, photos(2))
-    in_json("annotations/instances_val.json", lambda d: [
-        *(c.update(id=c["id"] + 20) for c in d["categories"]),
-        *(a.update(category_id=a["category_id"] + 20) for a in d["annotations"]),
-    ])(tmp_path / "a")  # fmt: skip
-    with pytest.raises(ValueError, match="split val has 'bolt' as 23, another split has it otherwise"):
-        import_dataset(tmp_path / "a", tmp_path / "b", progress=False)
+@pytest.mark.parametrize("shift", [20, -3])
+def test_splits_that_number_their_classes_otherwise(shift: int, tmp_path: Path) -> None:
+    for split, ids in (("train", IDS[:2]), ("val", IDS)):
+        write_coco(tmp_path / "a", split, pictures := photos(6))
+        moved = shift if split == "val" or shift < 0 else 0
+        in_json(f"annotations/instances_{split}.json", lambda d, ids=ids, moved=moved: [
+            d.update(categories=[c for c in d["categories"] if c["id"] in ids],
+                     annotations=[a for a in d["annotations"] if a["category_id"] in ids]),
+            *(c.update(id=c["id"] + moved) for c in d["categories"]),
+            *(a.update(category_id=a["category_id"] + moved) for a in d["annotations"]),
+        ])(tmp_path / "a")  # fmt: skip
+    result = import_dataset(tmp_path / "a", tmp_path / "b", progress=False)
+    assert result.table.names == ("background", *NAMES)
+    for split, names in (("train", NAMES[:2]), ("val", NAMES)):
+        data = open_dataset("folder", tmp_path / "b", split)
+        for i, photo in enumerate(pictures):
+            expected = Photo(photo.name, photo.pixels, [t for t in photo.things if t.name in names]).truth()[0]
+            assert np.array_equal(data.read(i).target, expected), (split, photo.name)
+
+
+def test_a_table_of_ones_own_for_coco_and_yolo(tmp_path: Path) -> None:
+    pictures = split_parts(photos(6))
+    write_coco(tmp_path / "coco", "train", pictures)
+    (tmp_path / "yolo").mkdir()
+    write_yolo(tmp_path / "yolo", "train", pictures)
+    for layout, values in (("coco", IDS), ("yolo", (0, 1, 2))):
+        (tmp_path / layout / "labels.yaml").write_text(
+            f"classes:\n  - {{name: metal, value: [{values[0]}, {values[1]}], thing: true}}\n"
+            f"  - {{name: background, value: 900}}\nignore: [{values[2]}]\n"
+        )
+        data = open_dataset(layout, tmp_path / layout, "train")
+        for i, photo in enumerate(pictures):
+            classes = photo.truth()[0]
+            expected = np.select([classes == 0, classes == 3], [1, -1], 0)
+            assert np.array_equal(data.read(i).target, expected), (layout, photo.name)
+    (tmp_path / "coco" / "labels.yaml").write_text(f"classes: [{{name: a, value: {list(IDS)}}}]\n")
+    target = open_dataset("coco", tmp_path / "coco", "train").read(1).target
+    assert np.array_equal(target, np.where(pictures[1].truth()[0] > 0, 0, -1))  # what no shape claims is not known
+
+
+def test_things_alone_are_learnt_from_outlines(tmp_path: Path) -> None:
+    write_coco(tmp_path / "a", "train", photos(4))
+    (tmp_path / "a" / "labels.yaml").write_text(
+        "classes:\n  - {name: background, value: 0}\n  - {name: bolt, value: 3, thing: true}\n"
+        "  - {name: other, value: [7, 8]}\n"
+    )
+    data = open_dataset("coco", tmp_path / "a", "train", panoptic=True, instances="json")
+    assert isinstance(data, PanopticDataset) and isinstance(data.outlines, CocoOutlines)
+    assert set(data.outlines.classes.tolist()) == {1}
+
+
+def test_supercategories_that_are_classes_stay(tmp_path: Path) -> None:
+    write_coco(tmp_path / "a", "train", photos(2))
+    in_json(COCO, lambda d: [c.update(supercategory=c["name"]) for c in d["categories"]])(tmp_path / "a")
+    in_json(COCO, lambda d: d.update(annotations=d["annotations"][:1]))(tmp_path / "a")
+    assert open_dataset("coco", tmp_path / "a", "train").table.names == ("background", *NAMES)
+
+
+def test_frames_of_cvat_without_an_object_are_counted(tmp_path: Path) -> None:
+    write_voc(tmp_path / "a", "train", photos(4))
+    for folder in ("SegmentationClass", "SegmentationObject"):
+        (tmp_path / "a" / folder / "part 00.png").unlink()
+    result = import_dataset(tmp_path / "a", tmp_path / "b", progress=False)
+    assert result.counts == {"train": 3} and any("1 listed images without a mask" in note for note in result.notes)
+
+
+def test_tasks_that_nobody_annotated_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    write_labelstudio(tmp_path / "a", "train", photos(4))
+    in_json("train.json", lambda d: d[1].update(annotations=[{"was_cancelled": True, "result": []}]))(tmp_path / "a")
+    result = import_dataset(tmp_path / "a", tmp_path / "b", progress=False)
+    assert result.counts == {"train": 3} and any("1 tasks without an annotation" in note for note in result.notes)
+
+
+def test_the_file_that_is_named_is_the_one_that_is_read(tmp_path: Path) -> None:
+    write_coco(tmp_path, "train", photos(2))
+    (tmp_path / "annotations" / "corrected.json").write_text((tmp_path / COCO).read_text())
+    assert recognise(tmp_path / COCO) == ("coco", tmp_path)
+    with pytest.raises(ValueError, match=r"corrected\.json: of layout 'coco', .*instances_train\.json is read there"):
+        recognise(tmp_path / "annotations" / "corrected.json")
+
+
+@pytest.mark.parametrize("extra", ["stats.json", "train.txt", "train.json"])
+def test_a_folder_of_ours_with_more_in_it(extra: str, folder_data: Path) -> None:
+    (folder_data / extra).write_text({"stats.json": "[1, 2]", "train.txt": "a\nb\n", "train.json": "{}"}[extra])
+    assert recognise(folder_data) == ("folder", folder_data)
+
+
+def test_a_failed_import_leaves_no_folders(tmp_path: Path) -> None:
+    write_coco(tmp_path / "a", "train", photos(2))
+    cut("train/part 01.png")(tmp_path / "a")
+    with pytest.raises(ValueError, match="not a readable image"):
+        import_dataset(tmp_path / "a", tmp_path / "x" / "y" / "b", progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    with pytest.raises(ValueError, match="--stuff names 'nonsense', which is none of the classes"):
+        write_voc(tmp_path / "v", "train", photos(2))
+        import_dataset(tmp_path / "v", tmp_path / "b", stuff=("nonsense",), progress=False)
+
+
+@pytest.mark.parametrize("pattern", ["images/{}", "{}/images"])
+def test_a_data_yaml_that_names_no_folders(pattern: str, tmp_path: Path) -> None:
+    pictures = split_parts(photos(3))
+    for split in ("train", "valid"):
+        write_yolo(tmp_path / "a", split, pictures)
+    for split in ("train", "valid"):
+        for part in ("images", "labels"):
+            place = tmp_path / "b" / pattern.format(split).replace("images", part)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "a" / part / split).rename(place)
+    (tmp_path / "b" / "data.yaml").write_text(f"nc: 3\nnames: [{', '.join(NAMES)}]\n")
+    result = import_dataset(tmp_path / "b", tmp_path / "c", progress=False)
+    assert result.counts == {"train": 3, "val": 3}
+    sample = open_dataset("folder", tmp_path / "c", "val").read(1)
+    assert np.array_equal(sample.target, pictures[1].truth()[0])
+
+
+def test_crowds_are_counted(tmp_path: Path) -> None:
+    write_coco(tmp_path / "a", "train", photos(3), runs=True)
+    in_json(COCO, lambda d: [a.update(iscrowd=1) for a in d["annotations"][:2]])(tmp_path / "a")
+    result = import_dataset(tmp_path / "a", tmp_path / "b", progress=False)
+    assert any("2 crowds" in note for note in result.notes)

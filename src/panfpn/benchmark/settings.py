@@ -35,7 +35,9 @@ def published_config(name: str) -> TrainConfig:
 
 def without_weights(config: TrainConfig) -> TrainConfig:
     """The same network with random weights: they are as fast, and need no download."""
-    return config.changed(model__pretrained=False, model__backbone_weights=None, model__start_from=None)
+    config = config.changed(model__pretrained=False, model__backbone_weights=None, model__start_from=None)
+    counted = isinstance(config.loss.class_weights, str)  # in images, which there are none of
+    return config.changed(loss__class_weights=None) if counted else config
 
 
 def table_for(config: TrainConfig, num_classes: int | None = None) -> LabelTable:

@@ -90,6 +90,8 @@ class Data:
         require(
             free, "data.rare_crops", self.rare_crops, "0 where images are seen in a number of forms (data.variants)"
         )
+        parts = self.split is None or self.train_split != self.val_split
+        require(parts, "data.val_split", self.val_split, "another name than data.train_split where data.split divides")
         require(not (self.pack and self.split), "data.split", self.split, "none for a pack, whose splits are made")
         possible = self.instances == "panoptic" or self.dataset in ("coco_panoptic", "coco")
         require(possible, "data.instances", self.instances, "panoptic but for coco_panoptic and coco")

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.data.checked import open_sample
-from panfpn.data.dataset import Dataset
+from panfpn.data.dataset import Dataset, FileDataset
+from panfpn.data.segments import PanopticDataset
 from panfpn.progress import progress_bar
 from panfpn.types import Segments
 
@@ -24,7 +25,9 @@ Counts = npt.NDArray[np.int64]
 
 def count_classes(dataset: Dataset, *, channels: int = 3) -> Counts:
     """Pixels of each class in each image [N, K]; of files only the masks are read."""
-    read: Callable[[int], npt.NDArray[np.int16]] | None = getattr(dataset, "labels", None)
+    read: Callable[[int], npt.NDArray[np.int16]] | None = None
+    if isinstance(dataset, FileDataset | PanopticDataset):
+        read = dataset.labels
     k = dataset.table.num_classes
 
     def one(index: int) -> Counts:

@@ -40,11 +40,12 @@ def reading_problems(
 
 def open_with_segments(opener: Callable[[SplitRequest], Dataset], request: SplitRequest) -> tuple[Dataset, list[str]]:
     """A split, its things told apart where the data do so; and a sentence for every file without its partner."""
-    for panoptic in (True, False):
-        unpaired: list[str] = []
-        try:
-            return open_split(opener, replace(request, panoptic=panoptic, unpaired=unpaired)), unpaired
-        except NoInstancesError:
-            if not panoptic:
-                raise
-    raise AssertionError
+    unpaired: list[str] = []
+    try:
+        return open_split(opener, replace(request, panoptic=True, unpaired=unpaired)), unpaired
+    except NoInstancesError:
+        others: list[str] = []
+    except ValueError as error:  # of the instances, unless the classes alone cannot be opened either
+        others = [str(error)]
+    unpaired = []
+    return open_split(opener, replace(request, panoptic=False, unpaired=unpaired)), [*others, *unpaired]

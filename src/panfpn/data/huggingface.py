@@ -109,9 +109,12 @@ def _bytes(rows: Any, image: str, mask: str) -> Iterator[tuple[bytes, bytes]]:
         yield _content(row[image]), _content(row[mask])
 
 
-def _content(stored: Mapping[str, Any]) -> bytes:
-    held = stored.get("bytes")
-    return bytes(held) if held is not None else Path(str(stored.get("path"))).read_bytes()
+def _content(stored: Mapping[str, Any] | None) -> bytes:
+    """The bytes of a picture; none where a row has none."""
+    held, path = (stored.get("bytes"), stored.get("path")) if stored else (None, None)
+    if held is None and path is not None and Path(path).is_file():
+        held = Path(path).read_bytes()
+    return bytes(held or b"")
 
 
 def _id2label(path: Path) -> dict[str, Any] | None:

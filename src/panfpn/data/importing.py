@@ -4,6 +4,7 @@ The images are copied as they are; masks hold the values that labels.yaml names,
 Nothing is written unless all of it can be read: the folder gets its name when it is complete.
 """
 
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from panfpn.choices import LAYOUTS, lookup
@@ -26,7 +28,7 @@ from panfpn.data.segments import PanopticDataset, things_in
 from panfpn.files import encoded
 from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.progress import progress_bar
-from panfpn.types import Segments
+from panfpn.types import RGB, Reading, Segments
 
 _THREADS = 4
 _AHEAD = 64  # images that are under way
@@ -34,6 +36,7 @@ _LARGEST = 65535  # value of a PNG
 _IGNORED = 255  # what is written for void, unless it is a class
 
 Files = FileDataset | PanopticDataset
+Array = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +61,19 @@ def recognise(path: Path) -> tuple[str, Path]:
     if path.suffix.lower() in (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar"):
         raise ValueError(f"{path}: is an archive; unpack it, and name the folder")
     root = path if path.is_dir() else path.parent.parent if path.parent.name == "annotations" else path.parent
-    for layout in LAYOUTS:
-        if splits_of(layout, root):
-            return layout, root
-    raise ValueError(f"{path}: none of the layouts that are known ({', '.join(sorted(LAYOUTS))}); name one, or arrange "
-                     "the files as images/SPLIT, masks/SPLIT and labels.yaml")  # fmt: skip
+    ours = (root / "labels.yaml").is_file() and any((root / part).is_dir() for part in ("masks", "instances"))
+    order = ["folder", *LAYOUTS] if ours else [*LAYOUTS]
+    layout = next((name for name in order if splits_of(name, root)), None)
+    if layout is None:
+        known = ", ".join(sorted(LAYOUTS))
+        raise ValueError(f"{path}: none of the layouts that are known ({known}); name one, or arrange the files as "
+                         "images/SPLIT, masks/SPLIT and labels.yaml")  # fmt: skip
+    opener = lookup(LAYOUTS, layout, "data.dataset")
+    described = getattr(sys.modules[opener.__module__], "described_by", None)
+    if path.is_file() and described is not None and path not in described(root):
+        read = ", ".join(map(str, described(root)))
+        raise ValueError(f"{path}: of layout {layout!r}, {read} is read there; call it so, or move the other away")
+    return layout, root
 
 
 def splits_of(layout: str, root: Path) -> list[str]:
@@ -74,12 +85,13 @@ def splits_of(layout: str, root: Path) -> list[str]:
 
 def import_dataset(
     path: Path, out: Path, *, layout: str | None = None, splits: Sequence[str] = (), stuff: Sequence[str] = (),
-    say: Callable[[str], object] = lambda _: None, progress: bool = True,
+    reading: Reading = RGB, say: Callable[[str], object] = lambda _: None, progress: bool = True,
 ) -> Imported:  # fmt: skip
     """Write the data under `path` as a folder `out`, which must not hold anything yet.
 
     `layout` is one of `panfpn.choices.LAYOUTS` (None: what is recognised), `splits` are those that are taken (none: all
-    that are there), `stuff` names classes of shapes that are no things. `say` gets a sentence about what was found.
+    that are there), `stuff` names classes that are no things. `reading` says what image files leave open. `say` gets a
+    sentence about what was found.
 
     Raises:
         ValueError: nothing that is known, or the first thing in it that is wrong; nothing is left then.
@@ -91,11 +103,12 @@ def import_dataset(
             counts, table = write_hub(path, folder, say, progress=progress)
         return Imported(layout="Hugging Face", root=path, table=table, counts=counts, notes=())
     found, root = recognise(path) if layout is None else (layout, path.expanduser())
-    names = tuple(splits) or tuple(splits_of(found, root))
-    if not names:
-        raise ValueError(f"{root}: no split of layout {found!r} lies there")
-    data = _opened(found, root, names, tuple(stuff))
-    table = next(iter(data.values())).table
+    names = tuple(splits) or tuple(splits_of(found, root)) or ("train",)  # which will say what is missing
+    data = {split: _open(found, root, split, tuple(stuff), reading) for split in names}
+    table = _joint_table([d.table for d in data.values()], names, root)
+    unknown = [s for s in stuff if s not in table.names]
+    if unknown:
+        raise ValueError(f"--stuff names {unknown[0]!r}, which is none of the classes: {', '.join(table.names[:12])}")
     things = [c.name for c in table.classes if c.thing]
     say(f"{root}: {found}, {', '.join(f'{len(d)} images of {s}' for s, d in data.items())}; {table.num_classes} classes"
         f" ({len(things)} of them things)")  # fmt: skip
@@ -106,35 +119,37 @@ def import_dataset(
         (folder / "labels.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), "utf-8")
         for split, d in data.items():
             with progress_bar(split, len(d), show=progress) as advance:
-                for count, _ in enumerate(_in_threads(partial(_write, d, folder, split, written), len(d)), 1):
+                ids = np.array([*(table.names.index(name) for name in d.table.names), IGNORE], np.int16)
+                for count, _ in enumerate(_in_threads(partial(_write, d, folder, split, written, ids), len(d)), 1):
                     advance(count)
     return Imported(layout=found, root=root, table=written, counts={s: len(d) for s, d in data.items()}, notes=notes)
 
 
-def _opened(layout: str, root: Path, splits: Sequence[str], stuff: tuple[str, ...]) -> dict[str, Files]:
-    """All splits, with one table: that of the classes of all of them."""
-    data = {split: _open(layout, root, split, stuff, None) for split in splits}
-    tables = [d.table for d in data.values()]
-    if all(table == tables[0] for table in tables):
-        return data
+def _joint_table(tables: Sequence[LabelTable], splits: Sequence[str], root: Path) -> LabelTable:
+    """The classes of all splits, by name; ValueError where masks of one form hold other values for a class."""
+    first = tables[0]
     classes: dict[str, LabelClass] = {}
     for c in (c for table in tables for c in table.classes):
         classes.setdefault(c.name, c)
-    for split, table in zip(splits, tables, strict=True):
-        other = next((c for c in table.classes if c.values != classes[c.name].values), None)
-        if other is not None:
-            raise ValueError(f"{root}: split {split} has {other.name!r} as {', '.join(map(table.show, other.values))}, "
-                             "another split has it otherwise; number the classes alike")  # fmt: skip
-    union = replace(tables[0], classes=tuple(classes.values()))
-    return {split: _open(layout, root, split, stuff, union) for split in splits}
+    owners: dict[int, str] = {}
+    clash = any(owners.setdefault(v, c.name) != c.name for c in classes.values() for v in c.values)
+    same = all(c.values == classes[c.name].values for table in tables for c in table.classes)
+    if any(table.masks != first.masks for table in tables):
+        raise ValueError(f"{root}: the masks of {splits[0]} hold {first.masks}, those of another split do not")
+    if clash or not same:  # numbered anew: what is written goes by names
+        return replace(
+            first, masks="values", classes=tuple(replace(c, values=(k,)) for k, c in enumerate(classes.values())),
+            ignore=(_void(range(len(classes))),),
+        )  # fmt: skip
+    return replace(first, classes=tuple(classes.values()))
 
 
-def _open(layout: str, root: Path, split: str, stuff: tuple[str, ...], table: LabelTable | None) -> Files:
+def _open(layout: str, root: Path, split: str, stuff: tuple[str, ...], reading: Reading) -> Files:
     """A split, with segments where it has things."""
     try:
-        data = open_dataset(layout, root, split, panoptic=True, stuff=stuff, table=table)
+        data = open_dataset(layout, root, split, panoptic=True, stuff=stuff, reading=reading)
     except NoInstancesError:
-        data = open_dataset(layout, root, split, stuff=stuff, table=table)
+        data = open_dataset(layout, root, split, stuff=stuff, reading=reading)
     if not isinstance(data, Files):
         raise ValueError(f"data set {layout!r} has no files that could be written")
     return data
@@ -163,6 +178,7 @@ def _void(used: Sequence[int]) -> int:
 @contextmanager
 def _complete_or_nothing(out: Path) -> Iterator[Path]:
     """A folder that gets its name at the end of the block, and is removed if that fails."""
+    new = [parent for parent in out.parents if not parent.exists()]
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -173,6 +189,9 @@ def _complete_or_nothing(out: Path) -> Iterator[Path]:
         folder.rename(out)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in new:
+            with contextlib.suppress(OSError):  # somebody else may use it by now
+                parent.rmdir()
         raise
 
 
@@ -190,7 +209,8 @@ def _in_threads(work: Callable[[int], None], count: int) -> Iterator[None]:
                 future.cancel()
 
 
-def _write(data: Files, folder: Path, split: str, table: LabelTable, index: int) -> None:
+def _write(data: Files, folder: Path, split: str, table: LabelTable, ids: Array, index: int) -> None:
+    """One sample; `ids` are the train ids of `table` for those of the data set, IGNORE last."""
     name, image = (data.items if isinstance(data, FileDataset) else data.images)[index][:2]
     target = data.open(index)[1]
     place = folder / "images" / split / f"{name}{image.suffix.lower()}"
@@ -198,15 +218,15 @@ def _write(data: Files, folder: Path, split: str, table: LabelTable, index: int)
     for path in (place, mask):
         path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(image, place)
-    labels = target.labels if isinstance(target, Segments) else target[:, :]
+    labels = ids[target.labels if isinstance(target, Segments) else target[:, :]]
     mask.write_bytes(encoded(np.asarray(table.decode(labels)), ".png", mask))
     if isinstance(target, Segments):
         numbers = folder / "instances" / split / f"{name}.png"
         numbers.parent.mkdir(parents=True, exist_ok=True)
-        numbers.write_bytes(encoded(_numbers(target, table), ".png", numbers))
+        numbers.write_bytes(encoded(_numbers(target, data.table), ".png", numbers))
 
 
-def _numbers(segments: Segments, table: LabelTable) -> np.ndarray:
+def _numbers(segments: Segments, table: LabelTable) -> npt.NDArray[np.uint16]:
     """A number for each thing that is no crowd, 0 elsewhere: uint16 [H, W]."""
     single = things_in(table)[segments.classes] & ~segments.crowd
     number = np.zeros(len(single) + 1, np.uint16)  # the last is IGNORE's

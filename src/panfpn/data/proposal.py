@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from panfpn.data.images import decode_mask
 from panfpn.files import read_bytes, rgb_to_ids
@@ -52,18 +53,21 @@ def propose(files: Sequence[Path]) -> Proposal:
     """
     pixels: Counter[int] = Counter()
     masks: Counter[int] = Counter()
-    colors = False
+    colors = any(map(_has_colors, files))
     for file in files:
-        mask = decode_mask(read_bytes(file), file)
-        if mask.ndim == 3 and not (mask == mask[:, :, :1]).all():
-            colors = True
-        raw = mask if mask.ndim == 2 else mask[:, :, 0] if not colors else rgb_to_ids(np.asarray(mask, np.uint8))
+        mask = _mask(file)
+        if mask is None:
+            continue
+        grey = np.repeat(mask[:, :, None], 3, 2) if colors and mask.ndim == 2 else mask
+        raw = rgb_to_ids(np.asarray(grey, np.uint8)) if colors else mask if mask.ndim == 2 else mask[:, :, 0]
         values, counts = np.unique(raw, return_counts=True)
         pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         masks.update(values.tolist())
         if len(pixels) > _MOST:
             raise ValueError(f"{file}: the masks have more than {_MOST} values; these are no classes, but photos, ids "
                              "of instances, or masks that were saved as JPEG once")  # fmt: skip
+    if not pixels:
+        raise ValueError(f"{files[0]}: neither this nor another of {len(files)} masks can be read")
     ignored = () if colors or set(pixels) <= {0, _BINARY} or _BINARY not in pixels else (_BINARY,)
     classes = [v for v in sorted(pixels) if v not in ignored]
     values = (f"#{v & 255:02x}{v >> 8 & 255:02x}{v >> 16 & 255:02x}" if colors else v for v in classes)
@@ -79,3 +83,16 @@ def of_instances() -> Proposal:
     """Where there are maps of instances and no masks: things of one class before a background."""
     entries = [{"name": "background", "value": 0}, {"name": "thing", "value": 1, "thing": True}]
     return Proposal(pixels={}, masks={}, table=LabelTable.from_dict({"classes": entries}, "the proposed labels.yaml"))
+
+
+def _mask(file: Path) -> npt.NDArray[np.generic] | None:
+    """The values of a mask; none of one that cannot be read, as the doctor says so."""
+    try:
+        return decode_mask(read_bytes(file), file)
+    except ValueError:
+        return None
+
+
+def _has_colors(file: Path) -> bool:
+    mask = _mask(file)
+    return mask is not None and mask.ndim == 3 and not (mask == mask[:, :, :1]).all()

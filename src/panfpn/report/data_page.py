@@ -105,5 +105,5 @@ def _picture(data: Dataset, index: int, name: str, diagnosis: Diagnosis) -> dict
     size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
     small: npt.NDArray[np.uint8] = cv2.resize(as_rgb(image), size, interpolation=cv2.INTER_AREA)
     ids = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    drawn = overlay(small, np.asarray(ids), diagnosis.table.palette)
+    drawn = overlay(small, np.asarray(ids), data.table.palette)
     return {"name": name, "uri": data_uri(np.concatenate([small, drawn], 1), _BYTES)}

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +11,7 @@ import tyro
 from panfpn.config import DatasetName
 from panfpn.files import printable
 from panfpn.labels import LabelTable
+from panfpn.types import Reading
 from panfpn.verbs.options import Out, ReadingOptions, parse_options
 
 _DATA_HELP = """usage: panfpn data import PATH -o DIR [--from NAME]
@@ -69,20 +70,26 @@ stopped, and packs only what changed. The data set is not touched."""
 
 def _run_pack(arguments: list[str]) -> int:
     options = parse_options(_Pack, "data pack", arguments, _PACK_HELP)
-    from panfpn.config import Data
     from panfpn.data import write_pack
-    from panfpn.tasks import reading_of
 
     root, out = options.root.expanduser(), options.out.expanduser()
-    settings = Data(**asdict(options.data))
-    if options.channels < 1 or (settings.bands and len(settings.bands) != options.channels):
-        raise ValueError(f"--channels is {options.channels}; it must be the number of bands that the network sees")
-    reading = reading_of(settings, options.channels)
+    reading = _reading(options.data, options.channels)
     for result in write_pack(options.dataset, root, out, options.splits, reading=reading):
         counts = f"{result.packed} packed, {result.kept} already there, {result.removed} removed"
         sys.stdout.write(f"{result.split}: {counts}; {result.num_bytes / 1e9:.2f} GB\n")
     sys.stdout.write(f"{out}: up to date; train with --data.pack {out}\n")
     return 0
+
+
+def _reading(options: _Reading, channels: int) -> Reading:
+    """What the options say of the images."""
+    from panfpn.config import Data
+    from panfpn.tasks import reading_of
+
+    settings = Data(**{f.name: getattr(options, f.name) for f in fields(_Reading)})
+    if channels < 1 or (settings.bands and len(settings.bands) != channels):
+        raise ValueError(f"--channels is {channels}; it must be the number of bands that the network sees")
+    return reading_of(settings, channels)
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,9 @@ class _Import:
     """What is taken; without, all that is there."""
     stuff: tuple[str, ...] = ()
     """Classes of shapes that are no things, such as road."""
+    channels: int = 3
+    """Of an image that the network sees (model.in_channels)."""
+    data: _Reading = field(default_factory=_Reading)
 
 
 _IMPORT_HELP = """panfpn data import PATH -o DIR [options]
@@ -115,16 +125,18 @@ def _run_import(arguments: list[str]) -> int:
 
     out = options.out.expanduser()
     result = import_dataset(
-        options.path, out, layout=options.from_, splits=options.splits, stuff=options.stuff, say=say
-    )
+        options.path, out, layout=options.from_, splits=options.splits, stuff=options.stuff, say=say,
+        reading=_reading(options.data, options.channels),
+    )  # fmt: skip
     for note in result.notes:
         say(note)
     say(f"{out}: {', '.join(f'{count} images of {split}' for split, count in result.counts.items())}, and labels.yaml")
-    return _check_files(_Check(data=_Files(dataset="folder", root=out), split=tuple(result.counts)))
+    files = _Files(**asdict(options.data), dataset="folder", root=out)
+    return _check_files(_Check(data=files, split=tuple(result.counts), channels=options.channels))
 
 
 @dataclass(frozen=True)
-class _Files:
+class _Files(_Reading):
     dataset: DatasetName | None = None
     """Layout of the data set; without, what is recognised."""
     root: Path | None = None
@@ -144,6 +156,8 @@ class _Check:
     """HTML file with the histogram, samples of every class and the suspects."""
     json: Path | None = None
     """JSON file with all numbers and findings."""
+    channels: int = 3
+    """Of an image that the network sees (model.in_channels)."""
 
 
 _CHECK_HELP = """panfpn data check ROOT [--page data.html] [--json data.json]
@@ -185,7 +199,8 @@ def _check_files(options: _Check) -> int:
     layout, root = (named, root) if named else recognise(root)
     splits = options.split or (("train", "val") if named else tuple(splits_of(layout, root)))
     table = _proposed(root, splits) if layout == "folder" and not (root / "labels.yaml").is_file() else None
-    diagnosis = diagnose(layout, root, splits, table=table)
+    reading = _reading(options.data, options.channels)
+    diagnosis = diagnose(layout, root, splits, table=table, reading=reading)
     for split in splits:
         _print_problems([f.sentence for f in diagnosis.problems if f.split == split], f"{root}, split {split}")
     between = [f.sentence for f in diagnosis.problems if not f.split]
@@ -204,7 +219,10 @@ def _check_files(options: _Check) -> int:
         from panfpn.data import open_dataset
         from panfpn.report.data_page import write_data_page
 
-        data = {r.split: open_dataset(layout, root, r.split, unpaired=[], table=table) for r in diagnosis.splits}
+        data = {
+            r.split: open_dataset(layout, root, r.split, unpaired=[], table=table, reading=reading)
+            for r in diagnosis.splits
+        }
         write_data_page(options.page.expanduser(), diagnosis, data)
         sys.stdout.write(f"{options.page}\n")
     return 2 if diagnosis.problems else 0

@@ -44,6 +44,8 @@ def _open_segments(request: SplitRequest, root: Path, table: LabelTable) -> Pano
     if _json(request, root).is_file() and not any(folder.rglob("*_gtFine_instanceIds.png")):
         return open_coco(_coco_files(request, root), table, panoptic=True)
     ending = "_gtFine_instanceIds"
+    if folder.is_dir() and not any(folder.rglob(f"*{ending}.png")):
+        request.refuse_panoptic(f"no {ending.removeprefix('_')} in {folder}")
     maps = listed(request, folder, lambda p: p.name.endswith(f"{ending}.png"), ending=ending)
     items = paired(request, _images(request, root), maps, "map of instance ids")
     images, files = tuple(item[:2] for item in items), tuple(item[2] for item in items)

@@ -6,6 +6,7 @@ instances_SPLIT.json in annotations/ with images in SPLIT/, or _annotations.coco
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from panfpn.data.images import IMAGE_SUFFIXES
 from panfpn.data.layouts.coco_names import as_coco
 from panfpn.data.layouts.coco_outlines import CocoOutlines, flattened
-from panfpn.data.layouts.listing import begins_with, inside, names_of_split
+from panfpn.data.layouts.listing import check_size, inside, names_of_split
 from panfpn.data.layouts.painting import (
     BACKGROUND,
     PaintedSegments,
@@ -23,6 +24,7 @@ from panfpn.data.layouts.painting import (
     background_of,
     patch_of_runs,
     table_of,
+    train_ids,
 )  # fmt: skip
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.data.segments import PanopticDataset
@@ -32,6 +34,7 @@ from panfpn.listing import files_in
 
 _PARTS = "images, annotations with image_id, category_id and segmentation, and categories"
 ROBOFLOW = "_annotations.coco.json"
+_HEAD = 1 << 16
 
 
 def open_split(request: SplitRequest) -> PanopticDataset:
@@ -52,12 +55,23 @@ def open_split(request: SplitRequest) -> PanopticDataset:
         size_of = {e["id"]: (int(e["height"]), int(e["width"])) for e in entries}
         index_of: dict[Any, int | None] = {**dict.fromkeys(names), **{number: n for n, number in enumerate(order)}}
         _check(annotations, index_of, class_of, file)
+        _check_runs(annotations, size_of, file)
         outlines = flattened(annotations, index_of, class_of, len(order), file, np.dtype(np.float64))
+        amodal = None
+        if request.instances == "json":
+            things = [a for a in annotations if table.classes[class_of[a["category_id"]]].thing]
+            amodal = flattened(things, index_of, class_of, len(order), file, np.dtype(np.float32))
     sizes = np.array([size_of[number] for number in order], np.int64).reshape(-1, 2)
-    source = PaintedSegments(table, CocoShapes(outlines, sizes), background_of(table))
+    source = PaintedSegments(table, CocoShapes(outlines, sizes), background_of(table, class_of))
     images = tuple((PurePosixPath(names[number]).with_suffix("").as_posix(), paths[names[number]]) for number in order)
-    amodal = outlines if request.instances == "json" else None
+    if outlines.crowd.any():  # some tools call whatever has run lengths a crowd, which is not learnt as a thing
+        notes = (*notes, outlines.summary())
     return PanopticDataset(request.fitting(table), images, source, request.panoptic, amodal, notes=notes)
+
+
+def described_by(root: Path) -> list[Path]:
+    """The JSONs that are read."""
+    return [file for split in ("train", "val", "test") if (file := _json(root, split)) is not None]
 
 
 def splits(root: Path) -> list[str]:
@@ -99,9 +113,19 @@ def _json(root: Path, split: str) -> Path | None:
     places = [root / "annotations" / f"instances_{name}.json" for name in names]
     places += [root / name / ROBOFLOW for name in names]
     places += [folder / f"{name}.json" for folder in (root / "annotations", root) for name in names]
+    places += [folder / f"lvis_v1_{name}.json" for folder in (root / "annotations", root) for name in names]
     if split == "train":
-        places += [root / ROBOFLOW, root / "annotations" / "instances_default.json", root / "result.json"]
-    return next((file for file in places if file.is_file() and begins_with(file, b"{")), None)
+        places += [root / ROBOFLOW, root / "result.json"]
+        places += [root / "annotations" / f"{name}.json" for name in ("instances_default", "instances")]
+    return next((file for file in places if file.is_file() and _is_coco(file)), None)
+
+
+def _is_coco(file: Path) -> bool:
+    """Whether a JSON looks like COCO's, by its beginning alone: it may be large."""
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD)
+    keys = (b'"images"', b'"annotations"', b'"categories"', b'"info"', b'"licenses"')
+    return head.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"{" and any(key in head for key in keys)
 
 
 def _find(request: SplitRequest) -> tuple[Path, list[Path]]:
@@ -118,18 +142,23 @@ def _find(request: SplitRequest) -> tuple[Path, list[Path]]:
     return file, [folder for folder in folders if folder.is_dir()]
 
 
+def _file_name(entry: dict[str, Any]) -> Any:
+    """The path of an image; LVIS has an address in its place, which ends in folder and name."""
+    if "file_name" not in entry and isinstance(entry.get("coco_url"), str):
+        return "/".join(PurePosixPath(entry["coco_url"]).parts[-2:])
+    return entry["file_name"]
+
+
 def _images(entries: Sequence[dict[str, Any]], file: Path) -> dict[Any, str]:
     """Paths of images by id; ValueError for one that stands there twice, leads outside or has no size."""
     names: dict[Any, str] = {}
     for entry in entries:
-        number, name = entry["id"], entry["file_name"]
+        number, name = entry["id"], _file_name(entry)
         if number in names:
             raise ValueError(f"{file}: lists two images with id {number!r}; an id is unique")
         if not isinstance(name, str) or not inside(name):
             raise ValueError(f"{file}: image {number!r} has file_name {name!r}, which is no path below the data set")
-        if not all(type(entry[side]) is int and 0 < entry[side] < 1 << 17 for side in ("height", "width")):
-            raise ValueError(f"{file}: image {number!r} ({name}) has height {entry['height']!r} and width "
-                             f"{entry['width']!r}; give its size in pixels")  # fmt: skip
+        check_size(entry["height"], entry["width"], f"{file}: image {number!r} ({name})")
         names[number] = name
     if not names:
         raise ValueError(f"{file}: lists no images, so the split is empty")
@@ -162,6 +191,10 @@ def _paths(request: SplitRequest, names: Sequence[str], folders: Sequence[Path],
     if not found:
         raise ValueError(f"{file}: none of its {len(names)} images lies in {', '.join(map(str, folders[:4]))}")
     used = {path.resolve() for path in found.values()}
+    if len(used) < len(found):
+        one, other = next((a, b) for a, b in pairwise(sorted(found, key=lambda n: found[n].resolve()))
+                          if found[a].resolve() == found[b].resolve())  # fmt: skip
+        raise ValueError(f"{file}: {one} and {other} are both {found[one]}; keep images in the folders that it names")
     for path in files_in(folders[0], request.left_out):
         if path.suffix.lower() in IMAGE_SUFFIXES and path.resolve() not in used:
             request.left_out.add("images that the JSON does not list", path)
@@ -184,12 +217,13 @@ def _classes(
         names[number] = name
     own = request.own_table()
     if own is not None:
-        return {value: k for k, c in enumerate(own.classes) for value in c.values}, own, ()
+        return train_ids(own), own, ()
     used = {annotation["category_id"] for annotation in annotations}
-    parents = {category.get("supercategory") for category in categories}
+    above = {category["id"]: category.get("supercategory") for category in categories}
     notes = []
     for number, name in list(names.items()):
-        if number not in used and name in parents and len(names) > 1:  # Roboflow's category 0
+        parent = any(above[other] == name for other in names if other != number)
+        if parent and number not in used and above[number] != name:  # Roboflow's category 0
             notes.append(f"{file}: category {number} ({name}) is only the parent of others and was left out")
             del names[number]
     order = sorted(names)
@@ -198,6 +232,17 @@ def _classes(
     table = table_of([names[number] for number in order], request.folder.name, values, request.stuff)
     train_id = {name: k for k, name in enumerate(table.names)}
     return {number: train_id[names[number]] for number in order}, table, tuple(notes)
+
+
+def _check_runs(annotations: Sequence[dict[str, Any]], size_of: dict[Any, tuple[int, int]], file: Path) -> None:
+    """ValueError for run lengths of an image of another size: they would be sheared."""
+    for a in annotations:
+        shape = a["segmentation"]
+        declared = shape.get("size") if isinstance(shape, dict) else None
+        if declared is not None and tuple(declared) != size_of[a["image_id"]]:
+            height, width = size_of[a["image_id"]]
+            raise ValueError(f"{file}: annotation {a['id']} has run lengths of size {declared}, its image has "
+                             f"[{height}, {width}]")  # fmt: skip
 
 
 def _check(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from panfpn.data.images import IMAGE_SUFFIXES, decode_mask
-from panfpn.data.layouts.listing import first_existing, inside, names_of_split
+from panfpn.data.layouts.listing import check_size, first_existing, inside, names_of_split
 from panfpn.data.layouts.painting import (
     PaintedSegments,
     Patch,
@@ -52,7 +52,7 @@ def open_split(request: SplitRequest) -> PanopticDataset:
             request.unpaired.append(sentence)
             continue
         for shape in _shapes(data, file):
-            if shape.get("shape_type", "polygon") in _WITHOUT_AREA:
+            if _kind(shape) in _WITHOUT_AREA:
                 request.left_out.add("shapes without an area", file)
         entries.append((file.relative_to(folder).with_suffix("").as_posix(), image, file))
     if not entries:
@@ -104,25 +104,23 @@ class LabelMeShapes:
         file = self.files[index]
         data = read_json(file)
         height, width = data.get("imageHeight"), data.get("imageWidth")
-        if (
-            type(height) is not int
-            or type(width) is not int
-            or not 0 < min(height, width) <= max(height, width) < 1 << 17
-        ):
-            raise ValueError(f"{file}: imageHeight is {height!r} and imageWidth {width!r}; give the size in pixels")
+        check_size(height, width, f"{file}: the image (imageHeight, imageWidth)")
+        assert isinstance(height, int) and isinstance(width, int)
         parts: dict[Any, tuple[int, list[Points], list[Patch]]] = {}
         for number, shape in enumerate(_shapes(data, file)):
             label, where = str(shape["label"]), f"{file}: shape {number} ({shape['label']})"
-            if shape.get("shape_type", "polygon") in _WITHOUT_AREA:
+            if _kind(shape) in _WITHOUT_AREA:
                 continue
             if label not in self.train_id:
                 raise ValueError(
                     f"{where} has a label that is no class; there are {', '.join(list(self.train_id)[:12])}"
                 )
             group = shape.get("group_id")
+            if group is not None and not isinstance(group, int | str):
+                raise ValueError(f"{where} has the group_id {group!r}, which is no number")
             key = (label, group) if group is not None else number
             _, polygons, patches = parts.setdefault(key, (self.train_id[label], [], []))
-            if shape.get("shape_type") == "mask":
+            if _kind(shape) == "mask":
                 patches.append(_patch(shape, (height, width), where))
             else:
                 polygons.append(_polygon(shape, where))
@@ -175,8 +173,12 @@ def _classes(root: Path) -> list[str]:
     return [name for name in listed if name not in special]
 
 
+def _kind(shape: Mapping[str, Any]) -> str:
+    return str(shape.get("shape_type") or "polygon")
+
+
 def _polygon(shape: Mapping[str, Any], where: str) -> Points:
-    kind, points = shape.get("shape_type", "polygon"), _points(shape["points"], where)
+    kind, points = _kind(shape), _points(shape["points"], where)
     if kind == "polygon":
         return checked_polygon(points.ravel().tolist(), where)
     if kind not in ("rectangle", "circle"):

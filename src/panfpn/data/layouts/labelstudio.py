@@ -4,6 +4,8 @@ A task's image is found by the end of its path, as uploads get a prefix. Of seve
 was not cancelled counts.
 """
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,6 +33,8 @@ from panfpn.data.segments import PanopticDataset
 from panfpn.files import read_bytes, read_json_list
 from panfpn.listing import LeftOut, files_in
 
+_HEAD = 1 << 14
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an upload
 _PAINTED = ("brushlabels", "polygonlabels", "rectanglelabels")
 
 
@@ -44,10 +48,16 @@ def open_split(request: SplitRequest) -> PanopticDataset:
         raise ValueError(
             f"{request.folder}: no JSON export of split {request.split!r} (looked for {request.split}.json)"
         )
-    pictures = [p for p in files_in(request.folder, request.left_out) if p.suffix.lower() in IMAGE_SUFFIXES]
+    pictures: dict[str, list[Path]] = defaultdict(list)
+    for path in files_in(request.folder, request.left_out):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            pictures[path.name].append(path)
     entries: list[tuple[str, Path, list[Mapping[str, Any]]]] = []
     for number, task in enumerate(_tasks(file)):
         where = f"{file}: task {task.get('id', number)}"
+        if not _valid(task, where):
+            request.left_out.add("tasks without an annotation", file)
+            continue
         image = _image(task, pictures, request.folder, where)
         if isinstance(image, str):
             if request.unpaired is None:
@@ -68,6 +78,11 @@ def open_split(request: SplitRequest) -> PanopticDataset:
     images = tuple((name, image) for name, image, _ in entries)
     segments = PaintedSegments(table, source, background_of(table))
     return PanopticDataset(request.fitting(table), images, segments, request.panoptic)
+
+
+def described_by(root: Path) -> list[Path]:
+    """The exports that are read."""
+    return [file for split in ("train", "val", "test") if (file := _file(root, split)) is not None]
 
 
 def splits(root: Path) -> list[str]:
@@ -151,26 +166,32 @@ def _file(root: Path, split: str) -> Path | None:
     named = first_existing(root / f"{name}.json" for name in names_of_split(split))
     others = sorted(root.glob("*.json"))
     alone = others[0] if len(others) == 1 and split == "train" else None
-    return next((file for file in (named, alone) if file is not None and begins_with(file, b"[")), None)
+    return next((file for file in (named, alone) if file is not None and _is_export(file)), None)
+
+
+def _is_export(file: Path) -> bool:
+    """Whether a JSON looks like an export, by its beginning alone."""
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD)
+    return begins_with(file, b"[") and (b'"annotations"' in head or b'"data"' in head)
 
 
 def _tasks(file: Path) -> Iterator[Mapping[str, Any]]:
     for number, task in enumerate(read_json_list(file)):
         if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping):
-            raise ValueError(f"{file}: task {number} has no data")
+            raise ValueError(f"{file}: task {number} has no data; export as JSON, not as JSON-MIN")
         yield task
 
 
-def _image(task: Mapping[str, Any], pictures: list[Path], root: Path, where: str) -> Path | str:
+def _image(task: Mapping[str, Any], pictures: Mapping[str, list[Path]], root: Path, where: str) -> Path | str:
     """The image of a task, or the sentence that says which is not there."""
     texts = (value for value in task["data"].values() if isinstance(value, str))
-    named = next((t for t in texts if PurePosixPath(unquote(t)).suffix.lower() in IMAGE_SUFFIXES), None)
-    if named is None:
+    paths = [PurePosixPath(unquote(text.rpartition("?d=")[2])) for text in texts]  # ?d=: of files served locally
+    ending = next((path.name for path in paths if path.suffix.lower() in IMAGE_SUFFIXES), None)
+    if ending is None:
         return f"{where} names no image in its data"
-    ending = PurePosixPath(unquote(named)).name
-    plain = ending.partition("-")[2]  # uploads are called HASH-NAME
-    for name in filter(None, (ending, plain)):
-        found = [p for p in pictures if p.name == name]
+    for name in dict.fromkeys((ending, _UPLOAD.sub("", ending))):
+        found = pictures.get(name, [])
         if len(found) == 1:
             return found[0]
         if found:
@@ -185,12 +206,23 @@ def _classes(root: Path) -> list[str]:
     return sorted({_label(result, str(file)) for file, task in tasks for result in _results(task, LeftOut(), file)})
 
 
+def _valid(task: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
+    """The annotations of a task that nobody cancelled."""
+    annotations = task.get("annotations") or []
+    if not isinstance(annotations, list) or not all(isinstance(a, Mapping) for a in annotations):
+        raise ValueError(f"{where} has annotations that are no list; export as JSON, not as JSON-MIN")
+    return [a for a in annotations if not a.get("was_cancelled")]
+
+
 def _results(task: Mapping[str, Any], left_out: LeftOut, file: Path) -> Iterator[Mapping[str, Any]]:
     """What is painted of the annotation that counts."""
-    valid = [a for a in task.get("annotations") or () if isinstance(a, Mapping) and not a.get("was_cancelled")]
+    valid = _valid(task, str(file))
     for _ in valid[1:]:
         left_out.add("further annotations of a task", file)
-    for result in (valid[0].get("result") or ()) if valid else ():
+    results = (valid[0].get("result") or []) if valid else []
+    if not isinstance(results, list) or not all(isinstance(result, Mapping) for result in results):
+        raise ValueError(f"{file}: task {task.get('id')} has a result that is no list of shapes")
+    for result in results:
         if result.get("type") in _PAINTED:
             yield result
         else:
@@ -216,15 +248,16 @@ def _size(results: list[Mapping[str, Any]], image: Path, where: str) -> tuple[in
 
 def _polygon(result: Mapping[str, Any], size: tuple[int, int], where: str) -> Points:
     """Points in pixels, of shares in percent."""
-    value, scale = result["value"], np.array([size[1], size[0]]) / 100
+    value, scale, turned = result["value"], np.array([size[1], size[0]]) / 100, False
     try:
         if result["type"] == "polygonlabels":
             numbers = [float(v) for point in value["points"] for v in point]
         else:
             x, y, w, h = (float(value[key]) for key in ("x", "y", "width", "height"))
-            if value.get("rotation"):
-                raise ValueError(f"{where} has a rectangle that is turned; draw a polygon instead")
+            turned = bool(value.get("rotation"))
             numbers = [x, y, x + w, y, x + w, y + h, x, y + h]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where} has a {result['type'].removesuffix('labels')} without {error}") from error
-    return checked_polygon(numbers, where) * scale
+    if turned:
+        raise ValueError(f"{where} has a rectangle that is turned; draw a polygon instead")
+    return checked_polygon(numbers, where).reshape(-1, 2) * scale

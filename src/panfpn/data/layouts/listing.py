@@ -8,6 +8,7 @@ from panfpn.data.images import IMAGE_SUFFIXES
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.listing import files_in
 
+_MOST_PIXELS = 1 << 28
 _SPLITS = {
     "train": ("train", "training", "train2017"), "val": ("val", "valid", "validation", "val2017"),
     "test": ("test", "testing", "test2017"),
@@ -84,7 +85,8 @@ def _ending(names: Iterable[str]) -> str:
 
 def names_of_split(split: str) -> tuple[str, ...]:
     """What folders and files of a split are called, its own name first."""
-    return (split, *(name for name in _SPLITS.get(split, ()) if name != split))
+    names = (split, *(name for name in _SPLITS.get(split, ()) if name != split))
+    return (*names, *(name.capitalize() for name in names if not name[0].isupper()))
 
 
 def first_existing(paths: Iterable[Path]) -> Path | None:
@@ -96,6 +98,14 @@ def inside(name: str) -> bool:
     """Whether a path that a file names stays below the folder that it starts from."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     return bool(parts) and ".." not in parts and not parts[0].startswith("/") and ":" not in parts[0]
+
+
+def check_size(height: object, width: object, what: str) -> None:
+    """ValueError, beginning with `what`, for sides that are none, or of more pixels than memory should be taken for."""
+    fits = type(height) is int and type(width) is int and min(height, width) > 0 and height * width <= _MOST_PIXELS
+    if not fits:
+        raise ValueError(f"{what} has height {height!r} and width {width!r}; give its size in pixels "
+                         f"({_MOST_PIXELS >> 20} megapixels at most)")  # fmt: skip
 
 
 def begins_with(file: Path, mark: bytes) -> bool:

@@ -52,7 +52,9 @@ def open_split(request: SplitRequest) -> FileDataset:
 
 
 def splits(root: Path) -> list[str]:
-    """The splits that have a list."""
+    """The splits that have a list; none without labels.yaml."""
+    if not (root / "labels.yaml").is_file():
+        return []
     return [split for split in ("train", "val", "test") if _list(root, split) is not None]
 
 

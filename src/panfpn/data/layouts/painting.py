@@ -5,7 +5,7 @@ lies on another stays to be seen. What no shape claims is background.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -198,9 +198,17 @@ def trimmed(bits: Bits) -> Patch:
     return Patch(top, left, np.ascontiguousarray(bits[top : rows[-1] + 1, left : columns[-1] + 1]))
 
 
-def background_of(table: LabelTable) -> int:
-    """The train id of what no shape claims: the class of value 0, or IGNORE."""
-    return next((k for k, c in enumerate(table.classes) if 0 in c.values), IGNORE)
+def background_of(table: LabelTable, taken: Container[int] = ()) -> int:
+    """The train id of what no shape claims: the class of that name, or of value 0 unless shapes have it; or IGNORE."""
+    named = next((k for k, name in enumerate(table.names) if name.casefold() == BACKGROUND), None)
+    zero = next((k for k, c in enumerate(table.classes) if 0 in c.values and 0 not in taken), IGNORE)
+    return zero if named is None else named
+
+
+def train_ids(table: LabelTable) -> dict[int, int]:
+    """Train ids by the values of a table of the user's own, IGNORE for those that it ignores."""
+    known = {value: k for k, c in enumerate(table.classes) for value in c.values}
+    return {**known, **dict.fromkeys(table.ignore, IGNORE)}
 
 
 def checked_polygon(numbers: object, where: str) -> Points:

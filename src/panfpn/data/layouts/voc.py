@@ -29,10 +29,13 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
     ValueError for a list that names what is not there, or leads outside, and for a labelmap.txt that cannot be read.
     """
     root = _root(request.folder)
-    names = _listed_names(request, root)
+    names, named_masks = _listed_names(request, root)
     table = request.fitting(request.own_table() or _table(root, request))
     pictures = _of(names, listed(request, root / "JPEGImages"), request, "image", root)
-    masks = _of(names, listed(request, root / "SegmentationClass"), request, "mask", root)
+    masks = _of(names, listed(request, root / "SegmentationClass"), request, "mask", root) | named_masks
+    if _labelmap(request, root) is not None:  # CVAT lists frames without an object, and writes no mask of them
+        for name in [name for name in pictures if name not in masks]:
+            request.left_out.add("listed images without a mask", pictures.pop(name))
     items = paired(request, pictures, masks)
     objects = root / "SegmentationObject"
     if not objects.is_dir():
@@ -69,7 +72,8 @@ def _list_of(lists: Path, split: str) -> Path | None:
     return first_existing([*candidates, *([lists / "default.txt"] if split == "train" else [])])
 
 
-def _listed_names(request: SplitRequest, root: Path) -> list[str]:
+def _listed_names(request: SplitRequest, root: Path) -> tuple[list[str], dict[str, Path]]:
+    """Names of a list, and the masks that it names (SBD's lists have the paths of image and mask)."""
     file = _list_of(root / _LISTS, request.split)
     if file is None:
         there = ", ".join(sorted(p.name for p in (root / _LISTS).glob("*.txt"))) or "nothing"
@@ -79,9 +83,15 @@ def _listed_names(request: SplitRequest, root: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: is not text in UTF-8 (byte {error.start})") from error
     names: list[str] = []
+    masks: dict[str, Path] = {}
     for number, line in enumerate(lines, 1):
-        if line:  # SBD's lists have the paths of image and mask
-            name = Path(line.split()[0]).stem if line.startswith("/") else line
+        if line:
+            name, *more = line.split() if line.startswith("/") else [line]
+            if more:
+                name, mask = Path(name).stem, more[0].lstrip("/")
+                if not inside(mask) or not (root / mask).is_file():
+                    raise ValueError(f"{file}: line {number} names the mask {more[0]}, which is not in {root}")
+                masks[name] = root / mask
             name = name.removesuffix(Path(name).suffix) if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
             if not inside(name):
                 raise ValueError(f"{file}: line {number} names {line}, which leads outside of {root}")
@@ -91,7 +101,7 @@ def _listed_names(request: SplitRequest, root: Path) -> list[str]:
         raise ValueError(f"{file}: names {twice} twice")
     if not names:
         raise ValueError(f"{file}: names no image, so the split is empty")
-    return names
+    return names, masks
 
 
 def _of(names: list[str], paths: dict[str, Path], request: SplitRequest, what: str, root: Path) -> dict[str, Path]:
@@ -107,11 +117,15 @@ def _of(names: list[str], paths: dict[str, Path], request: SplitRequest, what: s
     return found
 
 
+def _labelmap(request: SplitRequest, root: Path) -> Path | None:
+    return first_existing([root / "labelmap.txt", request.folder / "labelmap.txt"])
+
+
 def _table(root: Path, request: SplitRequest) -> LabelTable:
     """VOC's twenty things, or the classes of labelmap.txt, which all but background are."""
-    file = first_existing([root / "labelmap.txt", request.folder / "labelmap.txt"])
+    file = _labelmap(request, root)
     if file is None:
-        things = [{"name": name, "value": k, "thing": True} for k, name in enumerate(_NAMES, 1)]
+        things = [{"name": name, "value": k, "thing": name not in request.stuff} for k, name in enumerate(_NAMES, 1)]
         plain = {"name": "voc", "ignore": [255],
                  "classes": [{"name": BACKGROUND, "value": 0, "color": "#000000"}, *things]}  # fmt: skip
         return LabelTable.from_dict(plain, "voc")

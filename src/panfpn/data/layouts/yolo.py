@@ -4,7 +4,7 @@ A line of a label file is a class and a polygon, x and y as shares of the pictur
 `label_mapping` where there is one; what it maps to 255 is ignored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from panfpn.data.dataset import FileDataset
 from panfpn.data.header import read_header
 from panfpn.data.images import IMAGE_SUFFIXES
 from panfpn.data.layouts.listing import first_existing, listed, names_of_split, paired
-from panfpn.data.layouts.painting import PaintedSegments, Shape, background_of, checked_polygon, table_of
+from panfpn.data.layouts.painting import PaintedSegments, Shape, background_of, checked_polygon, table_of, train_ids
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.data.segments import PanopticDataset
 from panfpn.files import read_bytes
@@ -44,13 +44,21 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
         request.refuse_panoptic()
         table = request.own_table() or _mask_table(described, names, request.folder.name, file)
         return FileDataset(table, paired(request, *_masks(request, images, str(described["masks_dir"]), file)))
-    classes = [name for _, name in sorted(names.items())]
-    table = request.own_table() or table_of(classes, request.folder.name, stuff=request.stuff)
-    order = {number: table.names.index(name) for number, name in names.items() if name in table.names}
+    classes, own = [name for _, name in sorted(names.items())], request.own_table()
+    table = own or table_of(classes, request.folder.name, stuff=request.stuff)
+    order = train_ids(own) if own else {number: table.names.index(name) for number, name in names.items()}
     items = tuple(sorted(images.items()))
-    source = YoloShapes(tuple(path for _, path in items), tuple(_beside(path, "labels") for _, path in items), order)
-    painted = PaintedSegments(table, source, background_of(table))
+    labels = tuple(_beside(path, "labels") for _, path in items)
+    _count_labels(request, labels)
+    source = YoloShapes(tuple(path for _, path in items), labels, order)
+    painted = PaintedSegments(table, source, background_of(table, names if own else ()))
     return PanopticDataset(request.fitting(table), items, painted, request.panoptic)
+
+
+def described_by(root: Path) -> list[Path]:
+    """The file that is read."""
+    file = _file(root)
+    return [] if file is None else [file]
 
 
 def splits(root: Path) -> list[str]:
@@ -59,7 +67,8 @@ def splits(root: Path) -> list[str]:
     described = read_yaml(file) if file else None
     if not isinstance(described, Mapping):
         return []
-    return [s for s in ("train", "val", "test") if any(described.get(name) for name in names_of_split(s))]
+    return [s for s in ("train", "val", "test")
+            if any(described.get(name) for name in names_of_split(s)) or _usual(root, s)]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +117,13 @@ def _file(root: Path) -> Path | None:
     return first_existing(root / name for name in FILES)
 
 
+def _usual(base: Path, split: str) -> Path | None:
+    """Where images of a split lie if nothing says it, below `base`: images/SPLIT, or SPLIT/images."""
+    names = names_of_split(split)
+    places = [*(Path("images") / name for name in names), *(Path(name) / "images" for name in names)]
+    return next((place for place in places if (base / place).is_dir()), None)
+
+
 def _names(described: Mapping[Any, Any], file: Path) -> dict[int, str]:
     names = described.get("names")
     listed_names = dict(enumerate(names)) if isinstance(names, list) else names
@@ -141,13 +157,18 @@ def _mask_table(described: Mapping[Any, Any], names: Mapping[int, str], name: st
 
 def _images(request: SplitRequest, described: Mapping[Any, Any], file: Path) -> dict[str, Path]:
     """Images of a split by name, from the folders and lists that the file names."""
-    named = next((described[name] for name in names_of_split(request.split) if described.get(name)), None)
-    if named is None:
-        raise ValueError(f"{file}: names no images of split {request.split!r}")
     base = file.parent.resolve()
     inner = described.get("path")
     if inner is not None and (base / str(inner)).is_dir():
         base = (base / str(inner)).resolve()
+        if not base.is_relative_to(file.parent.resolve()):
+            raise ValueError(f"{file}: path {inner} leads outside of {file.parent}; put the file into the folder of "
+                             "the data, with `path: .`")  # fmt: skip
+    named = next((described[name] for name in names_of_split(request.split) if described.get(name)), None)
+    usual = _usual(base, request.split)
+    if named is None and usual is None:
+        raise ValueError(f"{file}: names no images of split {request.split!r}, and there is no images/{request.split}")
+    named = named or str(usual)
     images: dict[str, Path] = {}
     for entry in named if isinstance(named, list) else [named]:
         place = _place(base, str(entry), file)
@@ -161,8 +182,10 @@ def _images(request: SplitRequest, described: Mapping[Any, Any], file: Path) -> 
 
 def _place(base: Path, entry: str, file: Path) -> Path:
     """Where a path of the file leads; Roboflow writes ../train/images for train/images."""
-    while entry.startswith("../") and not (base / entry).exists():
-        entry = entry.removeprefix("../")
+    plain = entry
+    while plain.startswith("../"):
+        plain = plain.removeprefix("../")
+    entry = plain if (base / plain).exists() else entry
     place = (base / entry).resolve()
     if not place.is_relative_to(base):
         raise ValueError(f"{file}: {entry} leads outside of {base}")
@@ -177,8 +200,23 @@ def _from_list(file: Path, base: Path, source: Path) -> dict[str, Path]:
         path = _place(base, line, source)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise ValueError(f"{file}: {line} is no image")
-        images[path.relative_to(base).with_suffix("").as_posix()] = path
+        name = path.relative_to(base).with_suffix("").as_posix()
+        if name in images:
+            raise ValueError(f"{file}: {line} and {images[name].name} are two images of one name; rename one of them")
+        images[name] = path
     return images
+
+
+def _count_labels(request: SplitRequest, labels: Sequence[Path]) -> None:
+    """ValueError if no image has a label file; label files without an image are left out, and counted."""
+    there = {path for path in labels if path.is_file()}
+    if not there:
+        raise ValueError(f"{labels[0]}: no such file, and none for any image of split {request.split!r}; label files "
+                         "lie in labels/ where images lie in images/")  # fmt: skip
+    for folder in sorted({path.parent for path in there}):
+        for path in folder.glob("*.txt"):
+            if path not in there and path.name != "classes.txt":
+                request.left_out.add("label files without an image", path)
 
 
 def _beside(image: Path, folder: str) -> Path:
