@@ -11,6 +11,7 @@ from panfpn.report.page import POLICY, environment
 
 _ROOM = 0.06  # of an axis, left free at its ends
 _TICKS = (1, 2, 5)
+_FEWEST = 3  # ticks that an axis should have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def _picture(rows: Sequence[Mapping[str, Any]], pareto: frozenset[str]) -> dict[
     best = sorted((mark for mark in marks if mark.best), key=lambda mark: mark.x)
     return {
         "marks": marks, "line": " ".join(f"{mark.x:.2f},{100 - mark.y:.2f}" for mark in best),
-        "below": [(across(ms), f"{ms:g}") for ms in _log_ticks(math.exp(left), math.exp(right))],
+        "below": [(across(ms), f"{ms:g} ms") for ms in _log_ticks(math.exp(left), math.exp(right))],
         "left": [(up(score), f"{100 * score:g}") for score in _even_ticks(low, high)],
     }  # fmt: skip
 
@@ -72,7 +73,8 @@ def _span(low: float, high: float, least: float) -> tuple[float, float]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [step * 10.0**k for k in decades for step in _TICKS if low <= step * 10.0**k <= high]
+    ticks = [step * 10.0**k for k in decades for step in _TICKS if low <= step * 10.0**k <= high]
+    return ticks if len(ticks) >= _FEWEST else _even_ticks(low, high)
 
 
 def _even_ticks(low: float, high: float) -> list[float]:

@@ -58,7 +58,8 @@ def _print_wide(table: Table, lines: list[str]) -> None:
     wanted = console.measure(table, options=console.options.update(width=_WIDEST)).maximum
     console.width = max(console.width, wanted)
     console.print(table)
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    if lines:
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def print_probe(rows: Sequence[Mapping[str, Any]], pareto: frozenset[str]) -> None:
@@ -76,14 +77,8 @@ def print_probe(rows: Sequence[Mapping[str, Any]], pareto: frozenset[str]) -> No
             )
             mark = "*" if row["name"] in pareto else ""
             table.add_row(mark, escape(row["name"]), f"{row['miou']:.4f}", bounds, *numbers, escape(row["weights"]))
-    console = Console()
-    console.print(table)
-    if len(failed) < len(rows):
-        console.print("* no other is both better and quicker", highlight=False)
-    for row in failed:
-        console.print(
-            f"{row['name']}: {row['problem'] or 'not trained'}", highlight=False, markup=False, soft_wrap=True
-        )
+    lines = ["* no other is both better and quicker"] if len(failed) < len(rows) else []
+    _print_wide(table, [*lines, *(f"{row['name']}: {row['problem'] or 'not trained'}" for row in failed)])
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
