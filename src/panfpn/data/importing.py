@@ -9,29 +9,32 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import yaml
+from torch.utils.data import DataLoader
 
 from panfpn.choices import LAYOUTS, lookup
 from panfpn.data.dataset import FileDataset, open_dataset
 from panfpn.data.huggingface import is_hub, write_hub
 from panfpn.data.layouts.request import NoInstancesError
+from panfpn.data.loader import start_worker
 from panfpn.data.segments import PanopticDataset, things_in
 from panfpn.files import encoded
 from panfpn.labels import IGNORE, LabelClass, LabelTable
 from panfpn.progress import progress_bar
 from panfpn.types import RGB, Reading, Segments
 
-_THREADS = 4
-_AHEAD = 64  # images that are under way
+_WORKERS = 2
+_FEW = 64  # samples that are written faster than workers start
+_BATCH = 16
 _LARGEST = 65535  # value of a PNG
 _IGNORED = 255  # what is written for void, unless it is a class
 
@@ -120,7 +123,7 @@ def import_dataset(
         for split, d in data.items():
             with progress_bar(split, len(d), show=progress) as advance:
                 ids = np.array([*(table.names.index(name) for name in d.table.names), IGNORE], np.int16)
-                for count, _ in enumerate(_in_threads(partial(_write, d, folder, split, written, ids), len(d)), 1):
+                for count in _written(d, partial(_write, d, folder, split, written, ids)):
                     advance(count)
     return Imported(layout=found, root=root, table=written, counts={s: len(d) for s, d in data.items()}, notes=notes)
 
@@ -195,18 +198,36 @@ def _complete_or_nothing(out: Path) -> Iterator[Path]:
         raise
 
 
-def _in_threads(work: Callable[[int], None], count: int) -> Iterator[None]:
-    """Results of `work(0)` … `work(count - 1)`, a bounded number of which is under way."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        numbers = iter(range(count))
-        waiting = [pool.submit(work, i) for i in islice(numbers, _AHEAD)]
+@dataclass(frozen=True)
+class _Writing(torch.utils.data.Dataset["ValueError | None"]):
+    """What writes a sample when it is asked for: in data workers."""
+
+    data: Files
+    write: Callable[[int], None]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> ValueError | None:
         try:
-            while waiting:
-                yield waiting.pop(0).result()
-                waiting.extend(pool.submit(work, i) for i in islice(numbers, 1))
-        finally:
-            for future in waiting:
-                future.cancel()
+            self.write(index)
+        except ValueError as error:
+            return error
+        return None
+
+
+def _written(data: Files, write: Callable[[int], None]) -> Iterator[int]:
+    """How many samples are written, after every few; ValueError for the first that cannot be read."""
+    workers = _WORKERS if len(data) > _FEW else 0
+    loader: DataLoader[Any] = DataLoader(
+        _Writing(data, write), batch_size=_BATCH, collate_fn=list, num_workers=workers, worker_init_fn=start_worker
+    )
+    done = 0
+    for errors in loader:
+        for error in filter(None, errors):
+            raise error
+        done += len(errors)
+        yield done
 
 
 def _write(data: Files, folder: Path, split: str, table: LabelTable, ids: Array, index: int) -> None:
@@ -226,10 +247,10 @@ def _write(data: Files, folder: Path, split: str, table: LabelTable, ids: Array,
         numbers.write_bytes(encoded(_numbers(target, data.table), ".png", numbers))
 
 
-def _numbers(segments: Segments, table: LabelTable) -> npt.NDArray[np.uint16]:
-    """A number for each thing that is no crowd, 0 elsewhere: uint16 [H, W]."""
+def _numbers(segments: Segments, table: LabelTable) -> npt.NDArray[Any]:
+    """A number for each thing that is no crowd, 0 elsewhere: [H, W] of as many bits as that takes."""
     single = things_in(table)[segments.classes] & ~segments.crowd
-    number = np.zeros(len(single) + 1, np.uint16)  # the last is IGNORE's
+    number = np.zeros(len(single) + 1, np.uint8 if single.sum() < 256 else np.uint16)  # the last is IGNORE's
     number[:-1][single] = np.arange(1, int(single.sum()) + 1)
     assert IGNORE == -1
     return number[segments.index]
