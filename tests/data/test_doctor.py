@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from foreign_sets import photos, write_coco
+from foreign_sets import photos, write_coco, write_voc
 from panfpn.cli import main
 from panfpn.data.doctor import Diagnosis, Finding, diagnose
 
@@ -303,3 +303,14 @@ def test_splits_with_other_classes_are_counted_by_name(tmp_path: Path) -> None:
     counts = {r.split: dict(zip(diagnosis.table.names, r.counts(3), strict=False)) for r in diagnosis.splits}
     assert set(diagnosis.table.names) == {"background", "bolt", "washer"}
     assert counts["train"]["bolt"] == 0 and counts["val"]["bolt"] > 0 and counts["val"]["washer"] > 0
+
+
+def test_what_is_left_out_is_counted_once(tmp_path: Path) -> None:
+    """Where a split is opened twice, as it tells no things apart."""
+    write_voc(tmp_path, "train", photos(3))
+    for path in (tmp_path / "SegmentationObject").iterdir():
+        path.unlink()
+    (tmp_path / "SegmentationObject").rmdir()
+    (tmp_path / "JPEGImages" / "notes.txt").write_text("x")
+    diagnosis = diagnose("voc", tmp_path, ("train",), progress=False)
+    assert diagnosis.splits[0].left_out.counts == {"no image (.txt)": 1}

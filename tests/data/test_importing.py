@@ -29,8 +29,9 @@ from foreign_sets import (
     write_yolo_masks,
 )
 from panfpn.data import open_dataset
-from panfpn.data.importing import import_dataset, recognise
+from panfpn.data.importing import import_dataset
 from panfpn.data.layouts.coco_outlines import CocoOutlines
+from panfpn.data.recognition import recognise
 from panfpn.data.segments import PanopticDataset
 from panfpn.labels import LabelTable
 
@@ -347,7 +348,7 @@ def test_things_alone_are_learnt_from_outlines(tmp_path: Path) -> None:
     write_coco(tmp_path / "a", "train", photos(4))
     (tmp_path / "a" / "labels.yaml").write_text(
         "classes:\n  - {name: background, value: 0}\n  - {name: bolt, value: 3, thing: true}\n"
-        "  - {name: other, value: [7, 8]}\n"
+        "  - {name: other, value: 7}\n  - {name: rest, value: 99, thing: true}\nignore: [8]\n"
     )
     data = open_dataset("coco", tmp_path / "a", "train", panoptic=True, instances="json")
     assert isinstance(data, PanopticDataset) and isinstance(data.outlines, CocoOutlines)

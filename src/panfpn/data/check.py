@@ -9,6 +9,7 @@ from pathlib import Path
 from panfpn.choices import LAYOUTS, lookup
 from panfpn.data.dataset import Dataset, open_split
 from panfpn.data.layouts.request import NoInstancesError, SplitRequest
+from panfpn.listing import LeftOut
 from panfpn.progress import progress_bar
 
 
@@ -42,10 +43,12 @@ def open_with_segments(opener: Callable[[SplitRequest], Dataset], request: Split
     """A split, its things told apart where the data do so; and a sentence for every file without its partner."""
     unpaired: list[str] = []
     try:
-        return open_split(opener, replace(request, panoptic=True, unpaired=unpaired)), unpaired
+        asked = replace(request, panoptic=True, unpaired=unpaired, left_out=LeftOut())
+        return open_split(opener, asked), unpaired
     except NoInstancesError:
         others: list[str] = []
     except ValueError as error:  # of the instances, unless the classes alone cannot be opened either
         others = [str(error)]
     unpaired = []
-    return open_split(opener, replace(request, panoptic=False, unpaired=unpaired)), [*others, *unpaired]
+    asked = replace(request, panoptic=False, unpaired=unpaired, left_out=LeftOut())  # nothing is counted twice
+    return open_split(opener, asked), [*others, *unpaired]

@@ -5,7 +5,7 @@ file it is about.
 """
 
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,20 +16,15 @@ import numpy.typing as npt
 
 from panfpn.choices import LAYOUTS, lookup
 from panfpn.data.check import open_with_segments
+from panfpn.data.copies import Group, find_copies
 from panfpn.data.examination import Examination, examine_all
+from panfpn.data.joint_table import ids_in, joint_table
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.labels import IGNORE, LabelTable
 from panfpn.listing import LeftOut
 from panfpn.progress import progress_bar
 from panfpn.types import RGB, Reading
 
-_NEAR_SIGNS = 4  # of 64 that may differ between pictures that are nearly the same
-# Of 255, the mean and the largest difference of their thumbnails. Copies of CamVid at JPEG quality 30, or a quarter of
-# the size, reach 1.4 and 16; frames of a video that follow each other begin at 2.2 and 26.
-_NEAR_GREY, _NEAR_MOST = 2.0, 20
-_NEAR_SHARE = 0.1  # of a thumbnail's standard deviation that the mean may reach
-_BANDS = _NEAR_SIGNS + 1  # parts of the signs: two pictures that differ in fewer have one in common
-_MANY = 5_000  # pictures of one part of the signs beyond which they are not compared (all black, all alike)
 _BLANK = 1.0  # standard deviation of grey values below which nothing is to be seen
 _SMALL_SIDE = 32  # pixels; the coarsest level of the pyramid has one of them
 _UNUSUAL = 16  # times the median area, or a part of it
@@ -42,7 +37,6 @@ _SHOWN = 8
 _FEW = 64  # samples that are looked at faster than workers start
 
 Severity = Literal["problem", "note"]
-Group = list[tuple[str, Examination]]  # samples with their splits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,27 +160,18 @@ def diagnose(
                 kind="label tables", split=report.split, sentence=f"{root}: the classes of {reports[0].split} are "
                 f"{_classes(tables[0])}, those of {report.split} {_classes(other)}; give one labels.yaml for both",
             ))  # fmt: skip
-    table = _joint(tables)
+    table = joint_table(tables)  # only counts go by it
     reports = [_by_names(report, other, table) for report, other in zip(reports, tables, strict=True)]
     findings += _of_classes(reports, table)
     findings += _of_copies(reports)
     return Diagnosis(layout=layout, root=root, table=table, splits=tuple(reports), findings=tuple(findings))
 
 
-def _joint(tables: Sequence[LabelTable]) -> LabelTable:
-    """The classes of all splits by name; only counts go by it."""
-    if all(table == tables[0] for table in tables):
-        return tables[0]
-    classes = {c.name: c for table in reversed(tables) for c in table.classes}
-    numbered = tuple(replace(c, values=(k,)) for k, c in enumerate(classes.values()))
-    return replace(tables[0], classes=numbered, ignore=(), masks="values")
-
-
 def _by_names(report: SplitReport, own: LabelTable, table: LabelTable) -> SplitReport:
     """The report of a split with the train ids of another table."""
     if own == table:
         return report
-    ids = np.array([*(table.names.index(name) for name in own.names), IGNORE], np.int16)
+    ids = ids_in(table, own)
     return replace(report, samples=[replace(s, classes=ids[s.classes]) for s in report.samples])
 
 
@@ -297,30 +282,17 @@ def _compared(
 
 def _of_copies(reports: Sequence[SplitReport]) -> Iterator[Finding]:
     """Images that are there twice, nearly the same, or have one mask."""
-    by_pixels: dict[bytes, Group] = defaultdict(list)
-    by_labels: dict[tuple[bytes, tuple[int, int]], Group] = defaultdict(list)
-    for split, s in ((r.split, s) for r in reports for s in r.readable):
-        if s.contrast >= _BLANK:
-            by_pixels[s.pixel_digest].append((split, s))
-        if len(s.classes) > 1:
-            by_labels[s.label_digest, s.size].append((split, s))
-    for group in by_pixels.values():
-        if len(group) > 1:
-            yield _copy(group, near=False)
-    singles = [group[0] for group in by_pixels.values()]
-    near, left = _near(singles)
-    copies = {id(s): number for number, group in enumerate(near) for _, s in group}
-    for group in by_labels.values():
-        pictures = {copies.get(id(by_pixels[s.pixel_digest][0][1]), s.pixel_digest) for _, s in group
-                    if s.pixel_digest in by_pixels}  # fmt: skip
-        if len(pictures) > 1:
-            files = ", ".join(_place(s) for _, s in group[:4])
-            sentence = f"{files}: other pictures with exactly the same labels; one of the masks is not its own"
-            yield Finding(kind="one mask for several images", names=_names(group), sentence=sentence)
-    for group in near:
+    found = find_copies([(r.split, s) for r in reports for s in r.readable if s.contrast >= _BLANK])
+    for group in found.same:
+        yield _copy(group, near=False)
+    for group in found.near:
         yield _copy(group, near=True)
-    if left:
-        sentence = f"{left} pictures are alike in outline, and were not compared with each other for near copies"
+    for group in found.one_mask:
+        files = ", ".join(_place(s) for _, s in group[:4])
+        sentence = f"{files}: other pictures with exactly the same labels; one of the masks is not its own"
+        yield Finding(kind="one mask for several images", names=_names(group), sentence=sentence)
+    if found.not_compared:
+        sentence = f"{found.not_compared} pictures are alike in outline, and were not compared for near copies"
         yield Finding(kind="not compared", severity="note", sentence=sentence)
 
 
@@ -338,50 +310,3 @@ def _copy(group: Group, *, near: bool) -> Finding:
                        sentence=f"{files}: {what} in {' and '.join(splits)}, so scores are too good")  # fmt: skip
     return Finding(kind="near duplicate" if near else "duplicate", names=_names(group),
                    sentence=f"{files}: {what} {len(group)} times in {splits[0]}")  # fmt: skip
-
-
-def _near(samples: Group) -> tuple[list[Group], int]:
-    """Groups of pictures that differ in few signs and little in their thumbnails: copies at another size or quality.
-
-    And how many were not compared. Of pictures that differ in at most 4 of 64 signs, one of five parts of the signs is
-    the same, so that only those which share one are compared.
-    """
-    if len(samples) < 2:
-        return [], 0
-    signs = np.array([s.signs for _, s in samples], np.uint64)
-    thumbnails = np.stack([s.thumbnail for _, s in samples]).reshape(len(samples), -1)
-    limits = np.minimum(_NEAR_GREY, _NEAR_SHARE * thumbnails.std(1))  # dark pictures differ by little
-    parent = list(range(len(samples)))
-    skipped: set[int] = set()
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    edges = np.linspace(0, 64, _BANDS + 1).astype(int)
-    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        part = (signs >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-        order = np.argsort(part, kind="stable")
-        for run in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
-            if len(run) > _MANY:
-                skipped.update(run.tolist())
-                continue
-            for place, i in enumerate(run[:-1].tolist()):
-                others = run[place + 1 :]
-                others = others[_ones(signs[others] ^ signs[i]) <= _NEAR_SIGNS]
-                difference = np.abs(thumbnails[others].astype(np.int16) - thumbnails[i])
-                alike = (difference.mean(1) < np.minimum(limits[others], limits[i])) & (difference.max(1) <= _NEAR_MOST)
-                for j in others[alike].tolist():
-                    parent[root(j)] = root(i)
-    groups: dict[int, Group] = defaultdict(list)
-    for i, sample in enumerate(samples):
-        groups[root(i)].append(sample)
-    return [group for group in groups.values() if len(group) > 1], len(skipped)
-
-
-def _ones(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """How many bits of each are set."""
-    bits: npt.NDArray[np.int64] = np.unpackbits(values[:, None].view(np.uint8), axis=1).sum(1, dtype=np.int64)
-    return bits

@@ -43,7 +43,6 @@ class Examination:
     smallest_thing: int = 0  # pixels
     orientation: int = 1  # EXIF's
     contrast: float = 0.0  # standard deviation of its grey values
-    file_digest: bytes = b""  # of the image's bytes
     pixel_digest: bytes = b""  # of its decoded pixels
     label_digest: bytes = b""
     signs: int = 0  # 64 bits: whether it gets brighter to the right, on a coarse grid
@@ -95,7 +94,7 @@ def examine(dataset: Dataset, index: int, *, channels: int = 3) -> Examination:
         name=name, image=image_file, mask=mask_file, size=(image.shape[0], image.shape[1]),
         classes=(there - 1).astype(np.int16), counts=counts[there], num_things=things, smallest_thing=smallest,
         orientation=read_header(data, image_file).orientation if data else 1, contrast=float(grey.std()),
-        file_digest=_digest(data), pixel_digest=_digest(np.ascontiguousarray(image).data),
+        pixel_digest=_digest(np.ascontiguousarray(image).data),
         label_digest=_digest(np.ascontiguousarray(labels).data),
         signs=int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big"),
         thumbnail=cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA),

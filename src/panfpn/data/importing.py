@@ -6,7 +6,6 @@ Nothing is written unless all of it can be read: the folder gets its name when i
 
 import contextlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,14 +20,15 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
-from panfpn.choices import LAYOUTS, lookup
 from panfpn.data.dataset import FileDataset, open_dataset
 from panfpn.data.huggingface import is_hub, write_hub
+from panfpn.data.joint_table import ids_in, joint_table
 from panfpn.data.layouts.request import NoInstancesError
 from panfpn.data.loader import start_worker
+from panfpn.data.recognition import recognise, splits_of
 from panfpn.data.segments import PanopticDataset, things_in
 from panfpn.files import encoded
-from panfpn.labels import IGNORE, LabelClass, LabelTable
+from panfpn.labels import LabelTable
 from panfpn.progress import progress_bar
 from panfpn.types import RGB, Reading, Segments
 
@@ -43,7 +43,7 @@ Array = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imported:
+class ImportResult:
     """What `import_dataset` wrote."""
 
     layout: str
@@ -53,48 +53,15 @@ class Imported:
     notes: tuple[str, ...]  # what was left out
 
 
-def recognise(path: Path) -> tuple[str, Path]:
-    """The layout of the data under a folder, or of the folder of a file that describes it; and that folder.
-
-    ValueError if there is none, or nothing of it is known.
-    """
-    path = path.expanduser()
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder")
-    if path.suffix.lower() in (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar"):
-        raise ValueError(f"{path}: is an archive; unpack it, and name the folder")
-    root = path if path.is_dir() else path.parent.parent if path.parent.name == "annotations" else path.parent
-    ours = (root / "labels.yaml").is_file() and any((root / part).is_dir() for part in ("masks", "instances"))
-    order = ["folder", *LAYOUTS] if ours else [*LAYOUTS]
-    layout = next((name for name in order if splits_of(name, root)), None)
-    if layout is None:
-        known = ", ".join(sorted(LAYOUTS))
-        raise ValueError(f"{path}: none of the layouts that are known ({known}); name one, or arrange the files as "
-                         "images/SPLIT, masks/SPLIT and labels.yaml")  # fmt: skip
-    opener = lookup(LAYOUTS, layout, "data.dataset")
-    described = getattr(sys.modules[opener.__module__], "described_by", None)
-    if path.is_file() and described is not None and path not in described(root):
-        read = ", ".join(map(str, described(root)))
-        raise ValueError(f"{path}: of layout {layout!r}, {read} is read there; call it so, or move the other away")
-    return layout, root
-
-
-def splits_of(layout: str, root: Path) -> list[str]:
-    """The splits of a layout that lie under a folder; none of a layout that cannot tell."""
-    opener = lookup(LAYOUTS, layout, "data.dataset")
-    splits = getattr(opener, "splits", None) or getattr(sys.modules[opener.__module__], "splits", None)
-    return [] if splits is None else list(splits(root))
-
-
 def import_dataset(
     path: Path, out: Path, *, layout: str | None = None, splits: Sequence[str] = (), stuff: Sequence[str] = (),
     reading: Reading = RGB, say: Callable[[str], object] = lambda _: None, progress: bool = True,
-) -> Imported:  # fmt: skip
+) -> ImportResult:  # fmt: skip
     """Write the data under `path` as a folder `out`, which must not hold anything yet.
 
-    `layout` is one of `panfpn.choices.LAYOUTS` (None: what is recognised), `splits` are those that are taken (none: all
-    that are there), `stuff` names classes that are no things. `reading` says what image files leave open. `say` gets a
-    sentence about what was found.
+    Splits that name or number their classes differently get one table. `layout` is one of `panfpn.choices.LAYOUTS`
+    (None: what is recognised), `splits` are those that are taken (none: all that are there), `stuff` names classes that
+    are no things. `reading` says what image files leave open. `say` gets a sentence about what was found.
 
     Raises:
         ValueError: nothing that is known, or the first thing in it that is wrong; nothing is left then.
@@ -104,11 +71,11 @@ def import_dataset(
     if layout is None and is_hub(path):
         with _complete_or_nothing(out) as folder:
             counts, table = write_hub(path, folder, say, progress=progress)
-        return Imported(layout="Hugging Face", root=path, table=table, counts=counts, notes=())
+        return ImportResult(layout="Hugging Face", root=path, table=table, counts=counts, notes=())
     found, root = recognise(path) if layout is None else (layout, path.expanduser())
     names = tuple(splits) or tuple(splits_of(found, root)) or ("train",)  # which will say what is missing
     data = {split: _open(found, root, split, tuple(stuff), reading) for split in names}
-    table = _joint_table([d.table for d in data.values()], names, root)
+    table = joint_table([d.table for d in data.values()])
     unknown = [s for s in stuff if s not in table.names]
     if unknown:
         raise ValueError(f"--stuff names {unknown[0]!r}, which is none of the classes: {', '.join(table.names[:12])}")
@@ -122,29 +89,12 @@ def import_dataset(
         (folder / "labels.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), "utf-8")
         for split, d in data.items():
             with progress_bar(split, len(d), show=progress) as advance:
-                ids = np.array([*(table.names.index(name) for name in d.table.names), IGNORE], np.int16)
+                ids = ids_in(table, d.table)
                 for count in _written(d, partial(_write, d, folder, split, written, ids)):
                     advance(count)
-    return Imported(layout=found, root=root, table=written, counts={s: len(d) for s, d in data.items()}, notes=notes)
-
-
-def _joint_table(tables: Sequence[LabelTable], splits: Sequence[str], root: Path) -> LabelTable:
-    """The classes of all splits, by name; ValueError where masks of one form hold other values for a class."""
-    first = tables[0]
-    classes: dict[str, LabelClass] = {}
-    for c in (c for table in tables for c in table.classes):
-        classes.setdefault(c.name, c)
-    owners: dict[int, str] = {}
-    clash = any(owners.setdefault(v, c.name) != c.name for c in classes.values() for v in c.values)
-    same = all(c.values == classes[c.name].values for table in tables for c in table.classes)
-    if any(table.masks != first.masks for table in tables):
-        raise ValueError(f"{root}: the masks of {splits[0]} hold {first.masks}, those of another split do not")
-    if clash or not same:  # numbered anew: what is written goes by names
-        return replace(
-            first, masks="values", classes=tuple(replace(c, values=(k,)) for k, c in enumerate(classes.values())),
-            ignore=(_void(range(len(classes))),),
-        )  # fmt: skip
-    return replace(first, classes=tuple(classes.values()))
+    return ImportResult(
+        layout=found, root=root, table=written, counts={s: len(d) for s, d in data.items()}, notes=notes
+    )
 
 
 def _open(layout: str, root: Path, split: str, stuff: tuple[str, ...], reading: Reading) -> Files:
@@ -169,7 +119,8 @@ def _as_written(table: LabelTable) -> LabelTable:
     first = [c.values[0] for c in table.classes]
     if table.masks == "colors" or not 0 <= min(first) <= max(first) <= _LARGEST:
         return table.as_train_ids(_void(range(len(first))))
-    void = table.ignore[0] if table.ignore and 0 <= table.ignore[0] <= _LARGEST else _void(first)
+    used = [v for c in table.classes for v in c.values]
+    void = table.ignore[0] if table.ignore and 0 <= table.ignore[0] <= _LARGEST else _void(used)
     return replace(table, ignore=(void, *(v for v in table.ignore if v != void)))
 
 
@@ -252,5 +203,4 @@ def _numbers(segments: Segments, table: LabelTable) -> npt.NDArray[Any]:
     single = things_in(table)[segments.classes] & ~segments.crowd
     number = np.zeros(len(single) + 1, np.uint8 if single.sum() < 256 else np.uint16)  # the last is IGNORE's
     number[:-1][single] = np.arange(1, int(single.sum()) + 1)
-    assert IGNORE == -1
     return number[segments.index]

@@ -12,7 +12,7 @@ from panfpn.build import build_dataset
 from panfpn.choices import DRAWN
 from panfpn.config import Data, ProbeSettings, TrainConfig
 from panfpn.data.checked import open_sample
-from panfpn.data.importing import recognise
+from panfpn.data.recognition import recognise
 from panfpn.data.transforms import fit_size
 from panfpn.models.timm_weights import has_weights
 

@@ -192,7 +192,7 @@ def _run_check(arguments: list[str]) -> int:
 def _check_files(options: _Check) -> int:
     """Prints what is wrong; returns 2 if anything is."""
     from panfpn.data.doctor import diagnose
-    from panfpn.data.importing import recognise, splits_of
+    from panfpn.data.recognition import recognise, splits_of
     from panfpn.files import write_json
 
     named, root = options.data.dataset, (options.path or options.data.root or Path()).expanduser()

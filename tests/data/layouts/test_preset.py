@@ -10,7 +10,7 @@ from PIL import Image
 
 from panfpn.choices import LAYOUTS
 from panfpn.data import open_dataset
-from panfpn.data.importing import recognise
+from panfpn.data.recognition import recognise
 
 PRESETS = sorted(name for name, opener in LAYOUTS.items() if ".preset:" in opener)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from panfpn.data.dataset import FileDataset
-from panfpn.data.layouts.listing import listed, paired
+from panfpn.data.layouts.listing import SPLITS, listed, paired
 from panfpn.data.layouts.request import SplitRequest
 
 
@@ -17,4 +17,4 @@ def open_split(request: SplitRequest) -> FileDataset:
 
 def splits(root: Path) -> list[str]:
     """The splits that lie there."""
-    return [split for split in ("train", "val", "test") if (root / f"{split}annot").is_dir()]
+    return [split for split in SPLITS if (root / f"{split}annot").is_dir()]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from panfpn.data.images import IMAGE_SUFFIXES
 from panfpn.data.layouts.coco_names import as_coco
 from panfpn.data.layouts.coco_outlines import CocoOutlines, flattened
-from panfpn.data.layouts.listing import check_size, inside, names_of_split
+from panfpn.data.layouts.listing import SPLITS, check_size, inside, names_of_split
 from panfpn.data.layouts.painting import (
     BACKGROUND,
     PaintedSegments,
@@ -27,7 +27,7 @@ from panfpn.data.layouts.painting import (
     train_ids,
 )  # fmt: skip
 from panfpn.data.layouts.request import SplitRequest
-from panfpn.data.segments import PanopticDataset
+from panfpn.data.segments import PanopticDataset, things_in
 from panfpn.files import read_json
 from panfpn.labels import LabelTable
 from panfpn.listing import files_in
@@ -59,7 +59,8 @@ def open_split(request: SplitRequest) -> PanopticDataset:
         outlines = flattened(annotations, index_of, class_of, len(order), file, np.dtype(np.float64))
         amodal = None
         if request.instances == "json":
-            things = [a for a in annotations if table.classes[class_of[a["category_id"]]].thing]
+            is_thing = things_in(table)  # False of what is ignored
+            things = [a for a in annotations if is_thing[class_of[a["category_id"]]]]
             amodal = flattened(things, index_of, class_of, len(order), file, np.dtype(np.float32))
     sizes = np.array([size_of[number] for number in order], np.int64).reshape(-1, 2)
     source = PaintedSegments(table, CocoShapes(outlines, sizes), background_of(table, class_of))
@@ -69,14 +70,9 @@ def open_split(request: SplitRequest) -> PanopticDataset:
     return PanopticDataset(request.fitting(table), images, source, request.panoptic, amodal, notes=notes)
 
 
-def described_by(root: Path) -> list[Path]:
-    """The JSONs that are read."""
-    return [file for split in ("train", "val", "test") if (file := _json(root, split)) is not None]
-
-
-def splits(root: Path) -> list[str]:
-    """The splits that lie there."""
-    return [split for split in ("train", "val", "test") if _json(root, split) is not None]
+def described_by(root: Path) -> dict[str, Path]:
+    """The JSON of each split that lies there."""
+    return {split: file for split in SPLITS if (file := _json(root, split)) is not None}
 
 
 @dataclass(frozen=True, eq=False)

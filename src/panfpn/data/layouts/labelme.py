@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from panfpn.data.images import IMAGE_SUFFIXES, decode_mask
-from panfpn.data.layouts.listing import check_size, first_existing, inside, names_of_split
+from panfpn.data.layouts.listing import SPLITS, check_size, first_existing, inside, names_of_split
 from panfpn.data.layouts.painting import (
     PaintedSegments,
     Patch,
@@ -75,7 +75,7 @@ def splits(root: Path) -> list[str]:
     first = next((path for path in files_in(root, LeftOut()) if path.suffix.lower() == ".json"), None)
     if first is None or not is_labelme(first):
         return []
-    found = [s for s in ("train", "val", "test") if first_existing(root / name for name in names_of_split(s))]
+    found = [s for s in SPLITS if first_existing(root / name for name in names_of_split(s))]
     return found or ["train"]
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from panfpn.data.header import read_header
 from panfpn.data.images import IMAGE_SUFFIXES
-from panfpn.data.layouts.listing import begins_with, first_existing, names_of_split
+from panfpn.data.layouts.listing import SPLITS, begins_with, first_existing, names_of_split
 from panfpn.data.layouts.painting import (
     PaintedSegments,
     Points,
@@ -80,14 +80,9 @@ def open_split(request: SplitRequest) -> PanopticDataset:
     return PanopticDataset(request.fitting(table), images, segments, request.panoptic)
 
 
-def described_by(root: Path) -> list[Path]:
-    """The exports that are read."""
-    return [file for split in ("train", "val", "test") if (file := _file(root, split)) is not None]
-
-
-def splits(root: Path) -> list[str]:
-    """The splits that have an export."""
-    return [split for split in ("train", "val", "test") if _file(root, split) is not None]
+def described_by(root: Path) -> dict[str, Path]:
+    """The export of each split that lies there."""
+    return {split: file for split in SPLITS if (file := _file(root, split)) is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,8 +196,7 @@ def _image(task: Mapping[str, Any], pictures: Mapping[str, list[Path]], root: Pa
 
 def _classes(root: Path) -> list[str]:
     """All labels of all splits, in the order of the alphabet."""
-    files = [file for split in splits(root) if (file := _file(root, split)) is not None]
-    tasks = ((file, task) for file in files for task in _tasks(file))
+    tasks = ((file, task) for file in described_by(root).values() for task in _tasks(file))
     return sorted({_label(result, str(file)) for file, task in tasks for result in _results(task, LeftOut(), file)})
 
 

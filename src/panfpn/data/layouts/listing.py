@@ -8,6 +8,7 @@ from panfpn.data.images import IMAGE_SUFFIXES
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.listing import files_in
 
+SPLITS = ("train", "val", "test")  # that most layouts have
 _MOST_PIXELS = 1 << 28
 _SPLITS = {
     "train": ("train", "training", "train2017"), "val": ("val", "valid", "validation", "val2017"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from panfpn.data.dataset import FileDataset
-from panfpn.data.layouts.listing import first_existing, inside, names_of_split
+from panfpn.data.layouts.listing import SPLITS, first_existing, inside, names_of_split
 from panfpn.data.layouts.request import SplitRequest
 
 
@@ -55,7 +55,7 @@ def splits(root: Path) -> list[str]:
     """The splits that have a list; none without labels.yaml."""
     if not (root / "labels.yaml").is_file():
         return []
-    return [split for split in ("train", "val", "test") if _list(root, split) is not None]
+    return [split for split in SPLITS if _list(root, split) is not None]
 
 
 def _list(root: Path, split: str) -> Path | None:

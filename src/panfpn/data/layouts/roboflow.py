@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from panfpn.data.dataset import FileDataset
-from panfpn.data.layouts.listing import first_existing, listed, names_of_split, paired
+from panfpn.data.layouts.listing import SPLITS, first_existing, listed, names_of_split, paired
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.labels import LabelTable
 
@@ -26,7 +26,7 @@ def open_split(request: SplitRequest) -> FileDataset:
 
 def splits(root: Path) -> list[str]:
     """The splits that have a table of classes."""
-    return [split for split in ("train", "val", "test") if _folder(root, split) is not None]
+    return [split for split in SPLITS if _folder(root, split) is not None]
 
 
 def _folder(root: Path, split: str) -> Path | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from panfpn.data.dataset import FileDataset
 from panfpn.data.images import IMAGE_SUFFIXES
 from panfpn.data.layouts.folder import FolderSegments
-from panfpn.data.layouts.listing import first_existing, inside, listed, names_of_split, paired
+from panfpn.data.layouts.listing import SPLITS, first_existing, inside, listed, names_of_split, paired
 from panfpn.data.layouts.painting import BACKGROUND
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.data.segments import PanopticDataset
@@ -57,7 +57,7 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
 def splits(root: Path) -> list[str]:
     """The splits that have a list."""
     lists = _root(root) / _LISTS
-    return [split for split in ("train", "val", "test") if _list_of(lists, split) is not None]
+    return [split for split in SPLITS if _list_of(lists, split) is not None]
 
 
 def _root(folder: Path) -> Path:

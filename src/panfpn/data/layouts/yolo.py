@@ -14,7 +14,7 @@ import numpy as np
 from panfpn.data.dataset import FileDataset
 from panfpn.data.header import read_header
 from panfpn.data.images import IMAGE_SUFFIXES
-from panfpn.data.layouts.listing import first_existing, listed, names_of_split, paired
+from panfpn.data.layouts.listing import SPLITS, first_existing, listed, names_of_split, paired
 from panfpn.data.layouts.painting import PaintedSegments, Shape, background_of, checked_polygon, table_of, train_ids
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.data.segments import PanopticDataset
@@ -55,20 +55,14 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
     return PanopticDataset(request.fitting(table), items, painted, request.panoptic)
 
 
-def described_by(root: Path) -> list[Path]:
-    """The file that is read."""
-    file = _file(root)
-    return [] if file is None else [file]
-
-
-def splits(root: Path) -> list[str]:
-    """The splits that the file names."""
+def described_by(root: Path) -> dict[str, Path]:
+    """The one file, for each split that it names, or that lies where splits usually lie."""
     file = _file(root)
     described = read_yaml(file) if file else None
-    if not isinstance(described, Mapping):
-        return []
-    return [s for s in ("train", "val", "test")
-            if any(described.get(name) for name in names_of_split(s)) or _usual(root, s)]  # fmt: skip
+    if file is None or not isinstance(described, Mapping):
+        return {}
+    named = [s for s in SPLITS if any(described.get(name) for name in names_of_split(s)) or _usual(root, s)]
+    return dict.fromkeys(named, file)
 
 
 @dataclass(frozen=True, eq=False)
