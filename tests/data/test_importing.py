@@ -1,7 +1,12 @@
 """What other tools write comes in pixel by pixel, or not at all and with a sentence."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -425,3 +430,20 @@ def test_crowds_are_counted(tmp_path: Path) -> None:
     in_json(COCO, lambda d: [a.update(iscrowd=1) for a in d["annotations"][:2]])(tmp_path / "a")
     result = import_dataset(tmp_path / "a", tmp_path / "b", progress=False)
     assert any("2 crowds" in note for note in result.notes)
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    write_coco(tmp_path / "theirs", "train", photos(600))
+    command = [sys.executable, "-m", "panfpn", "data", "import", str(tmp_path / "theirs"), "-o", str(tmp_path / "ours")]
+    listen = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    listen += "sys.argv = sys.argv[2:]; runpy.run_module('panfpn', run_name='__main__')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", listen, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    while not list(tmp_path.glob(".ours-*/masks/train/*")) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "panfpn: interrupted\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]

@@ -7,8 +7,9 @@ Nothing is written unless all of it can be read: the folder gets its name when i
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import yaml
-from torch.utils.data import DataLoader
 
 from panfpn.data.dataset import FileDataset, open_dataset
 from panfpn.data.huggingface import is_hub, write_hub
@@ -37,6 +36,8 @@ _FEW = 64  # samples that are written faster than workers start
 _BATCH = 16
 _LARGEST = 65535  # value of a PNG
 _IGNORED = 255  # what is written for void, unless it is a class
+
+_job: list[Callable[[int], None]] = []  # of a process that writes
 
 Files = FileDataset | PanopticDataset
 Array = npt.NDArray[np.int16]
@@ -90,8 +91,9 @@ def import_dataset(
         for split, d in data.items():
             with progress_bar(split, len(d), show=progress) as advance:
                 ids = ids_in(table, d.table)
-                for count in _written(d, partial(_write, d, folder, split, written, ids)):
-                    advance(count)
+                with closing(_written(len(d), partial(_write, d, folder, split, written, ids))) as written_so_far:
+                    for count in written_so_far:
+                        advance(count)
     return ImportResult(
         layout=found, root=root, table=written, counts={s: len(d) for s, d in data.items()}, notes=notes
     )
@@ -149,36 +151,41 @@ def _complete_or_nothing(out: Path) -> Iterator[Path]:
         raise
 
 
-@dataclass(frozen=True)
-class _Writing(torch.utils.data.Dataset["ValueError | None"]):
-    """What writes a sample when it is asked for: in data workers."""
+def _written(count: int, write: Callable[[int], None]) -> Generator[int, None, None]:
+    """Write samples 0 … count - 1, in processes of their own where there are many; how many are, after every few.
 
-    data: Files
-    write: Callable[[int], None]
+    ValueError for the first that cannot be read. When the iterator is closed, nothing is being written any more.
+    """
+    batches = [range(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]
+    if count <= _FEW:
+        for rows in batches:
+            for index in rows:
+                write(index)
+            yield rows.stop
+        return
+    pool = ProcessPoolExecutor(_WORKERS, initializer=_start, initargs=(write,))
+    try:
+        for rows, error in zip(batches, pool.map(_write_rows, batches), strict=True):
+            if error is not None:
+                raise error
+            yield rows.stop
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    def __len__(self) -> int:
-        return len(self.data)
 
-    def __getitem__(self, index: int) -> ValueError | None:
-        try:
-            self.write(index)
-        except ValueError as error:
-            return error
-        return None
+def _start(write: Callable[[int], None]) -> None:
+    """What a process that writes begins with."""
+    start_worker(0)
+    _job.append(write)
 
 
-def _written(data: Files, write: Callable[[int], None]) -> Iterator[int]:
-    """How many samples are written, after every few; ValueError for the first that cannot be read."""
-    workers = _WORKERS if len(data) > _FEW else 0
-    loader: DataLoader[Any] = DataLoader(
-        _Writing(data, write), batch_size=_BATCH, collate_fn=list, num_workers=workers, worker_init_fn=start_worker
-    )
-    done = 0
-    for errors in loader:
-        for error in filter(None, errors):
-            raise error
-        done += len(errors)
-        yield done
+def _write_rows(rows: range) -> ValueError | None:
+    try:
+        for index in rows:
+            _job[0](index)
+    except ValueError as error:
+        return error
+    return None
 
 
 def _write(data: Files, folder: Path, split: str, table: LabelTable, ids: Array, index: int) -> None:
