@@ -83,6 +83,12 @@ SUBMISSIONS = {
     "cvat": "panfpn.deploy.submission.outline_files:CvatFiles",
     "labelme": "panfpn.deploy.submission.outline_files:LabelMeFiles",
 }
+RASTER_FORMS = {  # of the labels of a raster; the names are suffixes too
+    "tif": "panfpn.deploy.raster_files:write_tif",
+    "npy": "panfpn.deploy.raster_files:write_npy",
+    "zarr": "panfpn.deploy.raster_files:write_zarr",
+    "png": "panfpn.deploy.raster_files:write_png",
+}
 WRITERS = {
     "SemanticFPN": "panfpn.weights.interop.mmseg:write_mmseg",
     "PanopticFPN": "panfpn.weights.interop.detectron2:write_detectron2",

@@ -115,6 +115,7 @@ class SemanticMap(Regional):
     endings: ClassVar[dict[str, tuple[str, ...]]] = {  # of their files, after NAME
         "labels": (".png",), "overlay": ("_overlay.jpg",), "confidence": ("_confidence.png",),
     }  # fmt: skip
+    raster_also: ClassVar[tuple[str, ...]] = ()  # suffixes of what is written beside a raster's labels
     labels: npt.NDArray[np.integer]  # [H, W] train ids at the input's size: uint8 to 256 classes, int16 above
     table: LabelTable
     confidence: npt.NDArray[np.float32] | None = None  # [H, W] softmax probability of the winner, on request
@@ -192,6 +193,7 @@ class PanopticMap(Regional):
         "panoptic": (".png", ".json"), "overlay": ("_overlay.jpg",), "labels": ("_labels.png",),
         "instances": ("_instances.png",),
     }  # fmt: skip
+    raster_also: ClassVar[tuple[str, ...]] = ("json",)
     segments: npt.NDArray[np.int32]  # [H, W] segment ids at the input's size, 0 where void
     info: tuple[Segment, ...]  # of ids 1, 2, …: things, best first, then stuff in the order of train ids
     table: LabelTable

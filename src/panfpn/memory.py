@@ -2,9 +2,14 @@
 
 import contextlib
 import sys
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 _PROC = Path("/proc/self")
 _GROUP = Path("/sys/fs/cgroup")  # of a container, as it sees its own
@@ -32,6 +37,11 @@ class PeakMemory:
         if self.device.type == "cuda":
             return float(torch.cuda.max_memory_allocated(self.device))
         return _resident("VmHWM") - self.start
+
+
+def resident() -> float:
+    """Bytes of this process that are in memory now; NaN where the system does not say."""
+    return _resident("VmRSS")
 
 
 def _resident(key: str) -> float:
@@ -63,3 +73,39 @@ def free_memory(device: torch.device) -> float:
         left = int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text())
         free = min(free, float(left)) if free == free else float(left)
     return free
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the storages that are alive while tensors without values are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.most = 0
+        self._known: dict[int, int] = {}  # bytes by storage
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self._known:
+                    self._known[key] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    self.most = max(self.most, self.now)
+                    weakref.finalize(storage, self._gone, key)
+        return made
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._known.pop(key, 0)
+
+
+def peak_of_shapes(run: Callable[[], Any]) -> int:
+    """Bytes of the tensors that are alive at once, at most, while `run` computes with tensors of torch's meta device.
+
+    What libraries take for themselves (copies in other layouts, scratch) comes on top.
+    """
+    alive = _Alive()
+    with alive, torch.no_grad():
+        run()
+    return alive.most

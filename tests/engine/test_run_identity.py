@@ -179,7 +179,7 @@ def test_a_pack_of_the_same_files_is_the_same_data(tmp_path: Path) -> None:
 
 def test_one_folder_one_process(stopped: Path) -> None:
     with locked(stopped):
-        with pytest.raises(ValueError, match="another training of this process writes into this run folder"):
+        with pytest.raises(ValueError, match="another thread of this process trains in this run folder"):
             panfpn.train(resume=stopped)
         code = f"import panfpn; panfpn.train(resume={str(stopped)!r})"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

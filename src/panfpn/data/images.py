@@ -72,10 +72,22 @@ def as_channels(
 ) -> npt.NDArray[np.uint8]:
     """The bands of samples [H, W] or [H, W, B] that the network sees, as uint8 [H, W, C].
 
+    Raises:
+        ValueError: of `source`: as of `chosen_bands`; values of more than 8 bits without a range.
+    """
+    chosen = chosen_bands(samples, reading, source, alpha=alpha, colors=colors)
+    return np.ascontiguousarray(in_range(chosen, reading.range, source))
+
+
+def chosen_bands(
+    samples: Samples, reading: Reading, source: object, *, alpha: bool = False, colors: bool | None = None
+) -> Samples:
+    """The bands of samples [H, W] or [H, W, B] that the network sees, as they are: [H, W, C].
+
     `alpha`: the last band is none. `colors`: the bands are grey, or begin with RGB; None: one, three and four do.
 
     Raises:
-        ValueError: of `source`: bands that could be meant in several ways, values of more than 8 bits without a range.
+        ValueError: of `source`: bands that could be meant in several ways.
     """
     if samples.ndim == 2:
         samples = samples[:, :, None]
@@ -95,7 +107,7 @@ def as_channels(
         numbers = " ".join(map(str, range(1, wanted + 1)))
         raise ValueError(f"{source}: has {bands} bands, and the network sees {wanted}; name those that are meant, as "
                          f"in data.bands {numbers}, or set model.in_channels")  # fmt: skip
-    return np.ascontiguousarray(_in_range(samples, reading.range, source))
+    return samples
 
 
 def _grey(rgb: Samples) -> Samples:
@@ -103,8 +115,11 @@ def _grey(rgb: Samples) -> Samples:
     return np.asarray(np.round(rgb.astype(np.float32) @ weights), rgb.dtype)[:, :, None]
 
 
-def _in_range(samples: Samples, limits: Any, source: object) -> npt.NDArray[np.uint8]:
-    """The samples as uint8: black at the lower limit, white at the upper one."""
+def in_range(samples: Samples, limits: Any, source: object) -> npt.NDArray[np.uint8]:
+    """Samples [H, W, C] as uint8: black at the lower limit, white at the upper one, of all bands or of each.
+
+    ValueError of `source`, for values of more than 8 bits without limits, and for those that are not finite.
+    """
     if samples.dtype in (np.uint8, np.bool_):
         return np.asarray(samples, np.uint8)
     if samples.dtype.kind not in "iuf":
@@ -122,14 +137,20 @@ def _in_range(samples: Samples, limits: Any, source: object) -> npt.NDArray[np.u
                          f"{', '.join(ranges)}, or data.range percentile")  # fmt: skip
     values = samples.astype(np.float32)
     if limits == "percentile":
-        low, high = np.percentile(values, _PERCENTILES, axis=(0, 1)).astype(np.float32)  # [C] each
-        high = np.maximum(high, np.nextafter(low, np.float32(np.inf)))
+        low, high = percentiles(values)
     else:
-        low, high = (np.float32(limit) for limit in limits)
+        low, high = (np.asarray(limit, np.float32) for limit in limits)
     values -= low
     values *= np.float32(255) / (high - low)
     np.rint(values, out=values)
     return values.clip(0, 255, out=values).astype(np.uint8)
+
+
+def percentiles(samples: Samples) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What is black and white in samples [..., C] whose range is "percentile": [C] each."""
+    values = samples.reshape(-1, samples.shape[-1]).astype(np.float32)
+    low, high = np.percentile(values, _PERCENTILES, axis=0).astype(np.float32)
+    return low, np.maximum(high, np.nextafter(low, np.float32(np.inf)))
 
 
 def turned(pixels: Samples, orientation: int) -> Samples:

@@ -10,6 +10,7 @@ from panfpn.deploy.inputs import Inputs
 from panfpn.deploy.manifest import FILE, Manifest, possible_files
 from panfpn.deploy.predictor import Failure, Map, Predictor
 from panfpn.deploy.submission import Submission
+from panfpn.deploy.tiles import RasterResult, TileOptions, label_raster
 from panfpn.deploy.video_file import SUFFIXES, VideoFile
 from panfpn.listing import LeftOut
 from panfpn.progress import progress_bar
@@ -23,17 +24,20 @@ class Outcome:
     done: int  # images that were labelled
     failures: tuple[Failure, ...]
     left_out: LeftOut  # what in folders was not used
+    rasters: tuple[RasterResult, ...] = ()  # that were labelled in windows
 
 
 def predict_to_folder(
     arguments: Sequence[str | Path], folder: Path, *, predictor: Predictor, what: tuple[str, ...] | None = None,
     submission: Submission | None = None, batch_size: int = 1, max_frames: int | None = None, progress: bool = True,
+    tiles: TileOptions | None = None,
 ) -> Outcome:  # fmt: skip
     """Label everything behind `arguments` (see `Inputs`) and save it in `folder`.
 
     `what` None is the first two of what the model's maps can save, and of videos the overlay alone. Overlays of a video
     become a video; all else is a file a frame, in a folder of its name. `submission` names and writes the files as a
-    server or an annotation tool wants them instead. Of a video or camera, `max_frames` are labelled. predictions.json
+    server or an annotation tool wants them instead. Of a video or camera, `max_frames` are labelled. With `tiles`, all
+    images are labelled in windows, as otherwise only rasters are: see `panfpn.deploy.tiles`. predictions.json
     there says which result belongs to which input. ValueError if there is nothing to label, `what` is unknown, or the
     folder cannot be used; KeyboardInterrupt, with what was done in words, after the results under way were written
     whole.
@@ -46,12 +50,15 @@ def predict_to_folder(
     unknown = set(what) - set(outputs)
     if submission is None and (unknown or not what):
         raise ValueError(f"cannot save {', '.join(sorted(unknown)) or 'nothing'}; choose from {', '.join(outputs)}")
-    inputs = Inputs(arguments, out=folder, reading=predictor.task.preprocess.reading, max_frames=max_frames)
+    inputs = Inputs(arguments, out=folder, reading=predictor.task.preprocess.reading, max_frames=max_frames,
+                    tiles=tiles is not None)  # fmt: skip
+    tiles = tiles or TileOptions()
     _check_inputs(inputs, folder, submission)
     manifest = None
     if submission is None:
         endings = [ending for output in what for ending in predictor.map_type.endings[output]]
-        manifest = _extended(Manifest.of(folder) or Manifest(), inputs, folder, endings, of_frames)
+        of_rasters = tuple(f".{suffix}" for suffix in (tiles.form, *predictor.map_type.raster_also))
+        manifest = _extended(Manifest.of(folder) or Manifest(), inputs, folder, endings, of_frames, of_rasters)
     total = inputs.count()
     folder.mkdir(parents=True, exist_ok=True)
     if manifest is not None:
@@ -82,7 +89,16 @@ def predict_to_folder(
             if submission and submission.last:
                 text += f"; {submission.last}, which is written last, is not there"
             raise KeyboardInterrupt(text) from None
-    return Outcome(len(written), tuple(failures), inputs.left_out)
+    rasters = []
+    for one in inputs.inputs:
+        if one.raster and one.path is not None:
+            try:
+                rasters.append(label_raster(
+                    one.path, folder, name=one.name, predictor=predictor, options=tiles, progress=progress
+                ))  # fmt: skip
+            except (ValueError, OSError, ImportError) as error:
+                failures.append(Failure(one.name, str(error)))
+    return Outcome(len(written), tuple(failures), inputs.left_out, tuple(rasters))
 
 
 class _Videos:
@@ -152,8 +168,9 @@ def _overlays(folder: Path, video: str) -> Iterator[Path]:
 
 
 def _extended(
-    manifest: Manifest, inputs: Inputs, folder: Path, endings: Sequence[str], of_frames: Sequence[str]
-) -> Manifest:
+    manifest: Manifest, inputs: Inputs, folder: Path, endings: Sequence[str], of_frames: Sequence[str],
+    of_rasters: Sequence[str],
+) -> Manifest:  # fmt: skip
     """The manifest with this call's results; ValueError if one would lie on a file that is none, or is another's."""
     for one in inputs.inputs:
         other = manifest.inputs.get(one.name, one.address)
@@ -161,12 +178,13 @@ def _extended(
             raise ValueError(f"{folder}: holds the results of {other} under the name that those of {one.address} would "
                              "get; choose another folder for them")  # fmt: skip
         of_video = [f"_overlay{suffix}" for suffix in SUFFIXES] if "overlay" in of_frames else []
-        for ending in of_video if one.video else endings:
+        for ending in of_video if one.video else of_rasters if one.raster else endings:
             if not manifest.holds(f"{one.name}{ending}") and (folder / f"{one.name}{ending}").exists():
                 raise ValueError(f"{folder}: {one.name}{ending} is there, and no result of an earlier call ({FILE} "
                                  "does not list it); choose another folder")  # fmt: skip
     videos = [one.name for one in inputs.inputs if one.video]
-    manifest.add({one.name: one.address for one in inputs.inputs}, endings, videos)
+    manifest.add({one.name: one.address for one in inputs.inputs if not one.raster}, endings, videos)
+    manifest.add({one.name: one.address for one in inputs.inputs if one.raster}, of_rasters, ())
     if "overlay" in of_frames:
         manifest.files |= {path.relative_to(folder).as_posix() for name in videos for path in _overlays(folder, name)}
     return manifest

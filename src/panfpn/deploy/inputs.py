@@ -5,7 +5,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.data.images import IMAGE_SUFFIXES, as_channels, decode_image, pillow_pixels, read_image
+from panfpn.data.rasters import RASTER_SUFFIXES, is_raster, open_raster
 from panfpn.deploy.manifest import Manifest, written_stems
 from panfpn.deploy.streams import VIDEO_SUFFIXES, Video
 from panfpn.fetch import fetched, is_url, without_password
@@ -22,6 +24,9 @@ from panfpn.listing import LeftOut, files_in
 from panfpn.types import RGB, Reading
 
 Image = npt.NDArray[np.uint8]
+_LARGE_KINDS = frozenset({".tif", ".tiff", ".jp2"})
+_LARGE_FILE = 1 << 24  # bytes; smaller ones are not looked at
+_MOST_PIXELS = 100e6
 _LARGEST = 1 << 29  # bytes of an image from a server or from standard input
 
 
@@ -62,6 +67,7 @@ class Input:
     address: str
     path: Path | None = None  # of a local file
     video: Video | None = None
+    raster: bool = False  # read window by window, by who labels rasters; no `Source`
 
 
 class Inputs:
@@ -69,12 +75,13 @@ class Inputs:
 
     A name is the path below a folder argument without suffix, or a file's stem; where two would clash, more of their
     paths, and then the suffix, tell them apart. A video's frames lie in a folder of its name. What earlier calls wrote
-    is no input. `left_out` counts what is not used. ValueError for an argument behind which there is nothing.
+    is no input. `left_out` counts what is not used. `tiles`: every local image is a raster; else only what is too large
+    to be read whole, or of a kind that never is. ValueError for an argument behind which there is nothing.
     """
 
     def __init__(
         self, arguments: Sequence[str | Path], *, out: Path | None = None, reading: Reading = RGB,
-        max_frames: int | None = None,
+        max_frames: int | None = None, tiles: bool = False,
     ) -> None:  # fmt: skip
         self.left_out, self._reading, self._max_frames = LeftOut(), reading, max_frames
         found: dict[str, _Found] = {}
@@ -83,7 +90,7 @@ class Inputs:
                 if one.address in found:
                     self.left_out.add("named twice", Path(one.address))
                 found.setdefault(one.address, one)
-        self.inputs = _named(list(found.values()))
+        self.inputs = [_as_raster(one, tiles) for one in _named(list(found.values()))]
 
     @property
     def files(self) -> list[tuple[str, Path]]:
@@ -96,6 +103,8 @@ class Inputs:
             return None
         total = 0
         for one in self.inputs:
+            if one.raster:
+                continue
             frames = one.video.count() if one.video else 1
             total += max(1, frames) if self._max_frames is None else min(max(1, frames), self._max_frames)
         return total
@@ -103,7 +112,7 @@ class Inputs:
     def rename(self, names: Sequence[str]) -> None:
         """Write under other names; ValueError if one of the inputs is no image file."""
         for one in self.inputs:
-            if one.video or one.path is None:
+            if one.video or one.raster or one.path is None:
                 raise ValueError(f"{one.address}: is no image file; only those can be renamed one by one")
         self.inputs = [
             Input(name, one.address, one.path) for name, one in zip(names, self.inputs, strict=True)
@@ -111,6 +120,8 @@ class Inputs:
 
     def __iter__(self) -> Iterator[Source]:
         for one in self.inputs:
+            if one.raster:
+                continue
             if one.video:
                 yield from self._frames(one.name, one.video)
             elif one.path is not None:
@@ -155,7 +166,7 @@ def _expand(argument: str, out: Path | None, left_out: LeftOut) -> Iterator[_Fou
         yield _address(argument)
         return
     path = Path(argument).expanduser()
-    if path.is_dir():
+    if path.is_dir() and not is_raster(path):
         files = list(_in_folder(path, out, left_out))
         if not files:
             lost = f"; left out: {left_out}" if left_out.counts else ""
@@ -193,7 +204,7 @@ def _in_folder(folder: Path, out: Path | None, left_out: LeftOut) -> Iterator[Pa
             written |= known is not None and known.holds(path.relative_to(parent).as_posix())
         if written or (own is not None and path.resolve().is_relative_to(own)):
             left_out.add("results of earlier calls", path)
-        elif path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+        elif path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES | RASTER_SUFFIXES:
             yield path
         else:
             left_out.add(f"neither image nor video ({path.suffix or 'no suffix'})", path)
@@ -216,6 +227,21 @@ def _address(url: str) -> _Found:
     parts = (split.hostname or "host", *parts[:-1], PurePosixPath(parts[-1]).stem)
     moving = Video(url).is_live or inside.suffix.lower() in VIDEO_SUFFIXES
     return _Found(url, parts, 1, inside.suffix[1:], video=Video(url) if moving else None)
+
+
+def _as_raster(one: Input, tiles: bool) -> Input:
+    """The same, as a raster if it is one."""
+    if one.path is None or one.video:
+        return one
+    return replace(one, raster=tiles or is_raster(one.path) or _is_large(one.path))
+
+
+def _is_large(path: Path) -> bool:
+    """Whether an image has more pixels than are labelled in one piece."""
+    if path.suffix.lower() not in _LARGE_KINDS or path.stat().st_size < _LARGE_FILE:
+        return False
+    with closing(open_raster(path)) as raster:
+        return raster.height * raster.width > _MOST_PIXELS
 
 
 def _named(found: Sequence[_Found]) -> list[Input]:

@@ -13,8 +13,8 @@ _held: set[Path] = set()  # by this process, whose own locks do not stop it
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder for the time of the block.
+def locked(folder: Path, doing: str = "trains in this run folder") -> Iterator[None]:
+    """Hold a folder for the time of the block; `doing` says what for.
 
     Raises:
         ValueError: another process (or thread) holds it; it names host and process.
@@ -22,8 +22,8 @@ def locked(folder: Path) -> Iterator[None]:
     place = folder.resolve()
     path = place / _FILE
     if place in _held:
-        raise ValueError(f"{folder}: another training of this process writes into this run folder")
-    with _opened(path, folder) as file:
+        raise ValueError(f"{folder}: another thread of this process {doing}")
+    with _opened(path, folder, doing) as file:
         _held.add(place)
         try:
             file.truncate(0)
@@ -36,15 +36,15 @@ def locked(folder: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _opened(path: Path, folder: Path) -> IO[bytes]:
+def _opened(path: Path, folder: Path, doing: str) -> IO[bytes]:
     """The lock's file, locked."""
     while True:
         file = path.open("a+b")
         if not _lock(file.fileno()):
             file.close()
             owner = _owner(path)
-            raise ValueError(f"{folder}: process {owner.get('pid', '?')} on {owner.get('host', 'this machine')} trains "
-                             "in this run folder; wait for its end, or end it")  # fmt: skip
+            raise ValueError(f"{folder}: process {owner.get('pid', '?')} on {owner.get('host', 'this machine')} "
+                             f"{doing}; wait for its end, or end it")  # fmt: skip
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

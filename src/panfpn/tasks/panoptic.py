@@ -22,11 +22,13 @@ from panfpn.models.panoptic import DenseMaps
 from panfpn.models.pixels import PixelNetwork
 from panfpn.ops import Size, View, upsample_argmax
 from panfpn.ops.boxes import pool_boxes
+from panfpn.ops.seams import Cuts
 from panfpn.tasks.detect import DenseView, detect, of_image
 from panfpn.tasks.panoptic_graph import PanopticGraph
 from panfpn.tasks.scorers import PanopticScorer
 from panfpn.tasks.semantic import without_padding
 from panfpn.tasks.task import Image, Loss, Task
+from panfpn.tasks.tiles import JoinedTiles, Tiles, check_plain
 from panfpn.tasks.views import check_batch_size, groups_of_a_size, list_views, pixels_at
 from panfpn.types import Batch, Detections, PanopticMap, Segment
 from panfpn.weights.exported.program import Arrays
@@ -173,6 +175,11 @@ class PanopticTask(Task):
         """Run the network over images at `size`."""
         run = self.engine or self.pixels.forward
         return DenseView(run(pixels_at(images, size, mirrored=mirrored).to(self.device)), size, mirrored)
+
+    def tiles(self, rows: Cuts, columns: Cuts) -> Tiles:
+        """See `Task.tiles`."""
+        check_plain(self.inference)
+        return JoinedTiles(self, rows, columns)
 
     def check_outputs(self, *, confidence: bool = False, every_mask: bool = False) -> None:
         """See `Task.check_outputs`; also for an `inference.mode` that is not for this network."""

@@ -15,9 +15,11 @@ from panfpn.models import SemanticFPN
 from panfpn.models.backbone import AnyBackbone
 from panfpn.models.pixels import PixelNetwork
 from panfpn.ops import Size, View, as_float, upsample_argmax
+from panfpn.ops.seams import Cuts
 from panfpn.tasks.scorers import SemanticScorer
 from panfpn.tasks.semantic_graph import SemanticGraph
 from panfpn.tasks.task import Image, Task
+from panfpn.tasks.tiles import BlendedTiles, CutTiles, Tiles, check_plain
 from panfpn.tasks.views import check_batch_size, groups_of_a_size, list_views, pixels_at, window_starts
 from panfpn.types import Batch, SemanticMap
 
@@ -93,6 +95,11 @@ class SemanticTask(Task):
         """See `Task.graph`."""
         self.check_outputs(every_mask="every_mask" in also)
         return SemanticGraph(pixels, self.preprocess, also)
+
+    def tiles(self, rows: Cuts, columns: Cuts) -> Tiles:
+        """See `Task.tiles`."""
+        check_plain(self.inference)
+        return (BlendedTiles if self.program is None else CutTiles)(self, rows, columns)
 
     def _view(self, images: Sequence[Image], size: Size, mirrored: bool) -> View:
         """Run the network over images at `size`, in one piece or in windows."""

@@ -20,7 +20,9 @@ from panfpn.losses import SemanticLoss
 from panfpn.metrics import Scores
 from panfpn.models.backbone import AnyBackbone
 from panfpn.models.pixels import PixelNetwork
+from panfpn.ops.seams import Cuts
 from panfpn.tasks.graph import Graph
+from panfpn.tasks.tiles import Tiles
 from panfpn.types import Batch, Example, PanopticMap, Preprocess, Reading, Sample, SemanticMap
 from panfpn.weights import Program
 
@@ -155,6 +157,10 @@ class Task(nn.Module, ABC):
 
         ValueError for what it does not have.
         """
+
+    @abstractmethod
+    def tiles(self, rows: Cuts, columns: Cuts) -> Tiles:
+        """What labels an image too large for memory, cut so; ValueError where its settings need the whole image."""
 
     @abstractmethod
     def check_outputs(self, *, confidence: bool = False, every_mask: bool = False) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 
 import tyro
 
-from panfpn.choices import ENGINES, FORMATS, PROTOCOLS, SUBMISSIONS
+from panfpn.choices import ENGINES, FORMATS, PROTOCOLS, RASTER_FORMS, SUBMISSIONS
 
 T = TypeVar("T")
 _TRUTH = {"true": True, "false": False}
@@ -26,9 +26,11 @@ if TYPE_CHECKING:  # a type checker cannot read choices from a dict
     ProtocolName = str
     FormatName = str
     SubmissionName = str
+    RasterForm = str
 else:
     EngineName, ProtocolName = Literal[*ENGINES], Literal[*PROTOCOLS]
     FormatName, SubmissionName = Literal[*FORMATS], Literal[*SUBMISSIONS]
+    RasterForm = Literal[*RASTER_FORMS]
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,15 @@ def _sentence(framed: str) -> str:
     lines = [line.strip("\u2500\u2502\u256d\u256e\u2570\u256f ") for line in framed.splitlines()]
     text = " ".join(line for line in lines[1:] if line).partition("For full helptext")[0]
     return re.sub(r"Error parsing [\w.-]+: |Argument helptext: ", "", text).strip()
+
+
+def num_bytes(text: str, option: str) -> int:
+    """Bytes of a size like 4GB, 800 MB or 1.5GiB; ValueError names the option."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise ValueError(f"{option} is {text!r}; give a size such as 4GB or 800MB")
+    power = " KMGT".index(match[2].upper() or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def check_json(path: Path | None, what: str) -> None:

@@ -10,11 +10,21 @@ import tyro
 from panfpn.choices import SUBMISSIONS, lookup
 from panfpn.config import Inference
 from panfpn.files import printable
-from panfpn.verbs.options import EngineName, Out, ReadingOptions, SubmissionName, parse_options, print_notes
+from panfpn.verbs.options import (
+    EngineName,
+    Out,
+    RasterForm,
+    ReadingOptions,
+    SubmissionName,
+    num_bytes,
+    parse_options,
+    print_notes,
+)
 
 if TYPE_CHECKING:
     from panfpn.deploy.predictor import Predictor
     from panfpn.deploy.submission import Submission
+    from panfpn.deploy.tiles import TileOptions
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,15 @@ class _Predict:
     """Inputs of one size that go through the network together; for GPUs."""
     frames: int | None = None
     """At most so many frames of each video or camera."""
+    tiles: bool = False
+    """Label every image in overlapping windows, as what fits no memory always is (TIFF of more than 100 megapixels,
+    .vrt, .npy, .zarr, whole slides): one file of labels, with coordinates where the image has them."""
+    memory: str | None = None
+    """What this process may take with rasters, such as 4GB; without it, half of what is free."""
+    window: int | None = None
+    """Side of a window of a raster in pixels; without it, as large as memory allows."""
+    raster_form: RasterForm = "tif"
+    """What the labels of rasters are written as: tif (GeoTIFF: coordinates, palette, nodata), npy, zarr or png."""
     data: ReadingOptions = field(default_factory=ReadingOptions)
     scale: tuple[int, int] | None = None
     """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's own unless
@@ -58,6 +77,7 @@ class _Predict:
 
 
 _SHOWN = 100  # failures
+SMALLEST = 128  # pixels of a side of a window
 _PREDICT_HELP = """panfpn predict INPUT... --out DIR [options]
 
 Label images: files, folders, patterns ('photos/*.jpg'), videos, addresses and cameras. Results keep the input's size;
@@ -74,6 +94,7 @@ def run_predict(arguments: list[str]) -> int:
     from panfpn.deploy.predictor import Predictor
     from panfpn.report.tables import print_scores
 
+    tiles = _tiles(options)
     predictor = Predictor.from_file(
         options.model, options.device, options.precision, engine=options.engine, compile=options.compile
     )
@@ -98,9 +119,17 @@ def run_predict(arguments: list[str]) -> int:
         submission=submission,
         batch_size=options.batch_size,
         max_frames=options.frames,
+        tiles=tiles,
     )
     done, failures = outcome.done, outcome.failures
     lost = f"; left out: {outcome.left_out}" if outcome.left_out.counts else ""
+    for raster in outcome.rasters:
+        empty = f", {raster.empty} without data" if raster.empty else ""
+        sys.stdout.write(printable(
+            f"{raster.files[0]}: {raster.height}×{raster.width} pixels in {raster.windows} windows of {raster.side}"
+            f"{empty}\n"
+        ))  # fmt: skip
+    done += len(outcome.rasters)
     sys.stdout.write(printable(
         f"{done} of {done + len(failures)} images labelled by {predictor.about}; {', '.join(what)} in {options.out}"
         f"{lost}\n"
@@ -117,6 +146,17 @@ def run_predict(arguments: list[str]) -> int:
         else:
             print_scores(scores, submission.protocol)
     return 0
+
+
+def _tiles(options: _Predict) -> "TileOptions | None":
+    """How rasters are labelled; None where only they are. ValueError for an impossible size."""
+    from panfpn.deploy.tiles import TileOptions
+
+    if options.window is not None and options.window < SMALLEST:
+        raise ValueError(f"--window is {options.window}; it must be {SMALLEST} or more")
+    memory = None if options.memory is None else num_bytes(options.memory, "--memory")
+    wanted = options.tiles or memory or options.window or options.raster_form != "tif"
+    return TileOptions(memory=memory, window=options.window, form=options.raster_form) if wanted else None
 
 
 def _what_to_write(options: _Predict, predictor: "Predictor") -> "tuple[tuple[str, ...], Submission | None]":

@@ -1,0 +1,66 @@
+"""What GDAL reads: GeoTIFF, COG, JPEG 2000, VRT, NetCDF … (extra geo: rasterio)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from panfpn.data.rasters.raster import Geography, Raster, Samples, Valid
+from panfpn.extras import optional
+
+_CACHE = 32 << 20  # bytes of decoded blocks
+
+
+class GeoRaster(Raster):
+    """A raster behind rasterio; nodata values, masks and alpha bands say which pixels have data."""
+
+    def __init__(self, path: Path) -> None:
+        rasterio = optional("rasterio", "geo", f"{path}: reading this needs")
+        self.path, self._rasterio = path, rasterio
+        with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+            try:
+                self.file: Any = rasterio.open(path)
+            except rasterio.errors.RasterioIOError as error:
+                raise ValueError(f"{path}: not a raster that GDAL can read ({error})") from error
+        file = self.file
+        self.height, self.width, self.bands = file.height, file.width, file.count
+        if not file.count:
+            raise ValueError(f"{path}: holds no bands of its own; name one of its parts"
+                             + "".join(f", such as {name}" for name in file.subdatasets[:1]))  # fmt: skip
+        kinds = [kind.name for kind in file.colorinterp]
+        self.dtype = str(np.result_type(*file.dtypes))
+        self.alpha = kinds[-1] == "alpha"
+        rgb = kinds[:3] == ["red", "green", "blue"]
+        self.colors = True if rgb or (kinds[:1] == ["gray"] and file.count - self.alpha == 1) else None
+        self.palette = _palette(file) if kinds == ["palette"] else None
+        if self.palette is not None:
+            self.bands, self.colors = 3, True
+        points = file.gcps
+        self.geography = Geography(file.crs, file.transform, (tuple(points[0]), points[1]))
+        flags = {flag.name for flags in file.mask_flag_enums for flag in flags}
+        self._masked = bool(flags - {"all_valid"})
+
+    def read(self, rows: slice, columns: slice) -> tuple[Samples, Valid | None]:
+        """See `Raster.read`."""
+        window = self._rasterio.windows.Window.from_slices(rows, columns)
+        try:
+            samples = self.file.read(window=window)
+            valid = self.file.dataset_mask(window=window) > 0 if self._masked else None
+        except self._rasterio.errors.RasterioIOError as error:
+            raise ValueError(f"{self.path}: rows {rows.start} to {rows.stop} cannot be read ({error})") from error
+        if self.palette is not None:
+            return self.palette[samples[0]], valid
+        return np.moveaxis(samples, 0, -1), valid
+
+    def close(self) -> None:
+        """See `Raster.close`."""
+        self.file.close()
+
+
+def _palette(file: Any) -> Samples:
+    """Colours [N, 3] of the indices."""
+    entries = file.colormap(1)
+    palette = np.zeros((max(entries, default=0) + 1, 3), np.uint8)
+    for index, color in entries.items():
+        palette[index] = color[:3]
+    return np.pad(palette, ((0, max(0, np.iinfo(file.dtypes[0]).max + 1 - len(palette))), (0, 0)))

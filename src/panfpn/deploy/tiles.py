@@ -1,0 +1,268 @@
+"""Labels of images that fit no memory. In: a raster and a predictor. Out: one file of labels, and what it took.
+
+Windows are read ahead, labelled, and their final pixels written to a plain file; after each band of windows its state
+is saved. A call that was stopped, however it ended, goes on behind the last whole band, and ends in the same bytes.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from panfpn.choices import RASTER_FORMS, lookup
+from panfpn.data.images import chosen_bands, in_range, percentiles
+from panfpn.data.rasters import Raster, open_raster
+from panfpn.deploy.predictor import Predictor
+from panfpn.deploy.raster_files import Work
+from panfpn.deploy.raster_segments import final_segments
+from panfpn.deploy.raster_values import Values
+from panfpn.deploy.window_size import cut, window_for
+from panfpn.engine.run_lock import locked
+from panfpn.files import replacing, sha256, write_json
+from panfpn.progress import progress_bar
+from panfpn.tasks import Task
+from panfpn.tasks.tiles import Tiles
+
+Window = tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_] | None]  # image, and which pixels have data
+_SIDE, _SAMPLES = 512, 8  # of the windows that stand for a raster's range of values: pixels, and how many along a side
+_STATE, _PIXELS = "state.safetensors", "labels.raw"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileOptions:
+    """How rasters are labelled."""
+
+    memory: int | None = None  # bytes that the process may take; None: half of what is free
+    window: int | None = None  # pixels of a side; None: as large as memory allows
+    form: str = "tif"  # one of `panfpn.choices.RASTER_FORMS`
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterResult:
+    """What came of a raster."""
+
+    files: tuple[Path, ...]
+    height: int
+    width: int
+    side: int  # of a window
+    windows: int
+    empty: int  # windows without data
+
+
+def label_raster(
+    path: Path, folder: Path, *, name: str, predictor: Predictor, options: TileOptions, progress: bool = True
+) -> RasterResult:
+    """Label a raster into `folder`/`name`.tif (or another form); a Panoptic FPN's segments are in `name`.json.
+
+    Raises:
+        ValueError: of the raster (not readable, bands or range left open), of settings that need the whole image, of
+            too little memory, or of an unfinished result of other settings.
+        KeyboardInterrupt: with what was done in words; the same call goes on.
+    """
+    write = lookup(RASTER_FORMS, options.form, "form")
+    task, part = predictor.task, folder / f"{name}.part"
+    with contextlib.closing(open_raster(path)) as raster:
+        part.mkdir(parents=True, exist_ok=True)
+        with locked(part, "labels this raster"):
+            key = {"image": _identity(raster), "model": _model(task), "reading": asdict(task.preprocess.reading)}
+            kept = _State.read(part / _STATE, key, options.window)
+            side = kept.side if kept else options.window or window_for(raster, task, options.memory)
+            tiles = task.tiles(*cut(raster, task, side))
+            values = Values.of(task.table, tiles)
+            empty = _label(
+                raster, tiles, values, part, kept or _State(key=key, side=side, arrays={}), progress=progress
+            )
+            target, made = folder / f"{name}.{options.form}", part / f"labels.{options.form}"
+            labels = values.labels(part / _PIXELS, raster)
+            files = [target]
+            if values.are_ids:
+                labels, infos = final_segments(labels, tiles)
+                files.append(folder / f"{name}.json")
+                segments = [info.to_dict(task.table) for info in infos]
+            write(labels, made)
+            _put(made, target)
+            if values.are_ids:  # after its raster: where there is a JSON, there are its segments
+                size = {"height": raster.height, "width": raster.width}
+                write_json(files[1], {"file_name": target.name, **size, "segments_info": segments})
+        shutil.rmtree(part)
+        windows = len(tiles.rows.windows) * len(tiles.columns.windows)
+        return RasterResult(
+            files=tuple(files), height=raster.height, width=raster.width, side=side, windows=windows, empty=empty
+        )
+
+
+@dataclass(kw_only=True)
+class _State:
+    """How far a raster is, in one file, which is written whole after each band."""
+
+    key: dict[str, Any]  # what the result is a function of
+    side: int
+    bands: int = 0  # that are done
+    empty: int = 0
+    arrays: dict[str, npt.NDArray[Any]]  # of the tiles
+
+    @staticmethod
+    def read(path: Path, key: dict[str, Any], side: int | None) -> "_State | None":
+        """The state of an earlier call; None if there is none. ValueError if its result would be another one."""
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = json.loads(file.metadata()["state"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{path}: damaged ({error}); delete {path.parent} to begin anew") from error
+        wanted = key | {"window": side or about["side"]}
+        found = about["key"] | {"window": about["side"]}
+        for name, value in json.loads(json.dumps(wanted)).items():
+            if found.get(name) != value:
+                raise ValueError(f"{path.parent}: holds an unfinished result whose {name} was {found.get(name)}, and "
+                                 f"now is {value}; finish that one, or delete the folder to begin anew")  # fmt: skip
+        return _State(key=key, side=about["side"], bands=about["bands"], empty=about["empty"], arrays=arrays)
+
+    def write(self, path: Path) -> None:
+        """Save it."""
+        about = {"key": self.key, "side": self.side, "bands": self.bands, "empty": self.empty}
+        with replacing(path) as temporary:
+            save_file(self.arrays, temporary, {"state": json.dumps(about)})
+
+
+def _label(raster: Raster, tiles: Tiles, values: Values, part: Path, state: _State, *, progress: bool) -> int:
+    """Write the values of all bands that are not done yet; returns how many windows have no data."""
+    across, down = len(tiles.columns.windows), len(tiles.rows.windows)
+    if state.bands:
+        tiles.restore(state.arrays)
+    reader = _Reader(raster, tiles)
+    todo = [(i, j) for i in range(state.bands, down) for j in range(across)]
+    height = raster.height
+    try:
+        with (
+            Work(part / _PIXELS, (raster.height, raster.width), values.dtype) as work,
+            progress_bar("labelling", down * across, show=progress, unit="windows") as advance,
+            contextlib.closing(reader.windows(todo)) as windows,
+        ):
+            for (i, j), (image, valid) in zip(todo, windows, strict=True):
+                rows, columns, labels = tiles.add(i, j, image)
+                state.empty += image is None
+                work.write(rows, columns, values.of_labels(labels, _inside(valid, tiles, (i, j), rows, columns)))
+                advance(i * across + j + 1)
+                if j == across - 1:
+                    work.flush()
+                    state.bands, state.arrays = i + 1, tiles.state()
+                    state.write(part / _STATE)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted: {state.bands} of {down} bands of {raster.path} are done ({height} rows "
+                                f"in all); the same command goes on from there, in {part}") from None  # fmt: skip
+    return state.empty
+
+
+class _Reader:
+    """Reads windows as the network sees them, ahead of it, in a thread of its own."""
+
+    def __init__(self, raster: Raster, tiles: Tiles) -> None:
+        self.raster, self.tiles = raster, tiles
+        preprocess = tiles.task.preprocess
+        self.reading = preprocess.reading
+        self.fill = np.clip(np.rint(preprocess.mean), 0, 255).astype(np.uint8)  # where there is no data
+        self.limits = self._percentiles() if self.reading.range == "percentile" else self.reading.range
+
+    def windows(self, order: list[tuple[int, int]]) -> Generator[Window, None, None]:
+        """The windows in this order."""
+        with ThreadPoolExecutor(1) as reader:
+            ahead = [reader.submit(self._window, *index) for index in order[:1]]
+            for k in range(len(order)):
+                ahead += [reader.submit(self._window, *index) for index in order[k + 1 : k + 2]]
+                yield ahead.pop(0).result()
+
+    def _window(self, i: int, j: int) -> Window:
+        rows, columns = extent(self.tiles, i, j)
+        bands, valid = self._bands(rows, columns)
+        if valid is not None and not valid.any():
+            return None, valid
+        image = in_range(bands, self.limits, f"{self.raster.path} (rows from {rows.start}, columns from "
+                                             f"{columns.start})")  # fmt: skip
+        if valid is not None:
+            image = np.where(valid[:, :, None], image, self.fill)
+        top, left = self.tiles.rows.windows[i][0] - rows.start, self.tiles.columns.windows[j][0] - columns.start
+        return np.require(image[top:, left:], requirements=("C", "W")), valid
+
+    def _bands(self, rows: slice, columns: slice) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+        """The bands that the network sees, 0 where there is no data."""
+        raster = self.raster
+        samples, valid = raster.read(rows, columns)
+        bands = chosen_bands(samples, self.reading, raster.path, alpha=raster.alpha, colors=raster.colors)
+        if valid is not None and bands.dtype.kind == "f":  # which may be no numbers there
+            bands = np.where(valid[:, :, None], bands, bands.dtype.type(0))
+        return bands, valid
+
+    def _percentiles(self) -> Any:
+        """What is black and white, of windows spread evenly over the raster."""
+        starts = [
+            sorted({int(start) for start in np.linspace(0, max(0, length - _SIDE), _SAMPLES)})
+            for length in (self.raster.height, self.raster.width)
+        ]
+        seen = []
+        for top in starts[0]:
+            for left in starts[1]:
+                rows = slice(top, min(top + _SIDE, self.raster.height))
+                bands, valid = self._bands(rows, slice(left, min(left + _SIDE, self.raster.width)))
+                seen.append(bands[valid] if valid is not None else bands.reshape(-1, bands.shape[2]))
+        values = np.concatenate(seen)
+        if values.dtype == np.uint8 or not len(values):
+            return None
+        return percentiles(values)
+
+
+def extent(tiles: Tiles, i: int, j: int) -> tuple[slice, slice]:
+    """The rows and columns of a window, and of a cell above and before it, whose last pixels become final with it."""
+    (top, bottom), (left, right) = tiles.rows.windows[i], tiles.columns.windows[j]
+    return (slice(top - tiles.rows.stride if top else 0, bottom),
+            slice(left - tiles.columns.stride if left else 0, right))  # fmt: skip
+
+
+def _inside(
+    valid: npt.NDArray[np.bool_] | None, tiles: Tiles, index: tuple[int, int], rows: slice, columns: slice
+) -> npt.NDArray[np.bool_] | None:
+    """Which of the pixels that became final have data."""
+    if valid is None:
+        return None
+    down, across = extent(tiles, *index)
+    return valid[rows.start - down.start : rows.stop - down.start,
+                 columns.start - across.start : columns.stop - across.start]  # fmt: skip
+
+
+def _put(made: Path, target: Path) -> None:
+    """Put a file, or a folder, into its place."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    made.replace(target)
+
+
+def _identity(raster: Raster) -> list[Any]:
+    """What tells a raster from another, or from itself changed."""
+    about = raster.path.stat()
+    return [str(raster.path.resolve()), raster.height, raster.width, raster.bands, about.st_size, about.st_mtime_ns]
+
+
+def _model(task: Task) -> str:
+    """A digest of what labels."""
+    digest = hashlib.sha256(repr((task.pixels.precision, task.preprocess.size_divisor, task.inference)).encode())
+    engine = task.engine or task.program
+    digest.update(engine.engine.encode() if engine else b"")
+    if task.program is not None:
+        return hashlib.sha256(digest.digest() + sha256(task.program.file).encode()).hexdigest()[:16]
+    for name, tensor in task.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
