@@ -20,6 +20,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import weight_init
 from torch.utils.flop_counter import FlopCounterMode
 
 from panfpn.labels import LabelTable
@@ -30,6 +31,11 @@ OWN = ("resnet18c", "resnet34c", "resnet50_msra", "resnet101_msra")
 NUM_CLASSES = 19
 SIZE = (512, 512)
 ON_SHAPES = 400e6  # parameters
+LARGE = (  # words in the names of those that may be larger
+    "giant", "gigantic", "huge", "so400m", "xxlarge", "xlarge", "7b", "enormous", "gopt", "_g_", "_e_", "_h_",
+    "regnety_640", "1280", "2560", "32x32d", "32x48d", "nfnet_f5", "nfnet_f6", "nfnet_f7", "efficientnet_l2", "152x4",
+    "101x3",
+)  # fmt: skip
 LONGEST = 900  # seconds for one network
 MEMORY = 10 << 30  # bytes of address space beyond which a network fails instead of the machine
 HEADER = """# Backbones
@@ -63,25 +69,15 @@ these.
 def row(name: str) -> dict[str, Any]:
     """What is known of a network, or why it does not run."""
     entry: dict[str, Any] = {"name": name, "licence": pretrained_weights(name)[1]}
-    try:
-        with torch.device("meta"):
-            shadow = SemanticFPN(name, NUM_CLASSES).eval()
-            backbone: Any = shadow.backbone
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                shadow(torch.zeros(1, 3, *SIZE))
-    except NotImplementedError:  # some networks cannot be followed on shapes
-        shadow, counter = SemanticFPN(name, NUM_CLASSES).eval(), None
-        backbone = shadow.backbone
-    parameters = sum(p.numel() for p in backbone.parameters())
-    entry |= {
-        "strides": backbone.strides, "channels": backbone.channels, "parameters": parameters,
-        "macs": counter.get_total_flops() / 2 if counter else None,
-    }  # fmt: skip
-    device = "meta" if parameters > ON_SHAPES else "cpu"
+    device = "meta" if is_large(name) else "cpu"
     with torch.device(device):
         semantic = SemanticFPN(name, NUM_CLASSES)
-        backbone = semantic.backbone
-        entry |= {"multiple": backbone.multiple, "window": backbone.window}
+        backbone: Any = semantic.backbone
+        entry |= {
+            "strides": backbone.strides, "channels": backbone.channels,
+            "parameters": sum(p.numel() for p in backbone.parameters()),
+            "multiple": backbone.multiple, "window": backbone.window,
+        }  # fmt: skip
         train(semantic)
         entry["ms"] = predict(semantic, timed=device == "cpu")
         semantic.zero_grad()
@@ -90,7 +86,33 @@ def row(name: str) -> dict[str, Any]:
         total = sum(m.square().mean() for m in (maps.semantic, *maps.pyramid, *maps.objectness, *maps.deltas))
         total.backward()
         with_gradients(panoptic, but=("box_head.", "mask_head."))
+    entry["macs"] = multiply_adds(semantic)
     return entry | {"run": "shapes" if device == "meta" else "ok"}
+
+
+def is_large(name: str) -> bool:
+    """Whether a network is only followed on shapes."""
+    if not any(word in name for word in LARGE):
+        return False
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    return sum(p.numel() for p in network.parameters()) > ON_SHAPES
+
+
+def multiply_adds(network: SemanticFPN) -> float | None:
+    """Of an image of `SIZE`; None for a network that cannot be followed on shapes. Its weights are gone then."""
+    try:
+        network = network.to("meta").eval()
+        with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.zeros(1, 3, *SIZE))
+    except NotImplementedError:
+        return None
+    return counter.get_total_flops() / 2
+
+
+def quick_init(tensor: torch.Tensor, mean: float, std: float, low: float, high: float) -> torch.Tensor:
+    """In place of timm's truncated normal distribution, which takes longer than all the rest."""
+    return tensor.uniform_(-std, std)
 
 
 def train(network: SemanticFPN) -> None:
@@ -136,6 +158,7 @@ def tried(name: str) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    weight_init._trunc_normal_ = quick_init
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
         return row(name)

@@ -30,7 +30,7 @@ class Outcome:
 def predict_to_folder(
     arguments: Sequence[str | Path], folder: Path, *, predictor: Predictor, what: tuple[str, ...] | None = None,
     submission: Submission | None = None, batch_size: int = 1, max_frames: int | None = None, progress: bool = True,
-    tiles: TileOptions | None = None,
+    tiles: TileOptions | None = None, lanes: int | None = None,
 ) -> Outcome:  # fmt: skip
     """Label everything behind `arguments` (see `Inputs`) and save it in `folder`.
 
@@ -57,7 +57,8 @@ def predict_to_folder(
     manifest = None
     if submission is None:
         endings = [ending for output in what for ending in predictor.map_type.endings[output]]
-        of_rasters = tuple(f".{suffix}" for suffix in (tiles.form, *predictor.map_type.raster_also))
+        suffixes = (tiles.form, *predictor.map_type.raster_also, *filter(None, [tiles.polygons]))
+        of_rasters = tuple(f".{suffix}" for suffix in suffixes)
         manifest = _extended(Manifest.of(folder) or Manifest(), inputs, folder, endings, of_frames, of_rasters)
     total = inputs.count()
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,9 @@ def predict_to_folder(
                 result.save(folder, what=what)
             written.append(result.name)
 
-        results = predictor.stream(inputs, confidence="confidence" in what, batch_size=batch_size, then=save)
+        results = predictor.stream(
+            inputs, confidence="confidence" in what, batch_size=batch_size, lanes=lanes, then=save
+        )
         try:
             with progress_bar("labelling", total, show=progress) as advance, closing(results):
                 for result in results:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
+import torch
 from torch import nn
 
 from panfpn.build import load_task
@@ -17,6 +18,7 @@ from panfpn.deploy.inputs import Source, as_image
 from panfpn.deploy.runtime import engine_precisions, make_runtime
 from panfpn.device import describe_choice, survive_fork
 from panfpn.labels import LabelTable
+from panfpn.lanes import in_lanes
 from panfpn.tasks import Image, Task, check_batch_size
 from panfpn.types import PanopticMap, SemanticMap
 from panfpn.weights.zoo import SHIPPED
@@ -132,44 +134,30 @@ class Predictor:
             self._process = os.getpid()
 
     def stream(
-        self, inputs: Iterable[Source], *, confidence: bool = False, batch_size: int = 1,
+        self, inputs: Iterable[Source], *, confidence: bool = False, batch_size: int = 1, lanes: int | None = 1,
         then: Callable[[Map], Any] | None = None,
     ) -> Generator[Map | Failure, None, None]:  # fmt: skip
         """Maps of many inputs, in their order and in bounded memory; a bad one gives a `Failure` and the rest go on.
 
         Decoding runs ahead of the network in one thread, `then` (saving, say) behind it in another; an error in either
         makes that input a `Failure`. With `batch_size` > 1, inputs of one size that are near each other share a run.
+        `lanes` are labelled at once on a CPU, each on its share of the cores; None measures whether that pays. Engines
+        but torch have as many as the streams that they were made for.
         """
         self._after_fork()
         check_batch_size(batch_size)
         self.task.check_outputs(confidence=confidence)
         window = 1 if batch_size == 1 else _BUCKETS * batch_size
-        sources = iter(inputs)
-        reading: deque[tuple[str, Future[Image]]] = deque()
+        label = partial(self._labelled, confidence=confidence, batch_size=batch_size)
         writing: deque[tuple[Map | Failure, Future[Any] | None]] = deque()
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            parts = _read_ahead(inputs, reader, window)
+            made_for = self.task.lanes
+            count, cores = (lanes, None) if made_for is None else (made_for, made_for * torch.get_num_threads())
+            labelled = in_lanes(label, parts, count=count, cores=cores, size=lambda part: part.pixels)
             try:
-                while True:
-                    for source in islice(sources, window + _AHEAD - len(reading)):
-                        reading.append((source.name, reader.submit(source.read)))
-                    if not reading:
-                        break
-                    part = [reading.popleft() for _ in range(min(window, len(reading)))]
-                    names = [name for name, _ in part]
-                    results, images = _decoded(part)
-                    groups = [sorted(images, key=lambda i: images[i].shape)] if images else []
-                    while groups:
-                        group = groups.pop()
-                        some, called = [images[i] for i in group], [names[i] for i in group]
-                        try:
-                            maps = self.task.predict(some, names=called, batch_size=batch_size, confidence=confidence)
-                            results.update(zip(group, maps, strict=True))
-                        except Exception as error:  # one bad input (of whatever kind) must not cost the others
-                            if len(group) > 1:  # one by one, to know which it is
-                                groups += [[i] for i in group]
-                            else:
-                                results[group[0]] = _failure(called[0], error)
-                    for _, result in sorted(results.items()):
+                for results in labelled:
+                    for result in results:
                         wanted = then is not None and not isinstance(result, Failure)
                         writing.append((result, writer.submit(then, result) if wanted else None))  # type: ignore[arg-type]
                     while len(writing) > window + _AHEAD:
@@ -177,7 +165,55 @@ class Predictor:
                 while writing:
                     yield _written(*writing.popleft())
             finally:  # who stops early waits for what is being written, not for what was to be read
+                labelled.close()
+                parts.close()
                 reader.shutdown(cancel_futures=True)
+
+    def _labelled(self, part: "_Part", *, confidence: bool, batch_size: int) -> list[Map | Failure]:
+        """The maps of a part, and failures where there are none."""
+        results: dict[int, Map | Failure] = dict(part.failures)
+        images, names = part.images, part.names
+        groups = [sorted(images, key=lambda i: images[i].shape)] if images else []
+        while groups:
+            group = groups.pop()
+            some, called = [images[i] for i in group], [names[i] for i in group]
+            try:
+                maps = self.task.predict(some, names=called, batch_size=batch_size, confidence=confidence)
+                results.update(zip(group, maps, strict=True))
+            except Exception as error:  # one bad input (of whatever kind) must not cost the others
+                if len(group) > 1:  # one by one, to know which it is
+                    groups += [[i] for i in group]
+                else:
+                    results[group[0]] = _failure(called[0], error)
+        return [results[i] for i in sorted(results)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Neighbouring inputs, by their position among them."""
+
+    names: list[str]
+    images: dict[int, Image]
+    failures: dict[int, Failure]
+
+    @property
+    def pixels(self) -> float:
+        """Of all images."""
+        return float(sum(image.shape[0] * image.shape[1] for image in self.images.values()))
+
+
+def _read_ahead(inputs: Iterable[Source], reader: ThreadPoolExecutor, window: int) -> Generator[_Part, None, None]:
+    """The inputs, `window` at a time, decoded before their turn."""
+    sources = iter(inputs)
+    reading: deque[tuple[str, Future[Image]]] = deque()
+    while True:
+        for source in islice(sources, window + _AHEAD - len(reading)):
+            reading.append((source.name, reader.submit(source.read)))
+        if not reading:
+            return
+        part = [reading.popleft() for _ in range(min(window, len(reading)))]
+        failures, images = _decoded(part)
+        yield _Part([name for name, _ in part], images, failures)
 
 
 def load(name: str | Path | None = None, *, device: str = "cpu") -> nn.Module:
@@ -196,9 +232,9 @@ def use_engine(task: Task, engine: str = "torch", *, compile: bool = False, stre
     task.predict_with(make)
 
 
-def _decoded(part: Sequence[tuple[str, Future[Image]]]) -> tuple[dict[int, Map | Failure], dict[int, Image]]:
+def _decoded(part: Sequence[tuple[str, Future[Image]]]) -> tuple[dict[int, Failure], dict[int, Image]]:
     """By position: the failures, and the images that could be read."""
-    failures: dict[int, Map | Failure] = {}
+    failures: dict[int, Failure] = {}
     images: dict[int, Image] = {}
     for i, (name, future) in enumerate(part):
         try:

@@ -40,4 +40,5 @@ def final_segments(labels: Labels, tiles: Tiles) -> tuple[Labels, list[Segment]]
         box = (left[k], up[k], right[k] - left[k], down[k] - up[k])
         final.append(replace(one, id=number, area=int(areas[k]), box=box))
     by_id = ids_by_old[same]
-    return replace(labels, change=lambda strip: by_id[strip]), final
+    names = {one.id: one.name for one in final}
+    return replace(labels, names=names, change=lambda strip: by_id[strip]), final

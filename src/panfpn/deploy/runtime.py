@@ -11,6 +11,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from panfpn.device import DTYPES, on_device, survive_fork
 from panfpn.extras import optional
 from panfpn.models.pixels import PixelNetwork
 from panfpn.types import moved
+from panfpn.weights.exported import SUFFIXES
 from panfpn.weights.exported.openvino import Requests
 
 _EXAMPLES = {True: (64, 96), False: (67, 99)}  # sizes to trace with: aligned to every stride, and to none
@@ -52,6 +54,21 @@ def engine_precisions(engine: str) -> tuple[str, ...]:
     """What an engine computes in; ValueError for an unknown one."""
     precisions: tuple[str, ...] = lookup(ENGINES, engine, "engine").precisions
     return precisions
+
+
+def share_cores(engine: str | None, model: str | Path | None, streams: int | None, *, many: bool) -> int:
+    """For how many calls at once an engine, or the engine of an exported file, is to be made.
+
+    `streams` None: one a core where there are many images. The cores are divided among them from here on. torch needs
+    no such number, and gets 1.
+    """
+    exported = Path(str(model)).suffix in SUFFIXES.values()
+    if engine in (None, "torch") and not exported:
+        return 1
+    cores = torch.get_num_threads()
+    streams = streams or (cores if many else 1)
+    torch.set_num_threads(max(1, cores // streams))
+    return streams
 
 
 class Engine(ABC):

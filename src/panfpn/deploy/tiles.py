@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from panfpn.choices import RASTER_FORMS, lookup
 from panfpn.data.images import chosen_bands, in_range, percentiles
 from panfpn.data.rasters import Raster, open_raster
+from panfpn.deploy.polygons import write_polygons
 from panfpn.deploy.predictor import Predictor
 from panfpn.deploy.raster_files import Work
 from panfpn.deploy.raster_segments import final_segments
@@ -46,6 +47,8 @@ class TileOptions:
     memory: int | None = None  # bytes that the process may take; None: half of what is free
     window: int | None = None  # pixels of a side; None: as large as memory allows
     form: str = "tif"  # one of `panfpn.choices.RASTER_FORMS`
+    polygons: str | None = None  # gpkg or geojson: what polygons of the regions are written as, beside the labels
+    simplify: float = 1.0  # tolerance of their edges in pixels; 0: as the pixels are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,7 @@ class RasterResult:
     side: int  # of a window
     windows: int
     empty: int  # windows without data
+    regions: int | None = None  # polygons that were written
 
 
 def label_raster(
@@ -80,6 +84,7 @@ def label_raster(
             side = kept.side if kept else options.window or window_for(raster, task, options.memory)
             tiles = task.tiles(*cut(raster, task, side))
             values = Values.of(task.table, tiles)
+            regions = None
             empty = _label(
                 raster, tiles, values, part, kept or _State(key=key, side=side, arrays={}), progress=progress
             )
@@ -91,6 +96,12 @@ def label_raster(
                 files.append(folder / f"{name}.json")
                 segments = [info.to_dict(task.table) for info in infos]
             write(labels, made)
+            if options.polygons:
+                shapes = part / f"labels.{options.polygons}"
+                shapes.unlink(missing_ok=True)
+                regions = write_polygons(labels, shapes, simplify=options.simplify)
+                files.append(folder / f"{name}.{options.polygons}")
+                _put(shapes, files[-1])
             _put(made, target)
             if values.are_ids:  # after its raster: where there is a JSON, there are its segments
                 size = {"height": raster.height, "width": raster.width}
@@ -98,7 +109,13 @@ def label_raster(
         shutil.rmtree(part)
         windows = len(tiles.rows.windows) * len(tiles.columns.windows)
         return RasterResult(
-            files=tuple(files), height=raster.height, width=raster.width, side=side, windows=windows, empty=empty
+            files=tuple(files),
+            height=raster.height,
+            width=raster.width,
+            side=side,
+            windows=windows,
+            empty=empty,
+            regions=regions,
         )
 
 

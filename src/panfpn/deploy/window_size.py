@@ -15,9 +15,9 @@ from panfpn.models.pixels import PixelNetwork
 from panfpn.ops.seams import ALIGNED, Cuts
 from panfpn.tasks import Task
 
-_SIDES = (512, 768, 1024, 1536, 2048)  # larger ones are no faster
+_SIDES = (512, 768, 1024, 1280, 1536, 2048)  # larger ones are no faster
 _OVERLAP = 256  # pixels; a quarter of smaller windows
-_SCRATCH = 1.5  # what libraries take, in what the tensors take
+_SCRATCH = 1.4  # what libraries take on top, whatever the precision
 _UNKNOWN = 500.0  # bytes a pixel, of exported files and of networks that cannot be followed on shapes
 _AROUND = 20.0  # bytes a pixel, of images that are read ahead and of labels
 _FILES = 64 << 20  # bytes that reading and writing take
@@ -62,7 +62,7 @@ def cut(raster: Raster, task: Task, side: int) -> tuple[Cuts, Cuts]:
 
 
 def _of_network(pixels: PixelNetwork) -> float:
-    """Bytes a pixel of the tensors that are alive at once, without the weights."""
+    """Bytes a pixel of the tensors that are alive at once, in float32 and without the weights."""
     meta = torch.device("meta")
     shared = {id(one): one.detach().to(meta) for one in (*pixels.parameters(), *pixels.buffers())}
     for key, one in list(shared.items()):
@@ -71,6 +71,6 @@ def _of_network(pixels: PixelNetwork) -> float:
     side = 2 * _SIDES[0]
     image = torch.zeros(1, side, side, pixels.mean.shape[0], dtype=torch.uint8, device=meta)
     try:
-        return peak_of_shapes(lambda: shadow(image)) / side**2 * pixels.precision.itemsize / 4
+        return peak_of_shapes(lambda: shadow(image)) / side**2
     except (NotImplementedError, RuntimeError):
         return _UNKNOWN / _SCRATCH

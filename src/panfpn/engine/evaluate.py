@@ -1,22 +1,24 @@
 """Evaluation. In: a model or its file, and a data set. Out: scores, and the best and worst images."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from panfpn.build import build_dataset, load_task
 from panfpn.config import Data
 from panfpn.data import Dataset, as_dataset, evaluation_loader
 from panfpn.data.loader import named_worker_errors
 from panfpn.engine.distributed import Ranks
+from panfpn.lanes import in_lanes
 from panfpn.metrics import Scores
 from panfpn.progress import progress_bar
 from panfpn.tasks import Scorer, Task
-from panfpn.types import Example
+from panfpn.types import Example, Sample
 
 _EXAMPLES = 6  # best and worst images kept for the report
 
@@ -55,11 +57,19 @@ def score_dataset(
     was_training, done = task.training, 0
     task.eval()
     try:
-        for samples in evaluation_loader(dataset, indices, batch_size=batch_size, num_workers=num_workers,
-                                         needs_segments=task.needs_segments,
-                                         channels=task.preprocess.reading.channels):  # fmt: skip
+        loader = evaluation_loader(
+            dataset, indices, batch_size=batch_size, num_workers=num_workers, needs_segments=task.needs_segments,
+            channels=task.preprocess.reading.channels,
+        )  # fmt: skip
+
+        def label(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Any]]:
             images, names = [s.image for s in samples], [s.name for s in samples]
-            maps = task.predict(images, names=names, batch_size=batch_size, **scorer.options)
+            return samples, task.predict(images, names=names, batch_size=batch_size, **scorer.options)
+
+        threads = torch.get_num_threads()
+        count = task.lanes or threads  # one a core: scores are then the same, however many cores there are
+        cores = threads if task.lanes is None else threads * count
+        for samples, maps in in_lanes(label, loader, count=count, cores=cores, size=_pixels):
             for sample, prediction in zip(samples, maps, strict=True):
                 extremes.add(done, scorer.add(indices[done], sample, prediction))
                 done += 1
@@ -68,6 +78,10 @@ def score_dataset(
     finally:
         task.train(was_training)
     return scorer.scores(ranks, task.device), extremes.all()
+
+
+def _pixels(samples: Sequence[Sample]) -> float:
+    return float(sum(sample.image.shape[0] * sample.image.shape[1] for sample in samples))
 
 
 def evaluate(

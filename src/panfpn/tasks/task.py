@@ -45,6 +45,7 @@ class Engine(Protocol):
     """What runs a network for predictions; panfpn.deploy.runtime has three."""
 
     engine: str
+    streams: int  # calls at once that it is made for
 
     def __call__(self, pixels: torch.Tensor) -> Any:
         """Pixels uint8 [B, h, w, C] -> what the network gives, the padding's part of it included."""
@@ -184,6 +185,15 @@ class Task(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the network is."""
         return self.pixels.mean.device
+
+    @property
+    def lanes(self) -> int | None:
+        """How many calls at once its predictions are made for; None: any number, on the cores of this machine."""
+        if self.device.type != "cpu" and self.program is None:
+            return 1
+        if self.program is not None:
+            return self.program.streams
+        return None if self.engine is None or self.engine.engine == "torch" else self.engine.streams
 
     def train(self, mode: bool = True) -> Self:
         """As of every module; training drops the engine, which holds the weights as they were."""

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -56,6 +56,9 @@ class _Predict:
     """torch.compile: a minute at the first image of each size, then faster."""
     batch_size: int = 1
     """Inputs of one size that go through the network together; for GPUs."""
+    streams: int | None = None
+    """Images that are labelled at once on a CPU, each on its share of the cores; without it, whatever is faster of one
+    and as many as there are cores, measured on the first images (openvino and onnxruntime: one a core)."""
     frames: int | None = None
     """At most so many frames of each video or camera."""
     tiles: bool = False
@@ -67,6 +70,10 @@ class _Predict:
     """Side of a window of a raster in pixels; without it, as large as memory allows."""
     raster_form: RasterForm = "tif"
     """What the labels of rasters are written as: tif (GeoTIFF: coordinates, palette, nodata), npy, zarr or png."""
+    polygons: Literal["gpkg", "geojson"] | None = None
+    """Write a polygon for each region of a raster too, with class and area, in its coordinates."""
+    simplify: float = 1.0
+    """Tolerance of their edges in pixels, which neighbours share; 0 keeps the edges of pixels."""
     data: ReadingOptions = field(default_factory=ReadingOptions)
     scale: tuple[int, int] | None = None
     """Longer and shorter side that images are fitted into; like size-divisor and inference.*, the model's own unless
@@ -77,6 +84,7 @@ class _Predict:
 
 
 _SHOWN = 100  # failures
+MANY = 4  # inputs for which an engine is made that labels several at once
 SMALLEST = 128  # pixels of a side of a window
 _PREDICT_HELP = """panfpn predict INPUT... --out DIR [options]
 
@@ -92,12 +100,18 @@ def run_predict(arguments: list[str]) -> int:
     from panfpn.deploy.folder import predict_to_folder
     from panfpn.deploy.inputs import Inputs
     from panfpn.deploy.predictor import Predictor
+    from panfpn.deploy.runtime import share_cores
     from panfpn.report.tables import print_scores
 
     tiles = _tiles(options)
+    if options.streams is not None and options.streams < 1:
+        raise ValueError(f"--streams is {options.streams}; it must be 1 or more")
+    count = Inputs(options.inputs, out=options.out).count()
+    streams = share_cores(options.engine, options.model, options.streams, many=count is not None and count > MANY)
     predictor = Predictor.from_file(
-        options.model, options.device, options.precision, engine=options.engine, compile=options.compile
-    )
+        options.model, options.device, options.precision, engine=options.engine, compile=options.compile,
+        streams=streams,
+    )  # fmt: skip
     print_notes(predictor.notes)
     task = predictor.task
     reading = task.preprocess.reading
@@ -120,11 +134,13 @@ def run_predict(arguments: list[str]) -> int:
         batch_size=options.batch_size,
         max_frames=options.frames,
         tiles=tiles,
+        lanes=options.streams,
     )
     done, failures = outcome.done, outcome.failures
     lost = f"; left out: {outcome.left_out}" if outcome.left_out.counts else ""
     for raster in outcome.rasters:
         empty = f", {raster.empty} without data" if raster.empty else ""
+        empty += "" if raster.regions is None else f"; {raster.regions} polygons"
         sys.stdout.write(printable(
             f"{raster.files[0]}: {raster.height}×{raster.width} pixels in {raster.windows} windows of {raster.side}"
             f"{empty}\n"
@@ -155,8 +171,13 @@ def _tiles(options: _Predict) -> "TileOptions | None":
     if options.window is not None and options.window < SMALLEST:
         raise ValueError(f"--window is {options.window}; it must be {SMALLEST} or more")
     memory = None if options.memory is None else num_bytes(options.memory, "--memory")
-    wanted = options.tiles or memory or options.window or options.raster_form != "tif"
-    return TileOptions(memory=memory, window=options.window, form=options.raster_form) if wanted else None
+    if not 0 <= options.simplify < float("inf"):
+        raise ValueError(f"--simplify is {options.simplify}; it must be 0 or a number of pixels")
+    wanted = options.tiles or memory or options.window or options.raster_form != "tif" or options.polygons
+    return TileOptions(
+        memory=memory, window=options.window, form=options.raster_form, polygons=options.polygons,
+        simplify=options.simplify,
+    ) if wanted else None  # fmt: skip
 
 
 def _what_to_write(options: _Predict, predictor: "Predictor") -> "tuple[tuple[str, ...], Submission | None]":

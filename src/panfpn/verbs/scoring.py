@@ -67,11 +67,13 @@ def _score(
     model: str, words: list[str], options: _Eval, default: _Eval, complete: bool, ranks: "Ranks", device: str
 ) -> int:
     from panfpn.deploy.predictor import Predictor
+    from panfpn.deploy.runtime import share_cores
     from panfpn.engine import evaluate
     from panfpn.files import write_json
     from panfpn.report.tables import print_scores
 
-    predictor = Predictor.from_file(model, device, options.precision, engine=options.engine)
+    streams = share_cores(options.engine, model, None, many=True)
+    predictor = Predictor.from_file(model, device, options.precision, engine=options.engine, streams=streams)
     task, released = predictor.task, predictor.task.preprocess
     if ranks.first:
         print_notes(predictor.notes)

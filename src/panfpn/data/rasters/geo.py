@@ -1,5 +1,6 @@
 """What GDAL reads: GeoTIFF, COG, JPEG 2000, VRT, NetCDF … (extra geo: rasterio)."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ class GeoRaster(Raster):
     def __init__(self, path: Path) -> None:
         rasterio = optional("rasterio", "geo", f"{path}: reading this needs")
         self.path, self._rasterio = path, rasterio
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        with (
+            rasterio.Env(GDAL_CACHEMAX=_CACHE), warnings.catch_warnings()
+        ):  # fmt: skip
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # it need not be on Earth
             try:
                 self.file: Any = rasterio.open(path)
             except rasterio.errors.RasterioIOError as error:
