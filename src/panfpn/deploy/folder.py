@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from panfpn.deploy.inputs import Inputs
+from panfpn.deploy.inputs import Input, Inputs
 from panfpn.deploy.manifest import FILE, Manifest, possible_files
 from panfpn.deploy.predictor import Failure, Map, Predictor
+from panfpn.deploy.shares import Rows, Share
 from panfpn.deploy.submission import Submission
 from panfpn.deploy.tiles import RasterResult, TileOptions, label_raster
 from panfpn.deploy.video_file import SUFFIXES, VideoFile
@@ -25,12 +26,13 @@ class Outcome:
     failures: tuple[Failure, ...]
     left_out: LeftOut  # what in folders was not used
     rasters: tuple[RasterResult, ...] = ()  # that were labelled in windows
+    skipped: int = 0  # inputs whose results were there
 
 
 def predict_to_folder(
     arguments: Sequence[str | Path], folder: Path, *, predictor: Predictor, what: tuple[str, ...] | None = None,
     submission: Submission | None = None, batch_size: int = 1, max_frames: int | None = None, progress: bool = True,
-    tiles: TileOptions | None = None, lanes: int | None = None,
+    tiles: TileOptions | None = None, lanes: int | None = None, share: Share | None = None, skip_existing: bool = False,
 ) -> Outcome:  # fmt: skip
     """Label everything behind `arguments` (see `Inputs`) and save it in `folder`.
 
@@ -38,9 +40,14 @@ def predict_to_folder(
     become a video; all else is a file a frame, in a folder of its name. `submission` names and writes the files as a
     server or an annotation tool wants them instead. Of a video or camera, `max_frames` are labelled. With `tiles`, all
     images are labelled in windows, as otherwise only rasters are: see `panfpn.deploy.tiles`. predictions.json
-    there says which result belongs to which input. ValueError if there is nothing to label, `what` is unknown, or the
-    folder cannot be used; KeyboardInterrupt, with what was done in words, after the results under way were written
-    whole.
+    there says which result belongs to which input.
+
+    With `skip_existing`, what has all its files is left as it is. With `share` too, and only the inputs of that share
+    are labelled, by one of several processes that write into one folder; a log there has a row for each.
+
+    ValueError if there is nothing to label, `what` is unknown, the folder cannot be used, or its results are another
+    model's and would be mixed with these; KeyboardInterrupt, with what was done in words, after the results under way
+    were written whole.
     """
     check_batch_size(batch_size)
     outputs = predictor.map_type.outputs
@@ -60,6 +67,14 @@ def predict_to_folder(
         suffixes = (tiles.form, *predictor.map_type.raster_also, *filter(None, [tiles.polygons]))
         of_rasters = tuple(f".{suffix}" for suffix in suffixes)
         manifest = _extended(Manifest.of(folder) or Manifest(), inputs, folder, endings, of_frames, of_rasters)
+        manifest.made_by = _maker(manifest, predictor, folder, skip=skip_existing or share is not None)
+    elif skip_existing or share:
+        raise ValueError("files for a server are written by one process; leave --shard and --skip-existing out")
+    skipped = 0
+    if share is not None:
+        inputs.keep(lambda one: share.holds(one.name))
+    if skip_existing or share is not None:
+        skipped = inputs.keep(lambda one: not _is_there(one, folder, endings, of_frames, of_rasters))
     total = inputs.count()
     folder.mkdir(parents=True, exist_ok=True)
     if manifest is not None:
@@ -68,7 +83,12 @@ def predict_to_folder(
     written: list[str] = []
     images = [path for _, path in inputs.files]
     videos = _Videos(inputs, folder, of_frames)
-    with closing(videos), submission.into(folder, images) if submission else nullcontext(None) as write:
+    rows = Rows(folder / share.log) if share else None
+    with (
+        closing(videos),
+        rows or nullcontext(),
+        submission.into(folder, images) if submission else nullcontext(None) as write,
+    ):
 
         def save(result: Map) -> None:
             if write is not None:
@@ -76,6 +96,8 @@ def predict_to_folder(
             elif not videos.save(result):
                 result.save(folder, what=what)
             written.append(result.name)
+            if rows is not None:
+                rows.add(name=result.name, status="ok")
 
         results = predictor.stream(
             inputs, confidence="confidence" in what, batch_size=batch_size, lanes=lanes, then=save
@@ -85,6 +107,8 @@ def predict_to_folder(
                 for result in results:
                     if isinstance(result, Failure):
                         failures.append(result)
+                        if rows is not None:
+                            rows.add(name=result.name, status="failed", reason=result.reason)
                     advance(len(written) + len(failures))
         except KeyboardInterrupt:
             of = "" if total is None else f" of {total}"
@@ -92,16 +116,20 @@ def predict_to_folder(
             if submission and submission.last:
                 text += f"; {submission.last}, which is written last, is not there"
             raise KeyboardInterrupt(text) from None
-    rasters = []
-    for one in inputs.inputs:
-        if one.raster and one.path is not None:
-            try:
-                rasters.append(label_raster(
-                    one.path, folder, name=one.name, predictor=predictor, options=tiles, progress=progress
-                ))  # fmt: skip
-            except (ValueError, OSError, ImportError) as error:
-                failures.append(Failure(one.name, str(error)))
-    return Outcome(len(written), tuple(failures), inputs.left_out, tuple(rasters))
+        rasters = []
+        for one in inputs.inputs:
+            if one.raster and one.path is not None:
+                try:
+                    rasters.append(label_raster(
+                        one.path, folder, name=one.name, predictor=predictor, options=tiles, progress=progress
+                    ))  # fmt: skip
+                except (ValueError, OSError, ImportError) as error:
+                    failures.append(Failure(one.name, str(error)))
+                if rows is not None:
+                    lost = failures and failures[-1].name == one.name
+                    rows.add(name=one.name, **({"status": "failed", "reason": failures[-1].reason} if lost else
+                                               {"status": "ok"}))  # fmt: skip
+    return Outcome(len(written), tuple(failures), inputs.left_out, tuple(rasters), skipped)
 
 
 class _Videos:
@@ -163,6 +191,24 @@ def _check_inputs(inputs: Inputs, folder: Path, submission: Any) -> None:
                 raise ValueError(
                     f"{folder}: {file} is there, and somebody may have worked on it; choose another folder"
                 )
+
+
+def _is_there(
+    one: Input, folder: Path, endings: Sequence[str], of_frames: Sequence[str], of_rasters: Sequence[str]
+) -> bool:
+    """Whether an input has all its files; they are written whole or not at all. Frames in a folder may be a part."""
+    if one.video:
+        return of_frames == ("overlay",) and any(path.exists() for path in _overlays(folder, one.name))
+    return all((folder / f"{one.name}{ending}").exists() for ending in (of_rasters if one.raster else endings))
+
+
+def _maker(manifest: Manifest, predictor: Predictor, folder: Path, *, skip: bool) -> str:
+    """Digest of the model whose results are in the folder; ValueError where others would be left beside these."""
+    alone = not (folder / FILE).exists() or manifest.made_by == predictor.digest
+    if skip and not alone:
+        raise ValueError(f"{folder}: holds results of another model, or of other settings or another precision; choose "
+                         "another folder, or leave --skip-existing (and --shard) out")  # fmt: skip
+    return predictor.digest if alone else ""
 
 
 def _overlays(folder: Path, video: str) -> Iterator[Path]:

@@ -109,6 +109,12 @@ class Inputs:
             total += max(1, frames) if self._max_frames is None else min(max(1, frames), self._max_frames)
         return total
 
+    def keep(self, wanted: Callable[[Input], bool]) -> int:
+        """Leave out all inputs but these; returns how many were left out."""
+        before = len(self.inputs)
+        self.inputs = [one for one in self.inputs if wanted(one)]
+        return before - len(self.inputs)
+
     def rename(self, names: Sequence[str]) -> None:
         """Write under other names; ValueError if one of the inputs is no image file."""
         for one in self.inputs:

@@ -35,6 +35,7 @@ class Manifest:
     inputs: dict[str, str] = field(default_factory=dict)  # address of the input by the name of its results
     files: set[str] = field(default_factory=set)  # paths of results, from the folder
     videos: set[str] = field(default_factory=set)  # folders of frames, from the folder
+    made_by: str = ""  # digest of the model that labelled all of them; empty: several, or nobody knows
 
     def add(self, inputs: Mapping[str, str], endings: Iterable[str], videos: Iterable[str]) -> None:
         """Add inputs by name, of which files with these endings are written; of `videos`, frames into a folder."""
@@ -46,7 +47,8 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Into the folder."""
         lists = {"files": sorted(self.files), "videos": sorted(self.videos)}
-        write_json(folder / FILE, {"format": _FORMAT, "inputs": self.inputs, **lists})
+        about = {"format": _FORMAT, "made_by": self.made_by, "inputs": self.inputs}
+        write_json(folder / FILE, about | lists)
 
     def holds(self, path: str) -> bool:
         """Whether a path (from the folder) is a result, or the manifest itself."""
@@ -64,6 +66,7 @@ class Manifest:
             texts: list[Any] = [*data["inputs"].items(), *data["files"], *data["videos"]]
             if data["format"] != _FORMAT or not all(isinstance(text, str | tuple) for text in texts):
                 return None
-            return Manifest(dict(data["inputs"]), set(data["files"]), set(data["videos"]))
+            made_by = str(data.get("made_by", ""))
+            return Manifest(dict(data["inputs"]), set(data["files"]), set(data["videos"]), made_by)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None

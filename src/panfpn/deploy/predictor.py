@@ -1,11 +1,12 @@
 """Prediction. In: a model, and what `panfpn.deploy.inputs` reads. Out: maps at the input's size."""
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -17,6 +18,7 @@ from panfpn.build import load_task
 from panfpn.deploy.inputs import Source, as_image
 from panfpn.deploy.runtime import engine_precisions, make_runtime
 from panfpn.device import describe_choice, survive_fork
+from panfpn.files import sha256
 from panfpn.labels import LabelTable
 from panfpn.lanes import in_lanes
 from panfpn.tasks import Image, Task, check_batch_size
@@ -94,6 +96,22 @@ class Predictor:
     def table(self) -> LabelTable:
         """What the labels mean."""
         return self.task.table
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of all that its maps are a function of, but for the image."""
+        task = self.task
+        settings = (task.pixels.precision, task.preprocess, task.inference)
+        digest = hashlib.sha256(repr(settings).encode())
+        engine = task.engine or task.program
+        digest.update(engine.engine.encode() if engine else b"")
+        if task.program is not None:
+            digest.update(sha256(task.program.file).encode())
+        else:
+            for name, tensor in task.state_dict().items():
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
 
     @property
     def map_type(self) -> type[Map]:

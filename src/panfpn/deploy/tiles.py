@@ -5,7 +5,6 @@ is saved. A call that was stopped, however it ended, goes on behind the last who
 """
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Generator
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -30,9 +28,8 @@ from panfpn.deploy.raster_segments import final_segments
 from panfpn.deploy.raster_values import Values
 from panfpn.deploy.window_size import cut, window_for
 from panfpn.engine.run_lock import locked
-from panfpn.files import replacing, sha256, write_json
+from panfpn.files import replacing, write_json
 from panfpn.progress import progress_bar
-from panfpn.tasks import Task
 from panfpn.tasks.tiles import Tiles
 
 Window = tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_] | None]  # image, and which pixels have data
@@ -79,7 +76,7 @@ def label_raster(
     with contextlib.closing(open_raster(path)) as raster:
         part.mkdir(parents=True, exist_ok=True)
         with locked(part, "labels this raster"):
-            key = {"image": _identity(raster), "model": _model(task), "reading": asdict(task.preprocess.reading)}
+            key = {"image": _identity(raster), "model": predictor.digest, "reading": asdict(task.preprocess.reading)}
             kept = _State.read(part / _STATE, key, options.window)
             side = kept.side if kept else options.window or window_for(raster, task, options.memory)
             tiles = task.tiles(*cut(raster, task, side))
@@ -270,16 +267,3 @@ def _identity(raster: Raster) -> list[Any]:
     """What tells a raster from another, or from itself changed."""
     about = raster.path.stat()
     return [str(raster.path.resolve()), raster.height, raster.width, raster.bands, about.st_size, about.st_mtime_ns]
-
-
-def _model(task: Task) -> str:
-    """A digest of what labels."""
-    digest = hashlib.sha256(repr((task.pixels.precision, task.preprocess.size_divisor, task.inference)).encode())
-    engine = task.engine or task.program
-    digest.update(engine.engine.encode() if engine else b"")
-    if task.program is not None:
-        return hashlib.sha256(digest.digest() + sha256(task.program.file).encode()).hexdigest()[:16]
-    for name, tensor in task.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]

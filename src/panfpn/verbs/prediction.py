@@ -59,6 +59,11 @@ class _Predict:
     streams: int | None = None
     """Images that are labelled at once on a CPU, each on its share of the cores; without it, whatever is faster of one
     and as many as there are cores, measured on the first images (openvino and onnxruntime: one a core)."""
+    skip_existing: bool = False
+    """Leave what has its results already, of this model, as it is: to go on after a stop."""
+    shard: str | None = None
+    """Label only a share of the inputs, such as 3/8, the third of eight: by as many processes, on as many machines, as
+    there are shares. What is there is skipped, and a log beside the results has a row for each input."""
     frames: int | None = None
     """At most so many frames of each video or camera."""
     tiles: bool = False
@@ -101,9 +106,11 @@ def run_predict(arguments: list[str]) -> int:
     from panfpn.deploy.inputs import Inputs
     from panfpn.deploy.predictor import Predictor
     from panfpn.deploy.runtime import share_cores
+    from panfpn.deploy.shares import Share
     from panfpn.report.tables import print_scores
 
     tiles = _tiles(options)
+    share = Share.parse(options.shard) if options.shard else None
     if options.streams is not None and options.streams < 1:
         raise ValueError(f"--streams is {options.streams}; it must be 1 or more")
     count = Inputs(options.inputs, out=options.out).count()
@@ -135,9 +142,12 @@ def run_predict(arguments: list[str]) -> int:
         max_frames=options.frames,
         tiles=tiles,
         lanes=options.streams,
+        share=share,
+        skip_existing=options.skip_existing,
     )
     done, failures = outcome.done, outcome.failures
     lost = f"; left out: {outcome.left_out}" if outcome.left_out.counts else ""
+    lost += f"; {outcome.skipped} were there already" if outcome.skipped else ""
     for raster in outcome.rasters:
         empty = f", {raster.empty} without data" if raster.empty else ""
         empty += "" if raster.regions is None else f"; {raster.regions} polygons"

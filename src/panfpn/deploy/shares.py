@@ -1,0 +1,50 @@
+"""One of several processes that label the same inputs. In: "3/8" and names. Out: whose input is whose, and a log."""
+
+import hashlib
+import json
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The `number`-th of `count` shares, from 1 on. Which input belongs to it depends on its name alone."""
+
+    number: int
+    count: int
+
+    @staticmethod
+    def parse(text: str) -> "Share":
+        """Of "3/8"; ValueError for anything else."""
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError(f"--shard is {text!r}; give one of several, such as 3/8: the third of eight")
+        return Share(int(match[1]), int(match[2]))
+
+    def holds(self, name: str) -> bool:
+        """Whether an input of this name is labelled by this process."""
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8]) % self.count == self.number - 1
+
+    @property
+    def log(self) -> str:
+        """Name of the file that says what became of each input."""
+        return f"predictions-{self.number}-of-{self.count}.jsonl"
+
+
+class Rows(AbstractContextManager["Rows"]):
+    """A log to which a row is added as soon as something is known: a crash costs no row that was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def add(self, **row: Any) -> None:
+        """A row; JSON."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -1,0 +1,106 @@
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from panfpn.cli import main
+from panfpn.deploy.shares import Share
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(9):
+        cv2.imwrite(str(folder / f"photo_{i}.png"), rng.integers(0, 256, (40, 56, 3)).astype(np.uint8))
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*")) if path.suffix in (".png", ".jpg")}  # fmt: skip
+
+
+def test_every_name_belongs_to_one_share() -> None:
+    shares = [Share(number, 5) for number in range(1, 6)]
+    owners = [[share.number for share in shares if share.holds(f"street/photo_{i}")] for i in range(500)]
+    assert all(len(owner) == 1 for owner in owners)
+    counts = [sum(owner == [number] for owner in owners) for number in range(1, 6)]
+    assert min(counts) > 60  # about a hundred each
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/4", ""])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="give one of several, such as 3/8"):
+        Share.parse(text)
+
+
+def test_shares_together_are_the_whole(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", str(photos), "--precision", "float32", "-o"]
+    assert main([*words, str(tmp_path / "whole")]) == 2  # one is broken
+    for shard in ("2/3", "1/3", "3/3"):
+        main([*words, str(tmp_path / "shares"), "--shard", shard])
+    assert digests(tmp_path / "shares") == digests(tmp_path / "whole")
+    rows = [json.loads(line) for number in (1, 2, 3)
+            for line in (tmp_path / "shares" / f"predictions-{number}-of-3.jsonl").read_text().splitlines()]  # fmt: skip
+    assert {row["name"]: row["status"] for row in rows} == {
+        **{f"photo_{i}": "ok" for i in range(9)},
+        "broken": "failed",
+    }
+    assert all("broken.png" in row["reason"] for row in rows if row["status"] == "failed")
+    manifests = [json.loads((tmp_path / name / "predictions.json").read_text()) for name in ("whole", "shares")]
+    assert manifests[0] == manifests[1]
+    capsys.readouterr()
+    assert main([*words, str(tmp_path / "shares"), "--shard", "1/1"]) == 2  # the broken one again, and it alone
+    assert "0 of 1 images labelled" in (out := capsys.readouterr().out) and "9 were there already" in out
+
+
+def test_what_is_there_is_not_labelled_again(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").unlink()
+    words = ["predict", str(photos), "--precision", "float32", "-o", str(tmp_path / "out")]
+    assert main(words) == 0
+    want = digests(tmp_path / "out")
+    (tmp_path / "out" / "photo_3.png").unlink()
+    (tmp_path / "out" / "photo_5_overlay.jpg").unlink()
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("photo_*")}
+    assert main([*words, "--skip-existing"]) == 0
+    assert digests(tmp_path / "out") == want
+    again = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert again == {"photo_3_overlay.jpg", "photo_5.png"}  # with the two that were gone: both files of both
+
+
+def test_results_of_two_models_are_not_mixed(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "broken.png").unlink()
+    words = ["predict", str(photos), "-o", str(tmp_path / "out")]
+    assert main([*words, "--precision", "float32"]) == 0
+    for option in (["--skip-existing"], ["--shard", "1/2"]):
+        assert main([*words, "--precision", "bfloat16", *option]) == 2
+        assert "holds results of another model" in capsys.readouterr().err
+    assert main([*words, "--precision", "bfloat16"]) == 0  # over them
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["made_by"] == ""
+
+
+def test_processes_that_begin_at_once_write_one_folder(photos: Path, tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "panfpn",
+        "predict",
+        str(photos),
+        "--precision",
+        "float32",
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    together = [subprocess.Popen([*words, "--shard", f"{i}/2"], stdout=-1, stderr=-1) for i in (1, 2)]
+    for process in together:
+        process.communicate(timeout=120)
+    assert len(digests(tmp_path / "o")) == 18
+    assert [p.name for p in (tmp_path / "o").iterdir() if p.name.startswith(".")] == []
