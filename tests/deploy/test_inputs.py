@@ -125,12 +125,12 @@ def test_results_are_no_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_manifest_grows_and_a_strange_one_is_ignored(tmp_path: Path) -> None:
-    first = Manifest()
-    first.add({"a": "/x/a.png"}, [".png", "_overlay.jpg"], [])
+    first = Manifest({"a": "/x/a.png"}, {"a.png", "a_overlay.jpg"})
     first.write(tmp_path)
     again = Manifest.of(tmp_path)
     assert again == first
-    again.add({"b": "/x/b.avi"}, [".png"], ["b"])
+    again.inputs["b"] = "/x/b.avi"
+    again.videos.add("b")
     again.write(tmp_path)
     assert json.loads((tmp_path / FILE).read_text())["inputs"] == {"a": "/x/a.png", "b": "/x/b.avi"}
     found = Manifest.of(tmp_path)

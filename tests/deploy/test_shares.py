@@ -48,8 +48,8 @@ def test_shares_together_are_the_whole(photos: Path, tmp_path: Path, capsys: pyt
     for shard in ("2/3", "1/3", "3/3"):
         main([*words, str(tmp_path / "shares"), "--shard", shard])
     assert digests(tmp_path / "shares") == digests(tmp_path / "whole")
-    rows = [json.loads(line) for number in (1, 2, 3)
-            for line in (tmp_path / "shares" / f"predictions-{number}-of-3.jsonl").read_text().splitlines()]  # fmt: skip
+    logs = [tmp_path / "shares" / f"predictions-{number}-of-3.jsonl" for number in (1, 2, 3)]
+    rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     assert {row["name"]: row["status"] for row in rows} == {
         **{f"photo_{i}": "ok" for i in range(9)},
         "broken": "failed",

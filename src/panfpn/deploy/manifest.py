@@ -4,7 +4,7 @@ A later call finds there what it must not take for an input, and what it may wri
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,6 @@ class Manifest:
     files: set[str] = field(default_factory=set)  # paths of results, from the folder
     videos: set[str] = field(default_factory=set)  # folders of frames, from the folder
     made_by: str = ""  # digest of the model that labelled all of them; empty: several, or nobody knows
-
-    def add(self, inputs: Mapping[str, str], endings: Iterable[str], videos: Iterable[str]) -> None:
-        """Add inputs by name, of which files with these endings are written; of `videos`, frames into a folder."""
-        endings, videos = tuple(endings), set(videos)
-        self.inputs |= inputs
-        self.videos |= videos
-        self.files |= {f"{name}{ending}" for name in inputs if name not in videos for ending in endings}
 
     def write(self, folder: Path) -> None:
         """Into the folder."""

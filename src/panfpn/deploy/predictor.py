@@ -202,7 +202,7 @@ class Predictor:
                 if len(group) > 1:  # one by one, to know which it is
                     groups += [[i] for i in group]
                 else:
-                    results[group[0]] = _failure(called[0], error)
+                    results[group[0]] = failure(called[0], error)
         return [results[i] for i in sorted(results)]
 
 
@@ -258,7 +258,7 @@ def _decoded(part: Sequence[tuple[str, Future[Image]]]) -> tuple[dict[int, Failu
         try:
             images[i] = future.result()
         except Exception as error:
-            failures[i] = _failure(name, error)
+            failures[i] = failure(name, error)
     return failures, images
 
 
@@ -268,11 +268,12 @@ def _written(result: Map | Failure, done: Future[Any] | None) -> Map | Failure:
         if done is not None:
             done.result()
     except Exception as error:
-        return _failure(result.name, error)
+        return failure(result.name, error)
     return result
 
 
-def _failure(name: str, error: Exception) -> Failure:
+def failure(name: str, error: Exception) -> Failure:
+    """An error as a sentence about its input."""
     if isinstance(error, ValueError | OSError | ImportError):
         return Failure(name, str(error))
     first = (str(error).splitlines() or [""])[0]

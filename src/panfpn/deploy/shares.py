@@ -36,15 +36,20 @@ class Share:
 
 
 class Rows(AbstractContextManager["Rows"]):
-    """A log to which a row is added as soon as something is known: a crash costs no row that was written."""
+    """A log to which a row is added as soon as something is known: a crash costs no row that was written.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+    Without a path nothing is written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = path.open("a", encoding="utf-8") if path else None
 
     def add(self, **row: Any) -> None:
         """A row; JSON."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()

@@ -64,6 +64,9 @@ class _Predict:
     shard: str | None = None
     """Label only a share of the inputs, such as 3/8, the third of eight: by as many processes, on as many machines, as
     there are shares. What is there is skipped, and a log beside the results has a row for each input."""
+    ray: str | None = None
+    """Label by the actors of a Ray cluster: its address, or local for one of this machine (pip install 'panfpn[ray]').
+    All of its machines must see the inputs and the folder of results. What is there is skipped."""
     frames: int | None = None
     """At most so many frames of each video or camera."""
     tiles: bool = False
@@ -102,8 +105,9 @@ def run_predict(arguments: list[str]) -> int:
     options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP)
     if options.frames is not None and options.frames < 1:
         raise ValueError(f"--frames is {options.frames}; it must be 1 or more")
-    from panfpn.deploy.folder import predict_to_folder
+    from panfpn.deploy.folder import label
     from panfpn.deploy.inputs import Inputs
+    from panfpn.deploy.plan import Plan
     from panfpn.deploy.predictor import Predictor
     from panfpn.deploy.runtime import share_cores
     from panfpn.deploy.shares import Share
@@ -111,6 +115,8 @@ def run_predict(arguments: list[str]) -> int:
 
     tiles = _tiles(options)
     share = Share.parse(options.shard) if options.shard else None
+    if options.ray is not None and share is not None:
+        raise ValueError("--ray divides the inputs by itself; leave --shard out")
     if options.streams is not None and options.streams < 1:
         raise ValueError(f"--streams is {options.streams}; it must be 1 or more")
     count = Inputs(options.inputs, out=options.out).count()
@@ -132,19 +138,18 @@ def run_predict(arguments: list[str]) -> int:
     what, submission = _what_to_write(options, predictor)
     # Listed before anything is written: results may lie beside the images.
     images = [path for _, path in Inputs(options.inputs, out=options.out).files] if options.check else []
-    outcome = predict_to_folder(
-        options.inputs,
-        options.out,
-        predictor=predictor,
-        what=what,
-        submission=submission,
-        batch_size=options.batch_size,
-        max_frames=options.frames,
-        tiles=tiles,
-        lanes=options.streams,
-        share=share,
-        skip_existing=options.skip_existing,
-    )
+    plan = Plan.make(
+        options.inputs, options.out, predictor=predictor, what=what, submission=submission, max_frames=options.frames,
+        tiles=tiles, share=share, skip=options.skip_existing or share is not None or options.ray is not None,
+    )  # fmt: skip
+    if options.ray is not None:
+        from panfpn.deploy.ray_cluster import predict_with_ray
+
+        outcome = predict_with_ray(plan, address=options.ray)
+    else:
+        outcome = label(
+            plan, batch_size=options.batch_size, lanes=options.streams, log=share.log if share is not None else None
+        )
     done, failures = outcome.done, outcome.failures
     lost = f"; left out: {outcome.left_out}" if outcome.left_out.counts else ""
     lost += f"; {outcome.skipped} were there already" if outcome.skipped else ""
