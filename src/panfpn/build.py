@@ -12,11 +12,12 @@ from torch import nn
 
 from panfpn.choices import DRAWN
 from panfpn.config import Data, Model, TrainConfig
-from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack
+from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack, open_shards
 from panfpn.data.balance import count_classes, effective_number, grouped, median_frequency
 from panfpn.data.checked import open_sample
 from panfpn.data.splitting import part_of
 from panfpn.device import resolve_device, resolve_precision
+from panfpn.fetch import without_password
 from panfpn.labels import LabelTable
 from panfpn.models import Backbone
 from panfpn.models.depthwise import speed_up_depthwise
@@ -50,6 +51,13 @@ def build_dataset(data: Data, split: str, *, segments: bool = False, channels: i
                 f"{data.pack}: a pack holds no instances; train Panoptic FPN from the files (data.pack None)"
             )
         return open_pack(data.pack.expanduser(), data.dataset, split, root, reading=reading)
+    if data.pack_url is not None:
+        if segments:
+            raise ValueError(f"{without_password(data.pack_url)}: a pack holds no instances; train Panoptic FPN from "
+                             "the files (data.pack_url None)")  # fmt: skip
+        cache = data.pack_cache.expanduser() if data.pack_cache else None
+        return open_shards(data.pack_url, data.dataset, split, cache=cache,
+                           cache_bytes=int(data.pack_cache_gb * 1e9), reading=reading)  # fmt: skip
     instances = data.instances if segments and split == data.train_split else "panoptic"  # scores are by segments
     divided = data.split is not None and split in (data.train_split, data.val_split)
     dataset = open_dataset(
@@ -114,9 +122,10 @@ def resolve(
         backbone_weights=_whole(weights_file) if weights_file else None,
         start_from=str(_whole(Path(start))) if start and Path(start).expanduser().exists() else start,
     )  # fmt: skip
-    root, pack = (_whole(path) if path else None for path in (config.data.root, config.data.pack))
+    places = (config.data.root, config.data.pack, config.data.pack_cache)
+    root, pack, cache = (_whole(path) if path else None for path in places)
     precision = resolve_precision(config.train.precision, resolve_device(config.run.device))
-    config = replace(config, data=replace(config.data, root=root, pack=pack), model=model)
+    config = replace(config, data=replace(config.data, root=root, pack=pack, pack_cache=cache), model=model)
     return config.changed(train__precision=precision)
 
 

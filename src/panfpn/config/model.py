@@ -26,6 +26,13 @@ class Data:
     pack: Path | None = None
     """Folder that `panfpn data pack` wrote: pixels are read from it, and root only tells whether it is up to date
     (root None: the pack alone is the data set)."""
+    pack_url: str | None = None
+    """Address of a pack in shards (`panfpn data shard`), of which images are read as they are needed: a folder, http(s)
+    or what else fsspec opens (s3://, gs://)."""
+    pack_cache: Path | None = None
+    """Folder of this machine that they are kept in; none: below ~/.cache/panfpn."""
+    pack_cache_gb: Annotated[float, Bounds(above=0)] = 10.0
+    """That folder takes at most so many gigabytes."""
     train_split: str = "train"
     val_split: str = "val"
     split: Annotated[float | None, Bounds(above=0, below=1, of="a share")] = None
@@ -85,6 +92,8 @@ class Data:
         sides, scaled = self.short_sides, self.scale is not None
         require(not sides or scaled, "data.short_sides", sides, "empty where data.scale is none")
         drawn = self.dataset in DRAWN
+        one = not (self.pack_url and (self.pack or self.split or drawn))
+        require(one, "data.pack_url", self.pack_url, "the only source: no data.pack, data.split or procedural scenes")
         require(not (self.pack and drawn), "data.pack", self.pack, "none for procedural scenes, which are drawn")
         free = not self.rare_crops or self.variants is None
         require(

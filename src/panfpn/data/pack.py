@@ -10,18 +10,26 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from panfpn.data.dataset import FileDataset, open_dataset
-from panfpn.data.pack_index import Index, Item, Source, Split, check_split, command, read_index
+from panfpn.data.pack_index import INDEX, Index, Item, Source, Split, check_split, command, read_index
 from panfpn.files import read_bytes, replacing, sha256
 from panfpn.labels import LabelTable
 from panfpn.progress import progress_bar
 from panfpn.types import RGB, RawMask, Reading, Sample
 
 _SAVE_EVERY = 10.0  # seconds between two states of the index while a pack is written
+
+
+class Store(Protocol):
+    """Brings items of a pack to this machine."""
+
+    def path(self, split: str, item: Item) -> Path:
+        """The item's pixel file; it may be gone again by the time that it is opened."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +41,7 @@ class PackedDataset:
     folder: Path
     split: str
     items: tuple[Item, ...]
+    store: "Store | None" = None  # where the items' files are, if not in `folder`
 
     def __len__(self) -> int:
         return len(self.items)
@@ -44,14 +53,24 @@ class PackedDataset:
     def open(self, index: int) -> tuple[npt.NDArray[np.uint8], RawMask]:
         """Views of one item's pixels, read from disk where they are looked at; see `WindowedDataset.open`."""
         item = self.items[index]
-        path = item.file(self.folder, self.split)
-        _check_size(path, item)
-        pixels = np.asarray(np.memmap(path, np.uint8, "r"))
+        pixels = self._mapped(item)
         height, width, dtype = item.height, item.width, np.dtype(item.mask_type).newbyteorder("<")
         channels = item.image_channels
         image = pixels[: height * width * channels].reshape(height, width, channels)
         mask = pixels[item.mask_offset :].view(dtype).reshape(height, width, *(3,) * (item.mask_channels == 3))
         return image, RawMask(mask, self.mask_table, f"{item.mask.path} (packed in {self.folder})")
+
+    def _mapped(self, item: Item) -> npt.NDArray[np.uint8]:
+        """The bytes of an item, which stay readable when its file is taken away."""
+        while True:
+            path = self.store.path(self.split, item) if self.store else item.file(self.folder, self.split)
+            try:
+                if self.store is None:
+                    _check_size(path, item)
+                return np.asarray(np.memmap(path, np.uint8, "r"))
+            except FileNotFoundError:
+                if self.store is None:
+                    raise  # else another process needed its room
 
     def read(self, index: int) -> Sample:
         """A copy of one whole sample."""
@@ -79,9 +98,7 @@ def open_pack(
             the command that brings the pack up to date.
     """
     index = read_index(folder)
-    if index.dataset != layout:
-        raise ValueError(f"{folder}: packs a data set {index.dataset!r}, but data.dataset is {layout!r}")
-    _check_reading(folder, index, reading)
+    check_layout(folder, index, layout, reading)
     again = command(root or "ROOT", folder, layout, split)
     part = index.splits.get(split)
     if part is None or not part.complete:
@@ -97,7 +114,14 @@ def open_pack(
     return PackedDataset(table, mask_table or table, folder, split, tuple(part.items))
 
 
-def _check_reading(folder: Path, index: Index, reading: Reading) -> None:
+def check_layout(folder: object, index: Index, layout: str, reading: Reading) -> None:
+    """ValueError for the pack in `folder`, if it is of another layout, or was read in another way."""
+    if index.dataset != layout:
+        raise ValueError(f"{folder}: packs a data set {index.dataset!r}, but data.dataset is {layout!r}")
+    _check_reading(folder, index, reading)
+
+
+def _check_reading(folder: object, index: Index, reading: Reading) -> None:
     for field in fields(Reading):
         packed, wanted = getattr(index.reading, field.name), getattr(reading, field.name)
         if packed != wanted:
@@ -171,7 +195,7 @@ def write_pack(
 
 
 def _index_to_write(folder: Path, layout: str, reading: Reading) -> Index:
-    if not (folder / "pack.json").exists():
+    if not (folder / INDEX).exists():
         if folder.is_dir():
             for left in folder.glob(".pack.json.*.json"):  # of a call that was killed before its first index was there
                 left.unlink()

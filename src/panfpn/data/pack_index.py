@@ -17,6 +17,7 @@ from panfpn.labels import LabelTable
 from panfpn.types import RGB, Reading
 
 FORMAT = "panfpn pack 1"
+INDEX = "pack.json"
 _MASK_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "int64")
 _ALIGNMENT = 8  # of the mask in its file, which begins after the image
 
@@ -125,18 +126,23 @@ class Index:
 
     def write(self, folder: Path) -> None:
         """Replace the pack's index, whole or not at all."""
-        write_json(folder / "pack.json", asdict(self))
+        write_json(folder / INDEX, asdict(self))
 
 
 def read_index(folder: Path) -> Index:
     """The index of the pack in `folder`; ValueError for one that is not there, or not as panfpn writes it."""
+    path = folder / INDEX
+    if not path.is_file():
+        raise ValueError(f"{folder}: holds no pack ({INDEX} is not there); make one: {command('ROOT', folder)}")
+    return parse_index(read_bytes(path), path)
+
+
+def parse_index(data: bytes, path: object) -> Index:
+    """The index that the bytes of `path` are; ValueError for one that is not as panfpn writes it."""
     import pydantic  # noqa: PLC0415 - only where text enters
 
-    path = folder / "pack.json"
-    if not path.is_file():
-        raise ValueError(f"{folder}: holds no pack (pack.json is not there); make one: {command('ROOT', folder)}")
     try:
-        index: Index = pydantic.TypeAdapter(Index).validate_json(read_bytes(path), strict=True)
+        index: Index = pydantic.TypeAdapter(Index).validate_json(data, strict=True)
         for split in index.splits.values():
             split.tables()
     except pydantic.ValidationError as error:

@@ -31,7 +31,14 @@ from panfpn.weights.files import tensors_digest
 
 FOLDER = "features"
 _KEY = "key.json"
-_ELSEWHERE = ("root", "pack", "num_workers")  # settings of data that change nothing of what is computed
+_ELSEWHERE = (
+    "root",
+    "pack",
+    "pack_url",
+    "pack_cache",
+    "pack_cache_gb",
+    "num_workers",
+)  # settings of data that change nothing of what is computed
 _TOGETHER = 8  # images that go through the backbone at a time
 _SAVED = 16  # batches between two notes of how far it is
 _STORED = {"float32": torch.float16, "float16": torch.float16, "bfloat16": torch.bfloat16}  # by precision

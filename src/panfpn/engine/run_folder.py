@@ -30,8 +30,9 @@ from panfpn.weights.files import read_checkpoint, read_header, write_checkpoint
 
 _LAST, _BEST, _OBJECTS, _LISTING = "last.safetensors", "model.safetensors", "objects.json", "data.json"
 MAY_CHANGE = (  # of a run that goes on: the machine, and how long it goes on
-    "data.root", "data.pack", "data.num_workers", "run.device", "run.log_every", "run.checkpoint_every",
-    "run.val_batch_size", "run.loggers", "train.channels_last", "train.compile", "train.recompute", "train.steps",
+    "data.root", "data.pack", "data.pack_url", "data.pack_cache", "data.pack_cache_gb", "data.num_workers",
+    "run.device", "run.log_every", "run.checkpoint_every", "run.val_batch_size", "run.loggers", "train.channels_last",
+    "train.compile", "train.recompute", "train.steps",
 )  # fmt: skip
 
 

@@ -12,11 +12,12 @@ from panfpn.config import DatasetName
 from panfpn.files import printable
 from panfpn.labels import LabelTable
 from panfpn.types import Reading
-from panfpn.verbs.options import Out, ReadingOptions, parse_options
+from panfpn.verbs.options import Out, ReadingOptions, num_bytes, parse_options
 
 _DATA_HELP = """usage: panfpn data import PATH -o DIR [--from NAME]
                                                   bring polygons and masks of other tools into a folder of ours
        panfpn data pack ROOT -o DIR [options]     pack a data set, or bring its pack up to date
+       panfpn data shard PACK -o DIR [--size 1GB] copy a pack into few large files, to be read over a network
        panfpn data check ROOT [--page FILE]       look through a data set of any layout before training on it
        panfpn data check DIR [--root ROOT]        compare every byte of a pack with its hashes
 
@@ -27,12 +28,15 @@ are: --data.dataset coco, voc, yolo, roboflow, labelme, labelstudio, list.
 A pack holds the pixels as they are: a training reads only the rows of its windows, and decodes nothing. It takes 3
 bytes per pixel and what the masks take (Cityscapes: 29 GB). Train from it with --data.pack DIR beside --data.root ROOT,
 or without a root where the files are not at hand. (panfpn data pack --help shows the options.)
+Put its shards behind any address and train with --data.pack-url ADDRESS: images are read as they are needed, and kept
+in a folder of at most --data.pack-cache-gb.
 """
 
 
 def run_data(arguments: list[str]) -> int:
-    """Import, pack or check a data set."""
-    verbs: dict[str, Callable[[list[str]], int]] = {"import": _run_import, "pack": _run_pack, "check": _run_check}
+    """Import, pack, shard or check a data set."""
+    verbs: dict[str, Callable[[list[str]], int]] = {"import": _run_import, "pack": _run_pack, "shard": _run_shard,
+                                                     "check": _run_check}  # fmt: skip
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_DATA_HELP)
         return 0 if arguments else 2
@@ -78,6 +82,33 @@ def _run_pack(arguments: list[str]) -> int:
         counts = f"{result.packed} packed, {result.kept} already there, {result.removed} removed"
         sys.stdout.write(f"{result.split}: {counts}; {result.num_bytes / 1e9:.2f} GB\n")
     sys.stdout.write(f"{out}: up to date; train with --data.pack {out}\n")
+    return 0
+
+
+@dataclass(frozen=True)
+class _Shard:
+    pack: tyro.conf.Positional[Path]
+    """Folder of a pack."""
+    out: Out[Path]
+    """Folder of the shards; one that holds anything else is refused."""
+    size: str = "1GB"
+    """What a shard takes at most (or one image, if that is larger)."""
+
+
+_SHARD_HELP = """panfpn data shard PACK -o DIR [--size 1GB]
+
+Copy a pack into few large files, which lie on a web server or in a bucket as they are. Called again, it writes what has
+changed. Train from them with --data.pack-url ADDRESS (pip install 'panfpn[remote]')."""
+
+
+def _run_shard(arguments: list[str]) -> int:
+    options = parse_options(_Shard, "data shard", arguments, _SHARD_HELP)
+    from panfpn.data import write_shards
+
+    files = write_shards(options.pack.expanduser(), options.out.expanduser(), size=num_bytes(options.size, "--size"))
+    total = sum(file.stat().st_size for file in files)
+    sys.stdout.write(f"{options.out}: {len(files)} shards, {total / 1e9:.2f} GB; train with --data.pack-url, the "
+                     "address that they get\n")  # fmt: skip
     return 0
 
 

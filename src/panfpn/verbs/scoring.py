@@ -117,7 +117,7 @@ def _defaults(model: str) -> tuple[_Eval, bool]:
 
 def _check_data(data: Data) -> None:
     """ValueError at once, and not after the model was read, where the data are not."""
-    if data.root is None and data.pack is None and data.dataset not in DRAWN:
+    if (data.root, data.pack, data.pack_url) == (None,) * 3 and data.dataset not in DRAWN:
         raise ValueError(f"eval needs the folder of the data set ({data.dataset}): --data.root DIR")
     if data.root is not None and not data.root.expanduser().is_dir():
         raise ValueError(f"{data.root}: no such folder (data.root of data set {data.dataset!r})")
