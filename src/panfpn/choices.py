@@ -30,6 +30,7 @@ LAYOUTS = {
     "labelme": "panfpn.data.layouts.labelme:open_split",
     "labelstudio": "panfpn.data.layouts.labelstudio:open_split",
     "list": "panfpn.data.layouts.lists:open_split",
+    "raster": "panfpn.data.layouts.raster:open_split",
     "folder": "panfpn.data.layouts.folder:open_split",
     "scenes": "panfpn.data.layouts.scenes:open_split",
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from panfpn.data.dataset import Dataset, FileDataset
 from panfpn.data.pack import PackedDataset
+from panfpn.data.rasters.blocks import RasterBlocks
 from panfpn.data.segments import PanopticDataset
 from panfpn.labels import LabelTable
 
@@ -91,6 +92,9 @@ def _sizes(dataset: Dataset, index: int) -> list[int]:
     if isinstance(dataset, PackedDataset):
         item = dataset.items[index]
         return [item.image.size, item.mask.size]
+    if isinstance(dataset, RasterBlocks):
+        block = dataset.items[index]
+        return [_size(block.image), _size(block.labels)]
     if isinstance(dataset, PanopticDataset):
         return [_size(path) for path in (dataset.images[index][1], dataset.source.file(index))]
     return []

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.data.dataset import Dataset, FileDataset
+from panfpn.data.rasters.blocks import RasterBlocks
 from panfpn.data.segments import InstanceSource, PanopticDataset, SegmentSource
 from panfpn.progress import progress_bar
 from panfpn.types import Segments
@@ -24,13 +25,15 @@ def part_of(data: Dataset, share: float, seed: int, *, validation: bool) -> Data
 
     ValueError for a data set that does not lie on disk, or is too small to be divided.
     """
-    if not isinstance(data, FileDataset | PanopticDataset):
+    if not isinstance(data, FileDataset | PanopticDataset | RasterBlocks):
         raise ValueError("data.split divides files; this data set is none")
     if len(data) < 2:
         raise ValueError(f"data.split: {len(data)} image cannot be divided")
     chosen = _validating(_Key(data), share, seed)
     indices = np.flatnonzero(chosen if validation else ~chosen).tolist()
     if isinstance(data, FileDataset):
+        return replace(data, items=tuple(data.items[i] for i in indices))
+    if isinstance(data, RasterBlocks):
         return replace(data, items=tuple(data.items[i] for i in indices))
     outlines = None if data.outlines is None else Chosen(data.outlines, indices)
     images = tuple(data.images[i] for i in indices)
@@ -64,10 +67,10 @@ class Chosen:
 class _Key:
     """A data set by what it is, so that its masks are read once for both parts."""
 
-    data: FileDataset | PanopticDataset
+    data: FileDataset | PanopticDataset | RasterBlocks
 
     def _identity(self) -> tuple[object, ...]:
-        items = self.data.items if isinstance(self.data, FileDataset) else self.data.images
+        items = self.data.images if isinstance(self.data, PanopticDataset) else self.data.items
         return (items, self.data.table.name, self.data.table.classes)
 
     def __eq__(self, other: object) -> bool:

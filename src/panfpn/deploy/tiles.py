@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from panfpn.choices import RASTER_FORMS, lookup
-from panfpn.data.images import chosen_bands, in_range, percentiles
 from panfpn.data.rasters import Raster, open_raster
+from panfpn.data.rasters.bands import Bands
 from panfpn.deploy.polygons import write_polygons
 from panfpn.deploy.predictor import Predictor
 from panfpn.deploy.raster_files import Work
@@ -33,7 +33,6 @@ from panfpn.progress import progress_bar
 from panfpn.tasks.tiles import Tiles
 
 Window = tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_] | None]  # image, and which pixels have data
-_SIDE, _SAMPLES = 512, 8  # of the windows that stand for a raster's range of values: pixels, and how many along a side
 _STATE, _PIXELS = "state.safetensors", "labels.raw"
 
 
@@ -185,11 +184,9 @@ class _Reader:
     """Reads windows as the network sees them, ahead of it, in a thread of its own."""
 
     def __init__(self, raster: Raster, tiles: Tiles) -> None:
-        self.raster, self.tiles = raster, tiles
         preprocess = tiles.task.preprocess
-        self.reading = preprocess.reading
+        self.bands, self.tiles = Bands(raster, preprocess.reading), tiles
         self.fill = np.clip(np.rint(preprocess.mean), 0, 255).astype(np.uint8)  # where there is no data
-        self.limits = self._percentiles() if self.reading.range == "percentile" else self.reading.range
 
     def windows(self, order: list[tuple[int, int]]) -> Generator[Window, None, None]:
         """The windows in this order."""
@@ -201,41 +198,13 @@ class _Reader:
 
     def _window(self, i: int, j: int) -> Window:
         rows, columns = extent(self.tiles, i, j)
-        bands, valid = self._bands(rows, columns)
-        if valid is not None and not valid.any():
-            return None, valid
-        image = in_range(bands, self.limits, f"{self.raster.path} (rows from {rows.start}, columns from "
-                                             f"{columns.start})")  # fmt: skip
+        image, valid = self.bands.read(rows, columns)
         if valid is not None:
+            if not valid.any():
+                return None, valid
             image = np.where(valid[:, :, None], image, self.fill)
         top, left = self.tiles.rows.windows[i][0] - rows.start, self.tiles.columns.windows[j][0] - columns.start
         return np.require(image[top:, left:], requirements=("C", "W")), valid
-
-    def _bands(self, rows: slice, columns: slice) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
-        """The bands that the network sees, 0 where there is no data."""
-        raster = self.raster
-        samples, valid = raster.read(rows, columns)
-        bands = chosen_bands(samples, self.reading, raster.path, alpha=raster.alpha, colors=raster.colors)
-        if valid is not None and bands.dtype.kind == "f":  # which may be no numbers there
-            bands = np.where(valid[:, :, None], bands, bands.dtype.type(0))
-        return bands, valid
-
-    def _percentiles(self) -> Any:
-        """What is black and white, of windows spread evenly over the raster."""
-        starts = [
-            sorted({int(start) for start in np.linspace(0, max(0, length - _SIDE), _SAMPLES)})
-            for length in (self.raster.height, self.raster.width)
-        ]
-        seen = []
-        for top in starts[0]:
-            for left in starts[1]:
-                rows = slice(top, min(top + _SIDE, self.raster.height))
-                bands, valid = self._bands(rows, slice(left, min(left + _SIDE, self.raster.width)))
-                seen.append(bands[valid] if valid is not None else bands.reshape(-1, bands.shape[2]))
-        values = np.concatenate(seen)
-        if values.dtype == np.uint8 or not len(values):
-            return None
-        return percentiles(values)
 
 
 def extent(tiles: Tiles, i: int, j: int) -> tuple[slice, slice]:
