@@ -107,3 +107,18 @@ def test_memory_bounds_how_many_there_are_at_once(monkeypatch: pytest.MonkeyPatc
     work.most = 0
     assert len(list(in_lanes(work, range(40), count=4, cores=4))) == 40
     assert work.most == 4
+
+
+def test_what_came_before_a_source_failed_is_not_lost() -> None:
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise ValueError("cable")
+
+    for count in (1, 4):
+        got = []
+        with pytest.raises(ValueError, match="cable"):
+            for result in in_lanes(Work(), items(), count=count, cores=4):
+                got.append(result)
+        assert got == [0, -1, -2, -3, -4]
+    with pytest.raises(ValueError, match="lanes is 0"):
+        list(in_lanes(Work(), [1], count=0))

@@ -34,6 +34,8 @@ def in_lanes(
     """
     threads = torch.get_num_threads()
     cores = cores or threads
+    if count is not None and count < 1:
+        raise ValueError(f"lanes is {count}; it must be 1 or more")
     left = iter(items)
     try:
         with ThreadPoolExecutor(count or cores) as pool:
@@ -84,11 +86,19 @@ def _lane(
 
     waiting: deque[Future[Result]] = deque()
     try:
-        for item in items:
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except Exception:  # of whoever gives the items: what came before it is not lost
+                while waiting:
+                    yield waiting.popleft().result()
+                raise
             measured.add(item)
             free = free_memory(torch.device("cpu"))  # NaN where the system does not say: then there is no limit
             most = max(1.0, free / 2 / (_BYTES * measured.largest)) if free == free and measured.largest else math.inf
-            while len(waiting) >= 2 * count or (len(waiting) > 1 and _running(waiting) >= most):
+            while len(waiting) >= 2 * count or (waiting and _running(waiting) >= most):
                 yield waiting.popleft().result()
             waiting.append(pool.submit(call, item))
         while waiting:

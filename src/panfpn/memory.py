@@ -1,6 +1,7 @@
 """Memory: what a piece of work takes at its peak, and what is free. In: a device. Out: bytes."""
 
 import contextlib
+import os
 import sys
 import weakref
 from collections.abc import Callable
@@ -37,6 +38,17 @@ class PeakMemory:
         if self.device.type == "cuda":
             return float(torch.cuda.max_memory_allocated(self.device))
         return _resident("VmHWM") - self.start
+
+
+def installed_memory() -> float:
+    """Bytes of this machine, or of its container; NaN where the system does not say."""
+    total = float("nan")
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        total = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+        limit = float((_GROUP / "memory.max").read_text())
+        total = min(total, limit) if total == total else limit
+    return total
 
 
 def resident() -> float:

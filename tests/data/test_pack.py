@@ -392,7 +392,7 @@ def test_command_line(folder_data: Path, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data", "pak"], "'pak' is not a verb of data; choose from import, pack, check"),
+        (["data", "pak"], "'pak' is not a verb of data; choose from import, pack, shard, check"),
         (["data", "pack"], "panfpn data pack --help"),
         (["data", "pack", "/nowhere", "-o", "x"], "/nowhere: no such folder"),
         (

@@ -1,6 +1,7 @@
 """A pack behind an address gives the pack's own samples, within the room that it is given."""
 
 import pickle
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -195,7 +196,7 @@ def test_nothing_leads_outside(pack: Path, tmp_path: Path) -> None:
     damaged.write_bytes(bytes(damaged.stat().st_size))
     with pytest.raises(ValueError, match="damaged pack: not the bytes that were packed"):
         write_shards(pack, tmp_path / "again")
-    assert not (tmp_path / "again" / "shards.json").exists()
+    assert not (tmp_path / "again" / "pack.json").exists()  # written last
 
 
 def test_a_training_from_shards_is_that_from_the_files(
@@ -218,3 +219,39 @@ def test_the_verb_writes_shards(pack: Path, tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(ValueError, match=r"data\.pack_url is .*the only source"):
         Data(dataset="folder", pack_url="x", pack=pack)
     assert TrainConfig(data=data).data.pack_cache_gb == 10
+
+
+def test_shards_do_not_take_a_packs_place(pack: Path, sharded: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(pack, other)
+    for place in (other, pack):
+        with pytest.raises(ValueError, match="holds something else than shards"):
+            write_shards(pack, place)
+    assert (other / "pack.json").read_bytes() == (pack / "pack.json").read_bytes()
+    (sharded / "train" / ".shard-00000.bin.x1.bin").write_bytes(b"half")  # what a kill leaves
+    (sharded / ".pack.json.x1.json").write_bytes(b"half")
+    write_shards(pack, sharded, size=30_000)
+    assert not list(sharded.rglob(".*"))
+
+
+def test_a_cache_that_is_none_and_items_that_are_cut(sharded: Path, pack: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    far = open_shards(str(sharded), "folder", "val", cache=tmp_path / "file")
+    with pytest.raises(ValueError, match=r"file: cannot be used as data\.pack_cache \(Not a directory\)"):
+        far.read(0)
+    far = open_shards(str(sharded), "folder", "val", cache=tmp_path / "cache")
+    want = far.read(0)
+    for item in (tmp_path / "cache").glob("*.raw"):
+        item.write_bytes(item.read_bytes()[:100])
+    assert np.array_equal(far.read(0).image, want.image)
+
+
+def test_a_server_without_ranges_is_named(sharded: Path, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    plain = partial(SimpleHTTPRequestHandler, directory=str(sharded))
+    with ThreadingHTTPServer(("127.0.0.1", 0), plain) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        far = open_shards(f"http://127.0.0.1:{http.server_address[1]}", "folder", "train", cache=tmp_path / "cache")
+        with pytest.raises(ValueError, match="its server does not answer requests for a range of bytes"):
+            far.read(1)
+        http.shutdown()

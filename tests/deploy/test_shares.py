@@ -2,13 +2,17 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from panfpn import Predictor
 from panfpn.cli import main
+from panfpn.config import Inference
 from panfpn.deploy.shares import Share
 
 
@@ -104,3 +108,47 @@ def test_processes_that_begin_at_once_write_one_folder(photos: Path, tmp_path: P
         process.communicate(timeout=120)
     assert len(digests(tmp_path / "o")) == 18
     assert [p.name for p in (tmp_path / "o").iterdir() if p.name.startswith(".")] == []
+
+
+def test_other_settings_are_another_model(photos: Path, tmp_path: Path) -> None:
+    by = Predictor.from_file(device="cpu", precision="float32")
+    first = by.digest
+    by.task.set_inference(scale=(48, 32), size_divisor=32, inference=Inference())
+    second = by.digest
+    by.task.table = replace(by.task.table, ignore=(99,))
+    third = by.digest
+    with torch.no_grad():
+        next(by.task.model.parameters()).add_(1)
+    assert len({first, second, third, by.digest}) == 4 and by.digest == by.digest
+
+
+def test_what_is_newer_than_its_results_is_labelled_again(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").unlink()
+    words = ["predict", str(photos), "--precision", "float32", "-o", str(tmp_path / "out"), "--skip-existing"]
+    assert main(words) == 0
+    before = digests(tmp_path / "out")
+    cv2.imwrite(str(photos / "photo_4.png"), np.full((40, 56, 3), 200, np.uint8))
+    assert main(words) == 0
+    changed = {name for name, digest in digests(tmp_path / "out").items() if digest != before[name]}
+    assert "photo_4_overlay.jpg" in changed and all(name.startswith("photo_4") for name in changed)
+
+
+def test_rows_that_a_kill_cost_are_written_by_the_next(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").unlink()
+    words = ["predict", str(photos), "--precision", "float32", "-o", str(tmp_path / "out"), "--shard", "1/1"]
+    assert main(words) == 0
+    log = tmp_path / "out" / "predictions-1-of-1.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:10])  # one is gone, one is cut
+    assert main(words) == 0
+    names = {json.loads(line)["name"] for line in log.read_text().splitlines() if line.endswith("}")}
+    assert names == {f"photo_{i}" for i in range(9)}
+
+
+def test_networks_that_keep_something_are_called_by_one_thread() -> None:
+    by = Predictor.from_file(device="cpu", precision="float32")
+    assert by.task.lanes is None
+    handle = by.task.model.backbone.register_forward_pre_hook(lambda module, args: None)
+    assert by.task.lanes == 1
+    handle.remove()
+    assert by.task.lanes is None

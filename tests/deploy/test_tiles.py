@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -7,19 +8,21 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 import panfpn.deploy.tiles as tiles_module
 from panfpn import Predictor
 from panfpn.cli import main
 from panfpn.config import Inference
-from panfpn.data.rasters import open_raster
+from panfpn.data.rasters import Geography, open_raster
 from panfpn.deploy import window_size
 from panfpn.deploy.export import export
 from panfpn.deploy.folder import predict_to_folder
-from panfpn.deploy.raster_files import Labels, write_png
+from panfpn.deploy.raster_files import Labels, write_png, write_tif
 from panfpn.deploy.tiles import TileOptions, label_raster
 from panfpn.deploy.window_size import cut, window_for
 from panfpn.labels import LabelClass, LabelTable
@@ -150,7 +153,7 @@ def test_stopped_and_gone_on_with_gives_the_same_bytes(
         with monkeypatch.context() as patch, pytest.raises(MemoryError):
             patch.setattr(tiles_module.Work, "write", stop_at(call))
             labelled(npy, tmp_path / "out", by)
-        assert (tmp_path / "out" / "big.part").is_dir() and not (tmp_path / "out" / "big.npy").exists()
+        assert (tmp_path / "out" / ".big.panfpn-part").is_dir() and not (tmp_path / "out" / "big.npy").exists()
     fresh = predictor(Near())
     calls = fresh.task.model.calls
     assert labelled(npy, tmp_path / "out", fresh).tobytes() == want
@@ -166,11 +169,13 @@ def test_an_unfinished_result_of_other_settings_is_not_gone_on_with(
         labelled(npy, tmp_path / "out", by)
     other = Near()
     other.weight.data += 1
-    with pytest.raises(ValueError, match=r"big\.part: holds an unfinished result whose model was .*delete the folder"):
+    with pytest.raises(
+        ValueError, match=r"\.big\.panfpn-part: holds an unfinished result whose model was .*delete the folder"
+    ):
         labelled(npy, tmp_path / "out", predictor(other))
     with pytest.raises(ValueError, match="whose window was 192, and now is 256"):
         labelled(npy, tmp_path / "out", by, window=256)
-    (tmp_path / "out" / "big.part" / "state.safetensors").write_bytes(b"cut")
+    (tmp_path / "out" / ".big.panfpn-part" / "state.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"state\.safetensors: damaged"):
         labelled(npy, tmp_path / "out", by)
 
@@ -229,13 +234,12 @@ def test_settings_of_whole_images_are_refused(npy: Path, tmp_path: Path) -> None
 
 
 def test_windows_grow_with_memory_and_never_beyond_it(npy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window_size, "resident", lambda: 800_000_000.0)
     monkeypatch.setattr(window_size, "_of_network", lambda pixels: 300.0)  # as of a ResNet-50
     by, raster = predictor(Near()), open_raster(npy)
     raster.height = raster.width = 50_000
-    sides = [window_for(raster, by.task, memory) for memory in (1_200_000_000, 3_000_000_000, 9_000_000_000)]
+    sides = [window_for(raster, by.task, memory) for memory in (1_400_000_000, 4_000_000_000, 9_000_000_000)]
     assert sides == [768, 2048, 2048]
-    with pytest.raises(ValueError, match=r"windows of 512 pixels take .* GB .* allow more with --memory"):
+    with pytest.raises(ValueError, match=r"windows of 512 pixels take .* GB .* are allowed; allow more with --memory"):
         window_for(raster, by.task, 1_000_000)
 
 
@@ -253,6 +257,10 @@ class Squares(PanopticTask):
     @property
     def stride(self) -> int:
         return 4
+
+    @property
+    def model(self) -> Any:
+        return self.pixels
 
     def predict(self, images: Any, **_: Any) -> list[PanopticMap]:
         (image,) = images
@@ -348,6 +356,143 @@ def test_photos_and_rasters_go_together(image: np.ndarray, npy: Path, tmp_path: 
     assert [failure.name for failure in found.failures] == ["bad"] and "bad.npy" in found.failures[0].reason
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["big.tif", "photo.png", "photo_overlay.jpg", "predictions.json"]
+
+
+def test_a_changed_array_is_not_gone_on_with(image: np.ndarray, tmp_path: Path, monkeypatch: Any) -> None:
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(str(tmp_path / "big.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")
+    array[:] = image
+    by = predictor(Near())
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(tiles_module, "_put", _raise_memory_error)
+        labelled(tmp_path / "big.zarr", tmp_path / "out", by)
+    array[:64, :64] = 255 - image[:64, :64]
+    with pytest.raises(ValueError, match="holds an unfinished result whose image was"):
+        labelled(tmp_path / "big.zarr", tmp_path / "out", by)
+
+
+@pytest.mark.parametrize("height", [40, 150])
+def test_a_raster_of_one_band_goes_on_too(image: np.ndarray, height: int, tmp_path: Path, monkeypatch: Any) -> None:
+    np.save(tmp_path / "big.npy", image[:height])
+    by = predictor(Near())
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(tiles_module, "_put", _raise_memory_error)
+        labelled(tmp_path / "big.npy", tmp_path / "out", by)
+    assert labelled(tmp_path / "big.npy", tmp_path / "out", by).shape == (height, 613)
+
+
+def test_an_unfinished_result_without_its_pixels_is_no_result(npy: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    by = predictor(Near())
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(tiles_module, "_put", _raise_memory_error)
+        labelled(npy, tmp_path / "out", by)
+    (tmp_path / "out" / ".big.panfpn-part" / "labels.raw").unlink()
+    with pytest.raises(ValueError, match=r"labels\.raw: is not what the unfinished result needs"):
+        labelled(npy, tmp_path / "out", by)
+
+
+def test_a_folder_of_the_users_is_left_alone(npy: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "out" / ".big.panfpn-part"
+    mine.mkdir(parents=True)
+    (mine / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds something else than an unfinished result"):
+        labelled(npy, tmp_path / "out", predictor(Pointwise()))
+    assert (mine / "letter.txt").read_text() == "dear"
+
+
+def test_a_full_disk_is_noticed(tmp_path: Path, monkeypatch: Any) -> None:
+    np.zeros((600, 700), np.uint8).tofile(tmp_path / "a")
+    place = Geography(None, rasterio.transform.from_origin(0, 0, 1, 1))
+    labels = Labels(file=tmp_path / "a", shape=(600, 700), dtype=np.dtype(np.uint8), nodata=255, names={}, colors={},
+                    geography=place)  # fmt: skip
+    write_tif(labels, tmp_path / "whole.tif")
+    size = (tmp_path / "whole.tif").stat().st_size
+    opened = rasterio.open
+
+    def cut(path: Any, mode: str = "r", **options: Any) -> Any:
+        if mode == "r":
+            os.truncate(path, size // 2)  # what GDAL leaves, without a word
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(rasterio, "open", cut)
+    with pytest.raises(OSError, match="not written whole"):
+        write_tif(labels, tmp_path / "cut.tif")
+
+
+def test_a_broken_raster_costs_no_other(npy: Path, image: np.ndarray, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    npy.rename(folder / "big.npy")
+    cv2.imwrite(str(folder / "photo.png"), image)
+    (folder / "noise.tif").write_bytes(b"II*\0" + bytes(17 << 20))
+    np.savez(folder / "several.npz", a=image)
+    (folder / "several.npz").rename(folder / "several.npy")
+    with rasterio.open(
+        folder / "c.vrt.tif", "w", driver="GTiff", height=9, width=9, count=1, dtype="complex64"
+    ) as file:
+        file.write(np.zeros((1, 9, 9), np.complex64))
+    (folder / "c.vrt.tif").rename(folder / "c.vrt")
+    found = predict_to_folder([folder], tmp_path / "out", predictor=predictor(Pointwise()), progress=False)
+    assert found.done == 1 and len(found.rasters) == 1
+    reasons = {failure.name: failure.reason for failure in found.failures}
+    assert set(reasons) == {"noise", "several", "c"} and "several arrays" in reasons["several"]
+    assert "complex values" in reasons["c"] and "noise.tif" in reasons["noise"]
+
+
+def test_arrays_that_are_folders_are_inputs(image: np.ndarray, tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    folder = tmp_path / "in"
+    array = zarr.create_array(str(folder / "deep" / "a.zarr"), shape=image.shape, chunks=(64, 64, 3), dtype="uint8")
+    array[:] = image
+    by = predictor(Pointwise())
+    for number, argument in enumerate((str(folder), str(folder / "deep" / "*.zarr"))):
+        found = predict_to_folder([argument], tmp_path / f"out{number}", predictor=by, progress=False)
+        assert len(found.rasters) == 1 and not found.failures and not found.left_out.counts
+
+
+def test_pages_orientation_and_bits_are_minded(image: np.ndarray, tmp_path: Path) -> None:
+    by = predictor(Pointwise())
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([image, image]), photometric="rgb")
+    tifffile.imwrite(tmp_path / "turned.tif", image, photometric="rgb", extratags=[(274, 3, 1, 6, True)])
+    for name, match in (("pages", "has 2 pages; in windows only the first"), ("turned", "stored turned or mirrored")):
+        with pytest.raises(ValueError, match=match):
+            labelled(tmp_path / f"{name}.tif", tmp_path / "out", by)
+    Image.fromarray(image[:, :, 0] > 120).save(tmp_path / "bits.png")
+    found = labelled(tmp_path / "bits.png", tmp_path / "bits", by)
+    whole = raw(by(tmp_path / "bits.png").labels)
+    assert (found[:400, :600] == whole[:400, :600]).all()
+
+
+def test_floats_without_numbers_are_no_data_in_geotiffs_too(image: np.ndarray, tmp_path: Path) -> None:
+    values = image.astype(np.float32)
+    values[30:60, 40:80, 1] = np.nan
+    with rasterio.open(tmp_path / "big.tif", "w", driver="GTiff", height=405, width=613, count=3, dtype="float32") as f:
+        f.write(np.moveaxis(values, -1, 0))
+    by = predictor(Pointwise())
+    by.task.read_as(bands=(), range=(0.0, 255.0), pages=None)
+    found = labelled(tmp_path / "big.tif", tmp_path / "out", by)
+    assert (found[30:60, 40:80] == 200).all() and (found == 200).sum() == 30 * 40
+
+
+def test_impossible_outputs_are_refused_before_anything_is_labelled(npy: Path, tmp_path: Path) -> None:
+    by = Predictor(Squares(TABLE))
+    with pytest.raises(ValueError, match="segment ids need more bits than a PNG has"):
+        label_raster(npy, tmp_path / "out", name="big", predictor=by, options=TileOptions(window=192, form="png"))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="of a raster, its labels are written, and not confidence"):
+        predict_to_folder([npy], tmp_path / "out", predictor=predictor(Pointwise()), what=("confidence",))
+
+
+def test_polygons_of_nothing_are_an_empty_layer(image: np.ndarray, tmp_path: Path) -> None:
+    pyogrio = pytest.importorskip("pyogrio")
+    with rasterio.open(tmp_path / "in.tif", "w", driver="GTiff", height=405, width=613, count=3, dtype="uint8",
+                       nodata=0, crs="EPSG:32632") as file:  # fmt: skip
+        file.write(np.zeros((3, 405, 613), np.uint8))
+    options = TileOptions(window=192, polygons="gpkg")
+    by = predictor(Pointwise())
+    result = label_raster(tmp_path / "in.tif", tmp_path / "out", name="in", predictor=by, options=options)
+    assert result.regions == 0 and result.empty == result.windows
+    assert pyogrio.read_info(result.files[1])["features"] == 0
 
 
 def test_pngs_hold_no_segment_ids(tmp_path: Path) -> None:

@@ -59,9 +59,14 @@ def write_shards(pack: Path, out: Path, *, size: int = 10**9, progress: bool = T
     for split, part in index.splits.items():
         if not part.complete:
             raise ValueError(f"{pack}: split {split!r} is not packed to its end; call `panfpn data pack` again")
-    if out.exists() and any(out.iterdir()) and not (out / INDEX).is_file():
+    if out.is_dir():
+        for left in [*out.glob(f".{SHARDS}.*"), *out.glob(f".{INDEX}.*"), *out.glob("*/.shard-*")]:
+            left.unlink()  # what `replacing` had begun when a call was killed
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / SHARDS).is_file())):
         raise ValueError(f"{out}: holds something else than shards; choose a folder for them alone")
-    index.write(out)
+    if not (out / SHARDS).is_file():
+        write_json(out / SHARDS, asdict(Shards(splits={})))
+    (out / INDEX).unlink(missing_ok=True)  # written last: where it is, it fits the shards
     files, places = [], {}
     for split, part in index.splits.items():
         groups = _groups(part.items, size)
@@ -72,6 +77,7 @@ def write_shards(pack: Path, out: Path, *, size: int = 10**9, progress: bool = T
                 _write_shard(files[-1], [item.file(pack, split) for item in group], group)
                 advance(number + 1)
     write_json(out / SHARDS, asdict(Shards(splits=places)))
+    index.write(out)
     for left in set(out.glob("*/shard-*.bin")) - set(files):  # of an earlier pack
         left.unlink()
     return files
@@ -170,19 +176,28 @@ class ShardStore:
     def path(self, split: str, item: Item) -> Path:
         """The item's pixel file, fetched if it is not there; it may be gone again as soon as another one comes."""
         path = self.cache / f"{item.sha256}.raw"
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(path)  # the oldest go first
-            return path
+        try:
+            if path.stat().st_size == item.num_bytes:  # else it was cut short by somebody, and comes anew
+                with contextlib.suppress(PermissionError):  # somebody else's file
+                    os.utime(path)  # the oldest go first
+                return path
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ValueError(f"{self.cache}: cannot be used as data.pack_cache ({error.strerror})") from error
         shard, offset = self.places[item.sha256]
         name = shard_name(split, shard)
         data = self._read(name, offset, offset + item.num_bytes)
         if sha256(data).hexdigest() != item.sha256:
             raise ValueError(f"{without_password(self.url)}/{name}: not the bytes that were packed at {offset} "
                              f"({item.name}); write the shards again")  # fmt: skip
-        with _locked(self.cache):
-            self._make_room(len(data))
-            with replacing(path) as temporary:
-                temporary.write_bytes(data)
+        try:
+            with _locked(self.cache):
+                self._make_room(len(data))
+                with replacing(path) as temporary:
+                    temporary.write_bytes(data)
+        except OSError as error:
+            raise ValueError(f"{self.cache}: cannot be used as data.pack_cache ({error.strerror})") from error
         return path
 
     def whole(self, name: str) -> bytes:
@@ -195,7 +210,6 @@ class ShardStore:
             try:
                 fs, folder = self._file_system()
                 found: bytes = fs.cat_file(posixpath.join(folder, name), start=start, end=stop)
-                return found
             except FileNotFoundError as error:
                 raise ValueError(f"{shown}: is not there; data.pack_url is the address of what `panfpn data shard` "
                                  "wrote") from error  # fmt: skip
@@ -207,6 +221,11 @@ class ShardStore:
                 if turn == _TRIES - 1:
                     raise ValueError(f"{shown}: cannot be read ({type(error).__name__}: {error})") from error
                 time.sleep(_PAUSE * 2**turn)
+                continue
+            if len(found) > stop - start:
+                raise ValueError(f"{shown}: its server does not answer requests for a range of bytes; put the shards "
+                                 "behind one that does")  # fmt: skip
+            return found
         raise AssertionError
 
     def _file_system(self) -> tuple[Any, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from panfpn.deploy.inputs import Inputs
 from panfpn.deploy.plan import Outputs, Plan
-from panfpn.deploy.predictor import Failure, Map, Predictor
+from panfpn.deploy.predictor import Failure, Map, Predictor, failure
 from panfpn.deploy.shares import Rows, Share
 from panfpn.deploy.submission import Submission
 from panfpn.deploy.tiles import RasterResult, TileOptions, label_raster
@@ -73,6 +73,7 @@ def label(
         closing(_Videos(inputs, outputs)) as videos, Rows(folder / log if log else None) as rows,
         plan.submission.into(folder, images) if plan.submission else nullcontext(None) as write,
     ):  # fmt: skip
+        rows.add_missing(plan.skipped)
 
         def save(result: Map) -> None:
             if write is not None:
@@ -106,9 +107,9 @@ def label(
                     rasters.append(label_raster(one.path, folder, name=one.name, predictor=predictor,
                                                 options=outputs.tiles, progress=progress))  # fmt: skip
                     rows.add(name=one.name, status="ok")
-                except (ValueError, OSError, ImportError) as error:
-                    failed(Failure(one.name, str(error)))
-    return Outcome(len(written), tuple(failures), inputs.left_out, tuple(rasters), plan.skipped)
+                except Exception as error:  # one bad raster must not cost the others
+                    failed(failure(one.name, error))
+    return Outcome(len(written), tuple(failures), inputs.left_out, tuple(rasters), len(plan.skipped))
 
 
 class _Videos:

@@ -109,11 +109,13 @@ class Inputs:
             total += max(1, frames) if self._max_frames is None else min(max(1, frames), self._max_frames)
         return total
 
-    def keep(self, wanted: Callable[[Input], bool]) -> int:
-        """Leave out all inputs but these; returns how many were left out."""
-        before = len(self.inputs)
-        self.inputs = [one for one in self.inputs if wanted(one)]
-        return before - len(self.inputs)
+    def keep(self, wanted: Callable[[Input], bool]) -> tuple[str, ...]:
+        """Leave out all inputs but these; returns the names of those that were left out."""
+        kept = [one for one in self.inputs if wanted(one)]
+        names = {one.name for one in kept}
+        gone = tuple(one.name for one in self.inputs if one.name not in names)
+        self.inputs = kept
+        return gone
 
     def rename(self, names: Sequence[str]) -> None:
         """Write under other names; ValueError if one of the inputs is no image file."""
@@ -187,9 +189,9 @@ def _expand(argument: str, out: Path | None, left_out: LeftOut) -> Iterator[_Fou
         yield _Found(argument, (f"camera{argument}",), 1, video=Video(argument))
         return
     matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-    files = [Path(match) for match in matches if Path(match).is_file()]
+    files = [Path(match) for match in matches if Path(match).is_file() or is_raster(Path(match))]
     for match in matches:
-        if Path(match).is_dir():
+        if Path(match).is_dir() and not is_raster(Path(match)):
             left_out.add("folders that a pattern matches", Path(match))
     if not files:
         raise ValueError(f"{argument}: no such file or folder, and no file matches it as a pattern")
@@ -199,9 +201,19 @@ def _expand(argument: str, out: Path | None, left_out: LeftOut) -> Iterator[_Fou
 
 def _in_folder(folder: Path, out: Path | None, left_out: LeftOut) -> Iterator[Path]:
     """Images and videos below a folder, without what this call or an earlier one writes there."""
+    whole: set[Path] = set()
     own = None if out is None or out.resolve() == folder.resolve() else out.resolve()
     manifests: dict[Path, Manifest | None] = {}
-    for path in files_in(folder, left_out):
+    arrays: dict[Path, bool] = {}  # which folders are one raster each
+    for file in files_in(folder, left_out):
+        path = file
+        for parent in [parent for parent in file.parents if parent.is_relative_to(folder) and parent != folder]:
+            if arrays.setdefault(parent, is_raster(parent)):
+                path = parent  # the outermost
+        if path != file:
+            if path in whole:
+                continue
+            whole.add(path)
         written = False
         for parent in [parent for parent in path.parents if parent.is_relative_to(folder)]:
             if parent not in manifests:
@@ -246,8 +258,11 @@ def _is_large(path: Path) -> bool:
     """Whether an image has more pixels than are labelled in one piece."""
     if path.suffix.lower() not in _LARGE_KINDS or path.stat().st_size < _LARGE_FILE:
         return False
-    with closing(open_raster(path)) as raster:
-        return raster.height * raster.width > _MOST_PIXELS
+    try:
+        with closing(open_raster(path)) as raster:
+            return raster.height * raster.width > _MOST_PIXELS
+    except (ValueError, ImportError, OSError):  # whoever reads it will say so
+        return False
 
 
 def _named(found: Sequence[_Found]) -> list[Input]:

@@ -3,8 +3,9 @@
 No result may lie on an input, on a file that is no result, or on another input's result.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,12 @@ class Outputs:
         return self.of_rasters if one.raster else self.endings
 
     def are_there(self, one: Input) -> bool:
-        """Whether an input has all its files, which are written whole or not at all (folders of frames are not)."""
-        there = [(self.folder / f"{one.name}{ending}").exists() for ending in self.endings_of(one)]
-        return any(there) and self.of_frames == ("overlay",) if one.video else all(there)
+        """Whether an image has all its files, newer than it is; they are written whole or not at all."""
+        if one.video or one.address == "-":  # which may be another one by now, or have been cut short
+            return False
+        changed = one.path.stat().st_mtime_ns if one.path and one.path.exists() else 0
+        files = [self.folder / f"{one.name}{ending}" for ending in self.endings_of(one)]
+        return all(file.exists() and file.stat().st_mtime_ns >= changed for file in files)
 
 
 @dataclass(kw_only=True)
@@ -68,7 +72,7 @@ class Plan:
     predictor: Predictor
     submission: Submission | None
     manifest: Manifest | None  # none beside the files of a submission
-    skipped: int  # inputs whose files are there
+    skipped: tuple[str, ...]  # names of inputs whose files are there
 
     @staticmethod
     def make(
@@ -81,16 +85,17 @@ class Plan:
         inputs = Inputs(arguments, out=folder, reading=predictor.task.preprocess.reading, max_frames=max_frames,
                         tiles=tiles is not None)  # fmt: skip
         _check_inputs(inputs, folder, submission)
+        if what is not None and any(one.raster for one in inputs.inputs) and not {"labels", "panoptic"} & set(what):
+            raise ValueError(f"of a raster, its labels are written, and not {', '.join(what)}; leave --save out")
         manifest = None
         if submission is None:
-            manifest = _extended(Manifest.of(folder) or Manifest(), inputs, outputs)
-            manifest.made_by = _maker(manifest, predictor, folder, skip=skip)
+            manifest = _manifest(inputs, outputs, predictor, skip=skip)
         elif skip:
             raise ValueError("files for a server are written by one process at once; leave --shard, --ray and "
                              "--skip-existing out")  # fmt: skip
         if share is not None:
             inputs.keep(lambda one: share.holds(one.name))
-        skipped = inputs.keep(lambda one: not outputs.are_there(one)) if skip else 0
+        skipped = inputs.keep(lambda one: not outputs.are_there(one)) if skip else ()
         return Plan(inputs=inputs, outputs=outputs, predictor=predictor, submission=submission, manifest=manifest,
                     skipped=skipped)  # fmt: skip
 
@@ -153,10 +158,32 @@ def _extended(manifest: Manifest, inputs: Inputs, outputs: Outputs) -> Manifest:
     return manifest
 
 
-def _maker(manifest: Manifest, predictor: Predictor, folder: Path, *, skip: bool) -> str:
-    """Digest of the model whose results are in the folder; ValueError where others would be left beside these."""
-    alone = not (folder / FILE).exists() or manifest.made_by == predictor.digest
+def _manifest(inputs: Inputs, outputs: Outputs, predictor: Predictor, *, skip: bool) -> Manifest:
+    """What is in the folder, with this call's results.
+
+    Processes that label shares of one listing begin at once: where the manifest has changed meanwhile, it is read
+    again before anything is refused.
+    """
+    while True:
+        there = Manifest.of(outputs.folder)
+        try:
+            made_by = _maker(there, predictor, inputs, outputs, skip=skip)
+            manifest = _extended(there or Manifest(), inputs, outputs)
+        except ValueError:
+            if Manifest.of(outputs.folder) == Manifest.of(outputs.folder) == there:
+                raise
+            continue
+        manifest.made_by = made_by
+        return manifest
+
+
+def _maker(there: Manifest | None, predictor: Predictor, inputs: Inputs, outputs: Outputs, *, skip: bool) -> str:
+    """Digest of what the results are a function of; ValueError where others would be left beside these."""
+    digest = predictor.digest
+    if any(one.raster for one in inputs.inputs):
+        digest += f"-{hashlib.sha256(repr(replace(outputs.tiles, memory=None)).encode()).hexdigest()[:8]}"
+    alone = there is None or there.made_by == digest
     if skip and not alone:
-        raise ValueError(f"{folder}: holds results of another model, or of other settings or another precision; choose "
-                         "another folder, or leave --skip-existing (and --shard) out")  # fmt: skip
-    return predictor.digest if alone else ""
+        raise ValueError(f"{outputs.folder}: holds results of another model, of other settings or another precision; "
+                         "another folder, or leave --skip-existing (and --shard, --ray) out")  # fmt: skip
+    return digest if alone else ""

@@ -21,6 +21,12 @@ _DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON"}
 POLYGONS = tuple(_DRIVERS)
 
 
+def check_polygons() -> None:
+    """ImportError without what writing polygons needs."""
+    for package in ("rasterio", "shapely", "pyogrio"):
+        optional(package, "geo", "writing polygons needs")
+
+
 def write_polygons(labels: Labels, path: Path, *, simplify: float = 0.0) -> int:
     """Write a polygon for each region of one value (pixels that share an edge), in map coordinates; returns how many.
 
@@ -34,9 +40,12 @@ def write_polygons(labels: Labels, path: Path, *, simplify: float = 0.0) -> int:
     matrix = np.array(place.transform[:6]).reshape(2, 3) if place else np.array([[1.0, 0, 0], [0, -1, 0]])
     scale = abs(np.linalg.det(matrix[:, :2]))
     crs = place.crs.to_wkt() if place and place.crs else None
+    pyogrio_config: Any = optional("pyogrio", "geo", "writing polygons needs")
+    pyogrio_config.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00Z"})  # equal runs, equal bytes
     count = 0
     for batch in _batches(_regions(labels, simplify)):
-        values, shapes = (list(column) for column in zip(*batch, strict=True))
+        values = [value for value, _ in batch]
+        shapes = np.array([shape for _, shape in batch], object)
         pixels = shapely.area(shapes)
         placed = shapely.transform(shapes, lambda points: points @ matrix[:, :2].T + matrix[:, 2])
         fields = {
@@ -54,13 +63,15 @@ def write_polygons(labels: Labels, path: Path, *, simplify: float = 0.0) -> int:
 
 
 def _batches(regions: Iterator[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
-    batch = []
+    """So many regions at a time; once none, if there are none at all."""
+    batch: list[tuple[int, Any]] = []
+    written = False
     for region in regions:
         batch.append(region)
         if len(batch) == _BATCH:
             yield batch
-            batch = []
-    if batch:
+            batch, written = [], True
+    if batch or not written:
         yield batch
 
 

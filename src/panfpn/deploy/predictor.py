@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -97,11 +97,12 @@ class Predictor:
         """What the labels mean."""
         return self.task.table
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """A digest of all that its maps are a function of, but for the image."""
         task = self.task
-        settings = (task.pixels.precision, task.preprocess, task.inference)
+        settings = (task.pixels.precision, task.preprocess, task.inference, task.table.to_dict(), task.model,
+                    getattr(task.model, "anchor_scale", None))  # fmt: skip
         digest = hashlib.sha256(repr(settings).encode())
         engine = task.engine or task.program
         digest.update(engine.engine.encode() if engine else b"")

@@ -1,5 +1,6 @@
 """Labels of a raster as files. In: rows of labels on disk. Out: GeoTIFF, .npy, Zarr or PNG, written strip by strip."""
 
+import errno
 import os
 import shutil
 import struct
@@ -68,6 +69,14 @@ class Work(AbstractContextManager["Work"]):
         os.close(self._file)
 
 
+def check_form(form: str, dtype: np.dtype[Any]) -> None:
+    """Before anything is labelled: ValueError where a form cannot hold such values, ImportError for what it needs."""
+    if form == "png" and dtype.itemsize > 2:
+        raise ValueError("segment ids need more bits than a PNG has; take tif, npy or zarr (--raster-form)")
+    if form == "zarr":
+        optional("zarr", "zarr", "writing Zarr needs")
+
+
 def write_tif(labels: Labels, path: Path) -> None:
     """A tiled, compressed (Geo)TIFF: BigTIFF where it must be, with palette, nodata value and class names."""
     if labels.geography is not None and find_spec("rasterio"):
@@ -101,13 +110,20 @@ def _write_geotiff(labels: Labels, path: Path, geography: Geography) -> None:
         path, "w", driver="GTiff", height=height, width=width, count=1, dtype=labels.dtype.name, nodata=labels.nodata,
         tiled=True, blockxsize=_BLOCK, blockysize=_BLOCK, compress="deflate", BIGTIFF="IF_SAFER", **options,
     ) as file:  # fmt: skip
-        if geography.points[0]:
+        if geography.points[0] and geography.points[1]:
             file.gcps = geography.points
         if colors is not None:
             file.write_colormap(1, {value: tuple(color) for value, color in enumerate(colors.tolist())})
         file.update_tags(1, **{f"CLASS_{value}": name for value, name in labels.names.items()})
         for top, strip in labels.strips():
             file.write(strip, 1, window=rasterio.windows.Window(0, top, width, len(strip)))
+    try:  # GDAL says nothing of a disk that is full
+        with rasterio.open(path) as file:
+            for top, strip in labels.strips():
+                if not np.array_equal(file.read(1, window=rasterio.windows.Window(0, top, width, len(strip))), strip):
+                    raise OSError(errno.ENOSPC, "not written whole", str(path))
+    except rasterio.errors.RasterioError as error:
+        raise OSError(errno.ENOSPC, f"not written whole ({error})", str(path)) from error
 
 
 def write_npy(labels: Labels, path: Path) -> None:
@@ -132,11 +148,10 @@ def write_zarr(labels: Labels, path: Path) -> None:
 
 
 def write_png(labels: Labels, path: Path) -> None:
-    """A PNG, with a palette where values are of 8 bits; ValueError for ids, which need more than 16."""
+    """A PNG, with a palette where values are of 8 bits."""
+    check_form("png", labels.dtype)
     height, width = labels.shape
     depth = 8 * labels.dtype.itemsize
-    if depth > 16:
-        raise ValueError(f"{path}: segment ids need more bits than a PNG has; take tif, npy or zarr")
     colors = _colormap(labels)
 
     def chunk(kind: bytes, data: bytes) -> bytes:

@@ -5,6 +5,7 @@ few inputs at a time and writes their files whole; what is there is skipped. So 
 the inputs that it was at, which Ray gives to another, and the files are those that one machine would have written.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,9 @@ def predict_with_ray(
         if one.video or one.address == "-":
             raise ValueError(f"{one.address}: is labelled frame by frame, by one process; leave --ray out for it")
     plan.begin()
-    items = [{"name": one.name, "address": one.address, "path": str(one.path or ""), "raster": one.raster}
-             for one in inputs.inputs]  # fmt: skip
+    items = [{"name": one.name, "address": one.address, "path": str(one.path.absolute()) if one.path else "",
+              "raster": one.raster} for one in inputs.inputs]  # fmt: skip
+    outputs = replace(plan.outputs, folder=plan.outputs.folder.absolute())  # actors work in other folders
     failures: list[Failure] = []
     done = 0
     began = not ray.is_initialized()
@@ -60,11 +62,12 @@ def predict_with_ray(
         rows = data.from_items(items, override_num_blocks=blocks).map_batches(
             _Actor, batch_size=_TOGETHER, compute=data.ActorPoolStrategy(size=min(actors or there, blocks)),
             num_cpus=None if gpu else 1, num_gpus=1 if gpu else None,
-            fn_constructor_kwargs={"outputs": plan.outputs, "predictor": ray.put(plan.predictor)},
+            fn_constructor_kwargs={"outputs": outputs, "predictor": ray.put(plan.predictor)},
         )  # fmt: skip
         with (
             Rows(plan.outputs.folder / LOG) as log, progress_bar("labelling", len(items), show=progress) as advance
         ):  # fmt: skip
+            log.add_missing(plan.skipped)
             for row in rows.iter_rows() if items else ():
                 if row["status"] == "failed":
                     failures.append(Failure(row["name"], row["reason"]))
@@ -75,7 +78,7 @@ def predict_with_ray(
     finally:
         if began:
             ray.shutdown()
-    return Outcome(done, tuple(failures), inputs.left_out, skipped=plan.skipped)
+    return Outcome(done, tuple(failures), inputs.left_out, skipped=len(plan.skipped))
 
 
 class _Actor:

@@ -1,8 +1,10 @@
 """One of several processes that label the same inputs. In: "3/8" and names. Out: whose input is whose, and a log."""
 
+import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +44,29 @@ class Rows(AbstractContextManager["Rows"]):
     """
 
     def __init__(self, path: Path | None) -> None:
+        self._path = path
         self._file = path.open("a", encoding="utf-8") if path else None
+        if path and self._file and path.read_bytes()[-1:] not in (b"", b"\n"):
+            self._file.write("\n")  # the end of a row that was cut
 
     def add(self, **row: Any) -> None:
         """A row; JSON."""
         if self._file is not None:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
+
+    def add_missing(self, names: Sequence[str]) -> None:
+        """A row for each input that is done and has none: of a process that ended between a file and its row."""
+        if self._path is None or not names:
+            return
+        known = set()
+        for line in self._path.read_text("utf-8").splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # the last line may be cut
+                row = json.loads(line)
+                known |= {row["name"]} if row["status"] == "ok" else set()
+        for name in names:
+            if name not in known:
+                self.add(name=name, status="ok")
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:

@@ -5,11 +5,13 @@ is saved. A call that was stopped, however it ended, goes on behind the last who
 """
 
 import contextlib
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,9 @@ from safetensors.numpy import save_file
 from panfpn.choices import RASTER_FORMS, lookup
 from panfpn.data.rasters import Raster, open_raster
 from panfpn.data.rasters.bands import Bands
-from panfpn.deploy.polygons import write_polygons
+from panfpn.deploy.polygons import check_polygons, write_polygons
 from panfpn.deploy.predictor import Predictor
-from panfpn.deploy.raster_files import Work
+from panfpn.deploy.raster_files import Labels, Work, check_form
 from panfpn.deploy.raster_segments import final_segments
 from panfpn.deploy.raster_values import Values
 from panfpn.deploy.window_size import cut, window_for
@@ -31,6 +33,7 @@ from panfpn.engine.run_lock import locked
 from panfpn.files import replacing, write_json
 from panfpn.progress import progress_bar
 from panfpn.tasks.tiles import Tiles
+from panfpn.types import Segment
 
 Window = tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.bool_] | None]  # image, and which pixels have data
 _STATE, _PIXELS = "state.safetensors", "labels.raw"
@@ -71,48 +74,73 @@ def label_raster(
         KeyboardInterrupt: with what was done in words; the same call goes on.
     """
     write = lookup(RASTER_FORMS, options.form, "form")
-    task, part = predictor.task, folder / f"{name}.part"
-    with contextlib.closing(open_raster(path)) as raster:
-        part.mkdir(parents=True, exist_ok=True)
-        with locked(part, "labels this raster"):
-            key = {"image": _identity(raster), "model": predictor.digest, "reading": asdict(task.preprocess.reading)}
-            kept = _State.read(part / _STATE, key, options.window)
-            side = kept.side if kept else options.window or window_for(raster, task, options.memory)
+    task = predictor.task
+    target = folder / f"{name}.{options.form}"
+    part = target.parent / f".{target.stem}.panfpn-part"  # hidden, so that nobody takes it for an input
+    if part.is_symlink() or (part.is_dir() and not all(_is_ours(path) for path in part.iterdir())):
+        raise ValueError(f"{part}: holds something else than an unfinished result; move it away")
+    try:
+        with contextlib.closing(open_raster(path)) as raster:
+            side = options.window or window_for(raster, task, options.memory)
             tiles = task.tiles(*cut(raster, task, side))
             values = Values.of(task.table, tiles)
-            regions = None
-            empty = _label(
-                raster, tiles, values, part, kept or _State(key=key, side=side, arrays={}), progress=progress
-            )
-            target, made = folder / f"{name}.{options.form}", part / f"labels.{options.form}"
-            labels = values.labels(part / _PIXELS, raster)
-            files = [target]
-            if values.are_ids:
-                labels, infos = final_segments(labels, tiles)
-                files.append(folder / f"{name}.json")
-                segments = [info.to_dict(task.table) for info in infos]
-            write(labels, made)
+            check_form(options.form, values.dtype)
             if options.polygons:
-                shapes = part / f"labels.{options.polygons}"
-                shapes.unlink(missing_ok=True)
-                regions = write_polygons(labels, shapes, simplify=options.simplify)
-                files.append(folder / f"{name}.{options.polygons}")
-                _put(shapes, files[-1])
-            _put(made, target)
-            if values.are_ids:  # after its raster: where there is a JSON, there are its segments
-                size = {"height": raster.height, "width": raster.width}
-                write_json(files[1], {"file_name": target.name, **size, "segments_info": segments})
-        shutil.rmtree(part)
-        windows = len(tiles.rows.windows) * len(tiles.columns.windows)
-        return RasterResult(
-            files=tuple(files),
-            height=raster.height,
-            width=raster.width,
-            side=side,
-            windows=windows,
-            empty=empty,
-            regions=regions,
-        )
+                check_polygons()
+            part.mkdir(parents=True, exist_ok=True)
+            with locked(part, "labels this raster"):
+                key = {"image": _identity(raster), "model": predictor.digest, "window": side,
+                       "reading": asdict(task.preprocess.reading)}  # fmt: skip
+                state = _State.read(part / _STATE, key) or _State(key=key, arrays={})
+                _label(raster, tiles, values, part, state, progress=progress)
+                labels = values.labels(part / _PIXELS, raster)
+                result = RasterResult(
+                    files=(target,), height=raster.height, width=raster.width, side=tiles.rows.side,
+                    windows=len(tiles.rows.windows) * len(tiles.columns.windows), empty=state.empty,
+                )  # fmt: skip
+                result = _finish(labels, tiles, values, part, result, write, options)
+                (part / _STATE).unlink()  # first: without it, what is left begins anew
+                for left in part.iterdir():
+                    if left.name != ".lock":
+                        left.unlink()
+            with contextlib.suppress(OSError):  # another process may have begun there
+                part.rmdir()
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(str(error) or f"interrupted: {path} is not labelled to its end; the same command goes "
+                                              "on from there") from None  # fmt: skip
+    return result
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file of an unfinished result."""
+    return path.name == ".lock" or path.name.startswith(("labels.", f".{_STATE}", _STATE))
+
+
+def _finish(
+    labels: Labels, tiles: Tiles, values: Values, part: Path, result: RasterResult,
+    write: Callable[[Labels, Path], None], options: TileOptions,
+) -> RasterResult:  # fmt: skip
+    """Write the files of a raster whose windows are all labelled, whole, and put them into their places."""
+    (target,) = result.files
+    infos: list[Segment] | None = None
+    if values.are_ids:
+        labels, infos = final_segments(labels, tiles)
+    made = part / f"labels.{options.form}"
+    write(labels, made)
+    files, regions = [target], None
+    if options.polygons:
+        shapes = part / f"labels.{options.polygons}"
+        shapes.unlink(missing_ok=True)
+        regions = write_polygons(labels, shapes, simplify=options.simplify)
+        files.append(target.with_name(f"{target.name.removesuffix(options.form)}{options.polygons}"))
+        _put(shapes, files[-1])
+    _put(made, target)
+    if infos is not None:  # after its raster: where there is a JSON, there are its segments
+        segments = [info.to_dict(tiles.task.table) for info in infos]
+        files.append(target.with_name(f"{target.name.removesuffix(options.form)}json"))
+        size = {"height": result.height, "width": result.width}
+        write_json(files[-1], {"file_name": target.name, **size, "segments_info": segments})
+    return replace(result, files=tuple(files), regions=regions)
 
 
 @dataclass(kw_only=True)
@@ -120,13 +148,12 @@ class _State:
     """How far a raster is, in one file, which is written whole after each band."""
 
     key: dict[str, Any]  # what the result is a function of
-    side: int
     bands: int = 0  # that are done
     empty: int = 0
     arrays: dict[str, npt.NDArray[Any]]  # of the tiles
 
     @staticmethod
-    def read(path: Path, key: dict[str, Any], side: int | None) -> "_State | None":
+    def read(path: Path, key: dict[str, Any]) -> "_State | None":
         """The state of an earlier call; None if there is none. ValueError if its result would be another one."""
         if not path.exists():
             return None
@@ -134,34 +161,36 @@ class _State:
             with safe_open(path, framework="numpy") as file:
                 about = json.loads(file.metadata()["state"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            found, bands, empty = dict(about["key"]), int(about["bands"]), int(about["empty"])
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"{path}: damaged ({error}); delete {path.parent} to begin anew") from error
-        wanted = key | {"window": side or about["side"]}
-        found = about["key"] | {"window": about["side"]}
-        for name, value in json.loads(json.dumps(wanted)).items():
+        for name, value in json.loads(json.dumps(key)).items():
             if found.get(name) != value:
                 raise ValueError(f"{path.parent}: holds an unfinished result whose {name} was {found.get(name)}, and "
                                  f"now is {value}; finish that one, or delete the folder to begin anew")  # fmt: skip
-        return _State(key=key, side=about["side"], bands=about["bands"], empty=about["empty"], arrays=arrays)
+        return _State(key=key, bands=bands, empty=empty, arrays=arrays)
 
     def write(self, path: Path) -> None:
         """Save it."""
-        about = {"key": self.key, "side": self.side, "bands": self.bands, "empty": self.empty}
+        about = {"key": self.key, "bands": self.bands, "empty": self.empty}
         with replacing(path) as temporary:
             save_file(self.arrays, temporary, {"state": json.dumps(about)})
 
 
-def _label(raster: Raster, tiles: Tiles, values: Values, part: Path, state: _State, *, progress: bool) -> int:
-    """Write the values of all bands that are not done yet; returns how many windows have no data."""
+def _label(raster: Raster, tiles: Tiles, values: Values, part: Path, state: _State, *, progress: bool) -> None:
+    """Write the values of all bands that are not done yet."""
     across, down = len(tiles.columns.windows), len(tiles.rows.windows)
+    size = raster.height * raster.width * values.dtype.itemsize
+    pixels = part / _PIXELS
+    if state.bands and not (pixels.is_file() and pixels.stat().st_size == size):
+        raise ValueError(f"{pixels}: is not what the unfinished result needs; delete {part} to begin anew")
     if state.bands:
         tiles.restore(state.arrays)
     reader = _Reader(raster, tiles)
     todo = [(i, j) for i in range(state.bands, down) for j in range(across)]
-    height = raster.height
     try:
         with (
-            Work(part / _PIXELS, (raster.height, raster.width), values.dtype) as work,
+            Work(pixels, (raster.height, raster.width), values.dtype) as work,
             progress_bar("labelling", down * across, show=progress, unit="windows") as advance,
             contextlib.closing(reader.windows(todo)) as windows,
         ):
@@ -175,9 +204,8 @@ def _label(raster: Raster, tiles: Tiles, values: Values, part: Path, state: _Sta
                     state.bands, state.arrays = i + 1, tiles.state()
                     state.write(part / _STATE)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted: {state.bands} of {down} bands of {raster.path} are done ({height} rows "
-                                f"in all); the same command goes on from there, in {part}") from None  # fmt: skip
-    return state.empty
+        raise KeyboardInterrupt(f"interrupted: {state.bands} of {down} bands of {raster.path} are done; the same "
+                                "command goes on from there") from None  # fmt: skip
 
 
 class _Reader:
@@ -226,7 +254,10 @@ def _inside(
 
 
 def _put(made: Path, target: Path) -> None:
-    """Put a file, or a folder, into its place."""
+    """Put a file, or a folder, into its place, once it is on disk."""
+    if made.is_file():
+        with made.open("rb+") as file:
+            os.fsync(file.fileno())
     if target.is_dir():
         shutil.rmtree(target)
     made.replace(target)
@@ -234,5 +265,8 @@ def _put(made: Path, target: Path) -> None:
 
 def _identity(raster: Raster) -> list[Any]:
     """What tells a raster from another, or from itself changed."""
-    about = raster.path.stat()
-    return [str(raster.path.resolve()), raster.height, raster.width, raster.bands, about.st_size, about.st_mtime_ns]
+    digest = hashlib.sha256()
+    for file in raster.files():
+        about = file.stat() if file.exists() else None
+        digest.update(repr((str(file), about and (about.st_size, about.st_mtime_ns))).encode())
+    return [str(raster.path.resolve()), raster.height, raster.width, raster.bands, digest.hexdigest()[:16]]

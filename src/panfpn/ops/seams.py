@@ -43,6 +43,11 @@ class Cuts:
         return Cuts(length, stride, windows, tuple(zones))
 
     @property
+    def side(self) -> int:
+        """Of its largest window, in pixels."""
+        return max(stop - start for start, stop in self.windows)
+
+    @property
     def cells(self) -> int:
         """How many there are."""
         return -(-self.length // self.stride)
@@ -122,7 +127,8 @@ class Seams:
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on behind a band whose state this is."""
-        self._below, self._above = (state[name].to(self.device) for name in ("below", "above"))
+        kept = {name: state[name].to(self.device) for name in ("below", "above") if name in state}
+        self._below, self._above = kept.get("below"), kept.get("above")
         self._gaps = bool(state["gaps"])
 
     def _final(self, i: int, j: int, cells: torch.Tensor) -> torch.Tensor:

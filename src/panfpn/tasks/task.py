@@ -193,6 +193,8 @@ class Task(nn.Module, ABC):
             return 1
         if self.program is not None:
             return self.program.streams
+        if not _is_stateless(self.model):
+            return 1
         return None if self.engine is None or self.engine.engine == "torch" else self.engine.streams
 
     def train(self, mode: bool = True) -> Self:
@@ -227,6 +229,18 @@ class Task(nn.Module, ABC):
             raise ValueError(f"data.bands is {bands!r}; the network sees {channels} bands")
         data = Data(bands=bands, range=range, pages=pages)
         self.preprocess = replace(self.preprocess, reading=reading_of(data, channels))
+
+
+_STATELESS = frozenset({"panfpn", "torch", "torchvision", "timm"})  # packages whose modules keep nothing of a call
+
+
+def _is_stateless(network: nn.Module) -> bool:
+    """Whether several threads may call a network at once: hooks, and modules of the user's own, may keep something."""
+    return all(
+        type(module).__module__.partition(".")[0] in _STATELESS
+        and not (module._forward_hooks or module._forward_pre_hooks)
+        for module in network.modules()
+    )
 
 
 def reading_of(data: Data, channels: int) -> Reading:

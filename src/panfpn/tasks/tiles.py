@@ -4,8 +4,10 @@ A network's logits are blended where windows overlap (`panfpn.ops.seams`). An ex
 in the middle of the overlap; so are the segments of Panoptic FPN, whose things are joined across the cut.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +86,9 @@ class CutTiles(Tiles):
 
     def __init__(self, task: Any, rows: Cuts, columns: Cuts) -> None:
         super().__init__(task, rows, columns)
+        if task.preprocess.scale is not None:
+            raise ValueError(f"{task.program.file}: fits what it sees into {task.preprocess.scale}, each window too; "
+                             "label rasters with the model that it was made of")  # fmt: skip
         self.dtype = _label_dtype(task.table.num_classes)
 
     def add(self, i: int, j: int, image: Image | None) -> Block:
@@ -105,7 +110,9 @@ class JoinedTiles(Tiles):
     dtype = np.dtype(np.int32)
 
     def __init__(self, task: Any, rows: Cuts, columns: Cuts) -> None:
-        super().__init__(task, rows, columns)
+        plain = copy.copy(task)  # a window is seen at its own resolution
+        plain.preprocess = replace(task.preprocess, scale=None)
+        super().__init__(plain, rows, columns)
         self._parents, self._classes, self._scores = [0], [IGNORE], [0.0]  # by id
         self._stuff: dict[int, int] = {}  # id by class
         self._right = np.zeros((0, 0), np.int32)  # ids of the window before, in the overlap

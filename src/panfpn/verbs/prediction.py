@@ -117,9 +117,12 @@ def run_predict(arguments: list[str]) -> int:
     share = Share.parse(options.shard) if options.shard else None
     if options.ray is not None and share is not None:
         raise ValueError("--ray divides the inputs by itself; leave --shard out")
+    if options.ray is not None and (options.streams is not None or options.batch_size != 1):
+        raise ValueError("a Ray actor labels one image at a time, on one core; leave --streams and --batch-size out")
     if options.streams is not None and options.streams < 1:
         raise ValueError(f"--streams is {options.streams}; it must be 1 or more")
-    count = Inputs(options.inputs, out=options.out).count()
+    listing = Inputs(options.inputs, out=options.out, tiles=tiles is not None)
+    count = 0 if any(one.raster for one in listing.inputs) else listing.count()  # a raster takes all cores
     streams = share_cores(options.engine, options.model, options.streams, many=count is not None and count > MANY)
     predictor = Predictor.from_file(
         options.model, options.device, options.precision, engine=options.engine, compile=options.compile,

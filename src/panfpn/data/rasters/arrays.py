@@ -34,6 +34,10 @@ class ArrayRaster(Raster):
         samples = samples[:, :, None] if samples.ndim == 2 else samples
         return samples, np.isfinite(samples).all(2) if samples.dtype.kind == "f" else None
 
+    def files(self) -> list[Path]:
+        """See `Raster.files`."""
+        return [self.path, *sorted(file for file in self.path.rglob("*") if file.is_file())]
+
     def close(self) -> None:
         """See `Raster.close`."""
         self.array = None
@@ -41,7 +45,10 @@ class ArrayRaster(Raster):
 
 def _npy(path: Path) -> Any:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise ValueError("several arrays in one file")
+        return found
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path}: not an array of NumPy's that can be mapped ({error})") from error
 

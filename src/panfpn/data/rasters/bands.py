@@ -13,11 +13,18 @@ from panfpn.types import Reading
 _SIDE, _SAMPLES = 512, 8  # of the windows that stand for a raster's range of values: pixels, and how many along a side
 
 
+_EACH = 4  # of their rows and columns, every so many
+
+
 class Bands:
     """Windows of a raster as images are read: its bands and range are `reading`'s."""
 
     def __init__(self, raster: Raster, reading: Reading) -> None:
         self.raster, self.reading = raster, reading
+        if reading.page not in (None, 1) or (raster.pages > 1 and reading.page is None):
+            raise ValueError(
+                f"{raster.path}: has {raster.pages} pages; in windows only the first is read (data.pages 1)"
+            )
 
     def read(self, rows: slice, columns: slice) -> tuple[npt.NDArray[np.uint8], Valid | None]:
         """A window uint8 [h, w, C], and which of its pixels have data (None: all); 0 or less than that where none is.
@@ -42,7 +49,8 @@ class Bands:
             for left in starts[1]:
                 rows = slice(top, min(top + _SIDE, self.raster.height))
                 bands, valid = self._samples(rows, slice(left, min(left + _SIDE, self.raster.width)))
-                seen.append(bands[valid] if valid is not None else bands.reshape(-1, bands.shape[2]))
+                bands = bands[::_EACH, ::_EACH]
+                seen.append(bands.reshape(-1, bands.shape[2]) if valid is None else bands[valid[::_EACH, ::_EACH]])
         values = np.concatenate(seen)
         return percentiles(values) if len(values) else (0.0, 1.0)
 
@@ -50,6 +58,8 @@ class Bands:
         """The bands that the network sees, 0 where there is no data."""
         raster = self.raster
         samples, valid = raster.read(rows, columns)
+        if raster.bits < 8 and samples.dtype == np.uint8:
+            samples = samples * np.uint8(255 // (2**raster.bits - 1))
         bands = chosen_bands(samples, self.reading, raster.path, alpha=raster.alpha, colors=raster.colors)
         if valid is not None and bands.dtype.kind == "f":  # which may be no numbers there
             bands = np.where(valid[:, :, None], bands, bands.dtype.type(0))

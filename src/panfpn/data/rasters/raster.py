@@ -37,6 +37,12 @@ class Raster(ABC):
     alpha: bool = False  # the last band is none
     colors: bool | None = None  # the bands are grey, or begin with RGB; None: nobody says
     geography: Geography | None = None
+    bits: int = 8  # of a sample; fewer are stored as 0 … 2 ** bits - 1
+    pages: int = 1  # pictures in the file, of which the first is read
+
+    def files(self) -> list[Path]:
+        """All that the pixels are read from."""
+        return [self.path]
 
     @abstractmethod
     def read(self, rows: slice, columns: slice) -> tuple[Samples, Valid | None]:

@@ -9,6 +9,7 @@ import numpy as np
 from panfpn.data.rasters.raster import Raster, Samples, Valid
 
 _CACHE = 32 << 20  # bytes of decoded tiles, or one row of them
+_NODATA = 42113  # GDAL's tag
 _GEOGRAPHY = (33550, 33922, 34264, 34735)  # tags of a GeoTIFF
 
 
@@ -32,7 +33,14 @@ class TiffRaster(Raster):
             self.file.close()
             raise ValueError(f"{path}: a TIFF of colours {page.photometric!s}, planes {page.planarconfig!s}; rasters "
                              "are grey or RGB, interleaved (pip install 'panfpn[geo]' reads others)")  # fmt: skip
+        if page.tags.valueof(274, default=1) != 1:
+            self.file.close()
+            raise ValueError(f"{path}: its pixels are stored turned or mirrored (orientation); turn them upright first")
         self._page = page
+        self.pages = sum(not int(one.subfiletype) & 5 for one in self.file.pages)  # type: ignore[union-attr]
+        self.bits = int(page.bitspersample)
+        nodata = str(page.tags.valueof(_NODATA, default="")).strip("\0 ")
+        self._nodata = float(nodata) if nodata else None
         self.height, self.width, self.bands = page.imagelength, page.imagewidth, page.samplesperpixel
         self.dtype = page.dtype.name
         self.alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
@@ -57,7 +65,11 @@ class TiffRaster(Raster):
                 ]
         if self.alpha:
             return out, out[:, :, -1] > 0
-        return out, np.asarray(np.isfinite(out).all(2)) if out.dtype.kind == "f" else None
+        valid = None if self._nodata is None else np.asarray((out != self._nodata).any(2))
+        if out.dtype.kind == "f":
+            finite = np.asarray(np.isfinite(out).all(2))
+            valid = finite if valid is None else valid & finite
+        return out, valid
 
     def _decoded(self, number: int) -> Samples:
         """A tile or strip [h, w, B]."""
@@ -69,7 +81,7 @@ class TiffRaster(Raster):
             handle = self.file.filehandle
             handle.seek(page.dataoffsets[number])
             data = handle.read(page.databytecounts[number])
-            tile = page.decode(data, number, jpegtables=page.jpegtables)[0]
+            tile = page.decode(data or None, number, jpegtables=page.jpegtables)[0]
         except Exception as error:
             if "imagecodecs" in str(error):
                 raise ImportError(f"{self.path}: a compressed TIFF of this kind needs imagecodecs; install it with "
