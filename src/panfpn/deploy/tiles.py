@@ -43,7 +43,7 @@ _STATE, _PIXELS = "state.safetensors", "labels.raw"
 class TileOptions:
     """How rasters are labelled."""
 
-    memory: int | None = None  # bytes that the process may take; None: half of what is free
+    memory: int | None = None  # bytes that the process may take; None: a quarter of the machine's
     window: int | None = None  # pixels of a side; None: as large as memory allows
     form: str = "tif"  # one of `panfpn.choices.RASTER_FORMS`
     polygons: str | None = None  # gpkg or geojson: what polygons of the regions are written as, beside the labels

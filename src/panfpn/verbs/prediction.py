@@ -73,7 +73,7 @@ class _Predict:
     """Label every image in overlapping windows, as what fits no memory always is (TIFF of more than 100 megapixels,
     .vrt, .npy, .zarr, whole slides): one file of labels, with coordinates where the image has them."""
     memory: str | None = None
-    """What this process may take with rasters, such as 4GB; without it, half of what is free."""
+    """What this process may take with rasters, such as 4GB; without it, a quarter of the machine's memory."""
     window: int | None = None
     """Side of a window of a raster in pixels; without it, as large as memory allows."""
     raster_form: RasterForm = "tif"
