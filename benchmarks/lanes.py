@@ -57,7 +57,7 @@ def main() -> None:
                 loop.kill()
         one, all_of_them = (statistics.median(seen) for seen in rates.values())
         shown = "; ".join(f"{k} at once: {', '.join(f'{r:.1f}' for r in seen)}" for k, seen in rates.items())
-        print(f"{options.engine} {made[1].about}, {'beside a busy loop' if busy else 'alone'}: images/s {shown}; ratio "
+        print(f"{made[1].about}, {'beside a busy loop' if busy else 'alone'}: images/s {shown}; ratio "
               f"{all_of_them / one:.2f}; {different} pixels differ", flush=True)  # fmt: skip
 
 

@@ -122,3 +122,17 @@ def test_what_came_before_a_source_failed_is_not_lost() -> None:
         assert got == [0, -1, -2, -3, -4]
     with pytest.raises(ValueError, match="lanes is 0"):
         list(in_lanes(Work(), [1], count=0))
+
+
+def test_the_first_call_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are made at the first image, which must not speak against the way that is tried first."""
+    gate, seen = threading.Lock(), []
+
+    def work(item: int) -> int:
+        with gate:  # several at once bring nothing
+            seen.append(torch.get_num_threads())
+            time.sleep(0.3 if item == 0 else 0.002 * (1 + (torch.get_num_threads() == 1)))
+        return item
+
+    list(in_lanes(work, range(80), cores=3))
+    assert seen[-20:] == [3] * 20

@@ -42,8 +42,8 @@ def in_lanes(
             if count is None and cores > 1:
                 rates = {}
                 for tried in (1, cores):
-                    warm, timed = _Measured(size), _Measured(size)
-                    yield from _lane(work, islice(left, tried), pool, tried, cores, warm)
+                    yield from _lane(work, islice(left, tried), pool, tried, cores, _Measured(size))  # makes graphs
+                    timed = _Measured(size)
                     yield from _lane(work, islice(left, _TRIED * tried), pool, tried, cores, timed)
                     rates[tried] = timed.rate
                 count = max(rates, key=lambda tried: rates[tried])

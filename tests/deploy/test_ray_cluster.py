@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from panfpn.cli import main
 from panfpn.deploy.folder import predict_to_folder
 from panfpn.deploy.plan import Plan
 from panfpn.deploy.ray_cluster import LOG, predict_with_ray
+from photo_folder import digests, write_photos
 
 ray = pytest.importorskip("ray")
 
@@ -39,18 +39,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(40):
-        cv2.imwrite(str(folder / f"photo_{i:02d}.png"), rng.integers(0, 256, (96, 128, 3)).astype(np.uint8))
-    (folder / "broken.png").write_bytes(b"no picture")
-    return folder
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.iterdir()) if path.suffix in (".png", ".jpg")}  # fmt: skip
+    return write_photos(tmp_path / "photos", 40, (96, 128))
 
 
 def test_a_lost_actor_costs_a_retry_and_no_byte(cluster: Any, photos: Path, tmp_path: Path) -> None:

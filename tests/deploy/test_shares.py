@@ -1,4 +1,3 @@
-import hashlib
 import json
 import subprocess
 import sys
@@ -14,22 +13,12 @@ from panfpn import Predictor
 from panfpn.cli import main
 from panfpn.config import Inference
 from panfpn.deploy.shares import Share
+from photo_folder import digests, write_photos
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(9):
-        cv2.imwrite(str(folder / f"photo_{i}.png"), rng.integers(0, 256, (40, 56, 3)).astype(np.uint8))
-    (folder / "broken.png").write_bytes(b"no picture")
-    return folder
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.suffix in (".png", ".jpg")}  # fmt: skip
+    return write_photos(tmp_path / "photos", 9, (40, 56))
 
 
 def test_every_name_belongs_to_one_share() -> None:
@@ -55,7 +44,7 @@ def test_shares_together_are_the_whole(photos: Path, tmp_path: Path, capsys: pyt
     logs = [tmp_path / "shares" / f"predictions-{number}-of-3.jsonl" for number in (1, 2, 3)]
     rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     assert {row["name"]: row["status"] for row in rows} == {
-        **{f"photo_{i}": "ok" for i in range(9)},
+        **{f"photo_{i:02d}": "ok" for i in range(9)},
         "broken": "failed",
     }
     assert all("broken.png" in row["reason"] for row in rows if row["status"] == "failed")
@@ -71,13 +60,13 @@ def test_what_is_there_is_not_labelled_again(photos: Path, tmp_path: Path) -> No
     words = ["predict", str(photos), "--precision", "float32", "-o", str(tmp_path / "out")]
     assert main(words) == 0
     want = digests(tmp_path / "out")
-    (tmp_path / "out" / "photo_3.png").unlink()
-    (tmp_path / "out" / "photo_5_overlay.jpg").unlink()
+    (tmp_path / "out" / "photo_03.png").unlink()
+    (tmp_path / "out" / "photo_05_overlay.jpg").unlink()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("photo_*")}
     assert main([*words, "--skip-existing"]) == 0
     assert digests(tmp_path / "out") == want
     again = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
-    assert again == {"photo_3_overlay.jpg", "photo_5.png"}  # with the two that were gone: both files of both
+    assert again == {"photo_03_overlay.jpg", "photo_05.png"}  # with the two that were gone: both files of both
 
 
 def test_results_of_two_models_are_not_mixed(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,10 +116,10 @@ def test_what_is_newer_than_its_results_is_labelled_again(photos: Path, tmp_path
     words = ["predict", str(photos), "--precision", "float32", "-o", str(tmp_path / "out"), "--skip-existing"]
     assert main(words) == 0
     before = digests(tmp_path / "out")
-    cv2.imwrite(str(photos / "photo_4.png"), np.full((40, 56, 3), 200, np.uint8))
+    cv2.imwrite(str(photos / "photo_04.png"), np.full((40, 56, 3), 200, np.uint8))
     assert main(words) == 0
     changed = {name for name, digest in digests(tmp_path / "out").items() if digest != before[name]}
-    assert "photo_4_overlay.jpg" in changed and all(name.startswith("photo_4") for name in changed)
+    assert "photo_04_overlay.jpg" in changed and all(name.startswith("photo_04") for name in changed)
 
 
 def test_rows_that_a_kill_cost_are_written_by_the_next(photos: Path, tmp_path: Path) -> None:
@@ -142,7 +131,7 @@ def test_rows_that_a_kill_cost_are_written_by_the_next(photos: Path, tmp_path: P
     log.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:10])  # one is gone, one is cut
     assert main(words) == 0
     names = {json.loads(line)["name"] for line in log.read_text().splitlines() if line.endswith("}")}
-    assert names == {f"photo_{i}" for i in range(9)}
+    assert names == {f"photo_{i:02d}" for i in range(9)}
 
 
 def test_networks_that_keep_something_are_called_by_one_thread() -> None:

@@ -170,7 +170,7 @@ def _manifest(inputs: Inputs, outputs: Outputs, predictor: Predictor, *, skip: b
             made_by = _maker(there, predictor, inputs, outputs, skip=skip)
             manifest = _extended(there or Manifest(), inputs, outputs)
         except ValueError:
-            if Manifest.of(outputs.folder) == Manifest.of(outputs.folder) == there:
+            if Manifest.of(outputs.folder) == there:
                 raise
             continue
         manifest.made_by = made_by
@@ -185,5 +185,5 @@ def _maker(there: Manifest | None, predictor: Predictor, inputs: Inputs, outputs
     alone = there is None or there.made_by == digest
     if skip and not alone:
         raise ValueError(f"{outputs.folder}: holds results of another model, of other settings or another precision; "
-                         "another folder, or leave --skip-existing (and --shard, --ray) out")  # fmt: skip
+                         "choose another folder, or leave --skip-existing (and --shard, --ray) out")  # fmt: skip
     return digest if alone else ""

@@ -78,7 +78,7 @@ def check_form(form: str, dtype: np.dtype[Any]) -> None:
 
 
 def write_tif(labels: Labels, path: Path) -> None:
-    """A tiled, compressed (Geo)TIFF: BigTIFF where it must be, with palette, nodata value and class names."""
+    """A tiled, compressed TIFF with palette and nodata value, BigTIFF where it must be; a GeoTIFF names classes too."""
     if labels.geography is not None and find_spec("rasterio"):
         _write_geotiff(labels, path, labels.geography)
         return

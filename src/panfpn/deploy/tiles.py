@@ -101,7 +101,9 @@ def label_raster(
                 result = _finish(labels, tiles, values, part, result, write, options)
                 (part / _STATE).unlink()  # first: without it, what is left begins anew
                 for left in part.iterdir():
-                    if left.name != ".lock":
+                    if left.is_dir():  # another form's, of a call that was stopped
+                        shutil.rmtree(left)
+                    elif left.name != ".lock":
                         left.unlink()
             with contextlib.suppress(OSError):  # another process may have begun there
                 part.rmdir()

@@ -163,9 +163,10 @@ def run_predict(arguments: list[str]) -> int:
             f"{raster.files[0]}: {raster.height}×{raster.width} pixels in {raster.windows} windows of {raster.side}"
             f"{empty}\n"
         ))  # fmt: skip
+    written = f"{', '.join(what)} in " if done or not outcome.rasters else ""
     done += len(outcome.rasters)
     sys.stdout.write(printable(
-        f"{done} of {done + len(failures)} images labelled by {predictor.about}; {', '.join(what)} in {options.out}"
+        f"{done} of {done + len(failures)} images labelled by {predictor.about}; {written}{options.out}"
         f"{lost}\n"
     ))  # fmt: skip
     if failures:

@@ -27,7 +27,7 @@ class Bands:
             )
 
     def read(self, rows: slice, columns: slice) -> tuple[npt.NDArray[np.uint8], Valid | None]:
-        """A window uint8 [h, w, C], and which of its pixels have data (None: all); 0 or less than that where none is.
+        """A window uint8 [h, w, C], and which of its pixels have data (None: all); others mean nothing.
 
         ValueError names the raster and what its pixels leave open.
         """
