@@ -2,14 +2,19 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from torch.distributed.run import get_args_parser
 
 from panfpn import recipes
+from panfpn.config import TrainConfig
 from panfpn.engine import train
+from panfpn.verbs.options import parse_options
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -80,3 +85,29 @@ def test_notebook(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_every_example_is_named_in_the_readme_of_examples() -> None:
     listed = set(re.findall(r"^- `(\S+)`", (EXAMPLES / "README.md").read_text("utf-8"), re.MULTILINE))
     assert listed == {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")}
+
+
+CLUSTER = {"slurm_train.sbatch": "bash", "kubernetes_train.yaml": "yaml"}
+
+
+@pytest.mark.parametrize("name", CLUSTER)
+def test_cluster_files_are_sound_and_their_options_are_ours(name: str, tmp_path: Path) -> None:
+    text = (EXAMPLES / "cluster" / name).read_text()
+    if CLUSTER[name] == "bash":
+        subprocess.run(["bash", "-n", EXAMPLES / "cluster" / name], check=True)
+        lines = text.replace("\\\n", " ").splitlines()
+        command = next(line for line in lines if "torchrun" in line and not line.startswith("#"))
+        words = shlex.split(
+            command.rstrip("& ").rstrip("'").replace("$SLURM_NNODES", "4").replace("$SLURM_NODEID", "0")
+        )
+    else:
+        job = next(part for part in yaml.safe_load_all(text) if part["kind"] == "Job")
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        words = [*container["command"], *container["args"]]
+    launcher = get_args_parser().parse_args(words[1:])
+    assert (launcher.training_script, launcher.module) == ("panfpn", True)
+    verb, recipe, *options = launcher.training_script_args
+    assert verb == "train"
+    config = parse_options(TrainConfig, recipe, options, "", recipes.find(recipe)())
+    largest = int(launcher.nnodes.rpartition(":")[2] if ":" in launcher.nnodes else 4) * int(launcher.nproc_per_node)
+    assert config.train.batch_size % largest == 0

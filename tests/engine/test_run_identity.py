@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import panfpn
 from panfpn.cli import main
@@ -24,6 +25,7 @@ from panfpn.engine.run_folder import _new_folder
 from panfpn.engine.run_lock import locked
 from panfpn.engine.trainer import Trainer
 from panfpn.labels import LabelTable
+from panfpn.weights.files import read_checkpoint
 
 NAMES = ("ground", "wall", "person")
 
@@ -332,23 +334,17 @@ WORDS = [
 ]
 
 
-def test_ranks_stop_together_and_one_that_dies_is_named(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "panfpn", *WORDS, "--train.steps", "4000", "--run.val-every", "4000"]
-    for fate in ("stopped", "killed"):
-        folder = tmp_path / fate
-        port = str(29700 + os.getpid() % 200 + (fate == "killed"))
-        jobs = [
-            subprocess.Popen(
-                [*words, "--run.dir", str(folder)], stdout=(tmp_path / f"{fate}{rank}").open("w"),
-                stderr=subprocess.STDOUT, env=os.environ | {
-                    "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": port,
-                },
-            )
-            for rank in (0, 1)
-        ]  # fmt: skip
-        log = tmp_path / f"{fate}0"
-        while "step 3/" not in log.read_text() and jobs[0].poll() is None:
+def test_ranks_stop_together_and_go_on_and_one_that_dies_is_named(tmp_path: Path) -> None:
+    """Each rank has a disk of its own: the run lies on the first one's, and nothing of it on the other's."""
+    resume = "torchrun --nproc-per-node 2 -m panfpn train --resume run"
+    begin = [*WORDS, "--run.dir", "run", "--train.steps", "4000", "--run.val-every", "4000"]
+    for number, (fate, words) in enumerate((
+        ("stopped", begin), ("killed", ["train", "--resume", "run", "--run.checkpoint-every", "5"]),
+    )):  # fmt: skip
+        jobs = two_ranks(tmp_path, words, port=29700 + os.getpid() % 200 + number)
+        log, seen = tmp_path / "0/log", tmp_path / "0/run/metrics.jsonl"
+        before = len(seen.read_text().splitlines()) if number else 0
+        while jobs[0].poll() is None and not (seen.exists() and len(seen.read_text().splitlines()) >= before + 3):
             time.sleep(0.1)
         if fate == "killed":
             jobs[1].kill()
@@ -357,6 +353,45 @@ def test_ranks_stop_together_and_one_that_dies_is_named(tmp_path: Path) -> None:
         assert jobs[0].wait(120) == (2 if fate == "killed" else 0), log.read_text()
         jobs[1].wait(60)
         last = log.read_text().strip().splitlines()[-1]
-        resume = f"torchrun --nproc-per-node 2 -m panfpn train --resume {folder}"
         assert last.endswith(f"go on with: {resume}")
-        assert "another rank of this training has ended" in last if fate == "killed" else last.startswith("stopped")
+        assert "another rank of this job has ended" in last if fate == "killed" else last.startswith("stopped")
+    assert not (tmp_path / "1/run").exists()
+    steps = [json.loads(line)["step"] for line in seen.read_text().splitlines()]
+    assert steps == list(range(1, len(steps) + 1))  # it went on where it had stopped
+
+
+def two_ranks(folder: Path, words: list[str], port: int) -> list["subprocess.Popen[bytes]"]:
+    """A job of two processes as torchrun starts them, each in a folder of its own."""
+    jobs = []
+    for rank in "01":
+        (folder / rank).mkdir(exist_ok=True)
+        names = {
+            "WORLD_SIZE": "2",
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        jobs.append(subprocess.Popen(
+            [sys.executable, "-m", "panfpn", *words], cwd=folder / rank, stdout=(folder / rank / "log").open("a"),
+            stderr=subprocess.STDOUT, env=os.environ | names,
+        ))  # fmt: skip
+    return jobs
+
+
+def test_a_command_that_its_launcher_calls_again_goes_on(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = config(stopped.parent / "data", stopped)
+    with pytest.raises(ValueError, match="already holds a run"):
+        panfpn.train(again)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with pytest.raises(ValueError, match=r"run: holds a run with another optim\.lr; choose another run\.dir"):
+        panfpn.train(again.changed(**{"optim.lr": 0.5}))
+    with pytest.raises(ValueError, match=r"needs run\.dir"):
+        panfpn.train(again.changed(**{"run.dir": None}))
+    assert panfpn.train(again).step == 4
+    rows = [json.loads(line) for line in (stopped / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4]
+    new = panfpn.train(again.changed(**{"run.dir": stopped.parent / "new"}))
+    assert new.step == 4
+    one, other = (read_checkpoint(f / "last.safetensors", role="run")[0] for f in (stopped, stopped.parent / "new"))
+    assert all(torch.equal(one[name], other[name]) for name in other)

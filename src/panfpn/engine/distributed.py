@@ -1,17 +1,22 @@
 """The ranks of a `torchrun` job. Alone, every call is free and does nothing."""
 
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from panfpn.device import resolve_device
 
 T = TypeVar("T")
+_SILENCE = timedelta(minutes=10)  # of another rank, after which this one ends; NCCL's own limit, gloo's is 30
+_BEGINNING = "panfpn/beginning"  # the first rank's word, in the job's store
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,17 @@ class Ranks:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
+    def copied(self, tensors: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+        """The first rank's tensors, on all, in the host's memory; `device` is where its backend works."""
+        if self.world == 1:
+            return dict(tensors)
+        forms = self.agreed({name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()})
+        place, found = device if dist.get_backend() == "nccl" else torch.device("cpu"), {}
+        for name, (shape, dtype) in forms.items():
+            found[name] = tensors[name].to(place) if self.first else torch.empty(shape, dtype=dtype, device=place)
+            dist.broadcast(found[name], 0)
+        return {name: tensor.cpu() for name, tensor in found.items()}
+
     def gathered(self, value: T) -> list[T]:
         """Every rank's `value`."""
         if self.world == 1:
@@ -74,35 +90,85 @@ class Ranks:
 def is_lost_rank(error: RuntimeError) -> bool:
     """Whether an error says that another process of the job is gone, or does not answer."""
     text = str(error)
-    return isinstance(error, dist.DistBackendError) or any(
+    return isinstance(error, dist.DistError) or any(
         sign in text
         for sign in ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL")
     )
 
 
+def starts_again() -> bool:
+    """Whether a launcher calls the same command again after a failure: torchrun's --max-restarts, Slurm's requeue."""
+    return any(int(os.environ.get(name, "0")) > 0 for name in ("TORCHELASTIC_MAX_RESTARTS", "SLURM_RESTART_COUNT"))
+
+
 @contextmanager
-def joined_ranks(device: str) -> Iterator[tuple[Ranks, str]]:
-    """Join the job that `torchrun` started, if it did; yields the ranks and this rank's device name."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield Ranks(), device
+def joined_ranks(begin: Callable[[], T], device: Callable[[T], str]) -> Iterator[tuple[Ranks, T, str]]:
+    """Join the job that `torchrun` started, if it did; yields the ranks, what `begin` gave, and this rank's device.
+
+    `begin` is called on the first rank only, as it may read what lies on that one's disk, and gives plain data (JSON's)
+    to all; `device` names the device that is wanted, from it.
+
+    Raises:
+        ConnectionError: the first rank could not begin.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        begun = begin()
+        yield Ranks(), begun, device(begun)
         return
     if dist.is_initialized():  # by who called
-        yield Ranks(dist.get_rank(), dist.get_world_size()), device
+        ranks = Ranks(dist.get_rank(), dist.get_world_size())
+        begun = ranks.agreed(begin() if ranks.first else None)  # type: ignore[assignment]
+        yield ranks, begun, device(begun)
         return
-    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    store, rank, world = next(rendezvous("env://", timeout=_SILENCE))
+    begun = _first_word(store, rank, begin)
+    name = device(begun)
+    cuda = name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
+    where: dict[str, Any] = {"store": store, "rank": rank, "world_size": world, "timeout": _SILENCE}
     if cuda:
         card = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(card)  # for good: this process has no other
-        dist.init_process_group("nccl", device_id=card)
-        device = str(card)
+        dist.init_process_group("nccl", device_id=card, **where)
+        name = str(card)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", **where)
     try:
-        yield Ranks(dist.get_rank(), world), device
+        yield Ranks(rank, world), begun, name
     except BaseException:
         # The other ranks may be dead or stuck: leaving in order would wait for them. torchrun ends them.
         if cuda:
             dist.distributed_c10d._abort_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _first_word(store: Any, rank: int, begin: Callable[[], T]) -> T:
+    """What `begin` gives on the first rank, on all."""
+    if rank == 0:
+        try:
+            begun = begin()
+        except BaseException as error:
+            store.set(_BEGINNING, json.dumps({"error": str(error) or type(error).__name__}))
+            raise
+        store.set(_BEGINNING, json.dumps({"begun": begun}))
+        return begun
+    try:
+        word = json.loads(store.get(_BEGINNING))
+    except RuntimeError as error:
+        raise ConnectionError("the first rank of this job has ended before it began; see what it said") from error
+    if "error" in word:
+        raise ConnectionError(f"the first rank of this job could not begin: {word['error']}")
+    return word["begun"]  # type: ignore[no-any-return]
+
+
+@contextmanager
+def named_loss(ranks: Ranks, again: Callable[[], str]) -> Iterator[None]:
+    """ConnectionError where another rank of the block ended or is silent; `again` says what goes on then."""
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.world == 1 or not is_lost_rank(error):
+            raise
+        here = f"this is rank {ranks.rank} of {ranks.world}"
+        raise ConnectionError(f"another rank of this job has ended, or was silent for ten minutes ({here}); see what "
+                              f"it said, and {again()}") from error  # fmt: skip

@@ -7,6 +7,7 @@ In: a run in progress, or a folder that holds one. Out: the folder, or the run's
 
 import contextlib
 import itertools
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -200,12 +201,43 @@ def resumed_config(folder: Path, changes: Mapping[str, Any] = {}) -> TrainConfig
         raise ValueError(f"{folder}: holds no run to resume (no config.yaml)")
     written = TrainConfig.from_yaml(folder / "config.yaml")
     config = _saved_config(folder) if (folder / _LAST).is_file() else written
-    edited = {key: value for key, value in _flat(written).items() if value != _flat(config)[key] and key != "run.dir"}
+    edited = _other_settings(written, config)
     for key in [*edited, *changes]:
         if key not in MAY_CHANGE:
             where = f"{folder / 'config.yaml'}: {key} was edited, and" if key in edited else f"--{key}"
             raise ValueError(f"{where} cannot change when a run goes on; what can: {', '.join(MAY_CHANGE)}")
     return config.changed(**{**edited, **changes, "run.dir": folder})
+
+
+def holds_same_run(config: TrainConfig) -> bool:
+    """Whether `run.dir` holds a run of these very settings, with which a command that is called again goes on.
+
+    Raises:
+        ValueError: no `run.dir`, or one with a run of other settings.
+    """
+    folder = config.run.dir
+    if folder is None:
+        raise ValueError("a training that its launcher starts again after a failure (torchrun --max-restarts, Slurm's "
+                         "requeue) needs run.dir, where it finds what it has done")  # fmt: skip
+    folder = folder.expanduser()
+    if not (folder / "config.yaml").is_file():
+        return False
+    if other := [key for key in _other_settings(resumed_config(folder), config) if key not in MAY_CHANGE]:
+        raise ValueError(f"{folder}: holds a run with another {other[0]}; choose another run.dir")
+    return True
+
+
+def check_same_settings(config: TrainConfig, first: TrainConfig) -> None:
+    """ValueError where a rank has other settings than the first, but for what may differ between two machines."""
+    if other := [key for key in _other_settings(config, first) if key not in MAY_CHANGE or key == "train.steps"]:
+        values = (_flat(one)[other[0]] for one in (config, first))
+        raise ValueError("{} is {!r} here and {!r} on the first rank; start every host with the same settings".format(
+            other[0], *values))  # fmt: skip
+
+
+def _other_settings(config: TrainConfig, other: TrainConfig) -> dict[str, Any]:
+    """Those of `config` that differ, by key; but for where the run lies."""
+    return {key: value for key, value in _flat(config).items() if value != _flat(other)[key] and key != "run.dir"}
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
@@ -274,7 +306,9 @@ def resume_command(folder: Path, world: int = 1) -> str:
     """What goes on with the run in `folder`, on `world` ranks."""
     passed = read_json(folder / _OBJECTS) if (folder / _OBJECTS).is_file() else {}
     if not passed:
-        start = "panfpn" if world == 1 else f"torchrun --nproc-per-node {world} -m panfpn"
+        each = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # ranks of a host
+        hosts = f"--nnodes {world // each} … " if world > each else ""
+        start = "panfpn" if world == 1 else f"torchrun {hosts}--nproc-per-node {each} -m panfpn"
         return f"{start} train --resume {folder}"
     return f"panfpn.train(resume={str(folder)!r}, {', '.join(f'{name}=…' for name in passed)})"
 

@@ -1,26 +1,30 @@
 """Training. In: a TrainConfig, or a run folder to go on with. Out: the run folder and a RunResult."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from panfpn import build
 from panfpn.config import TrainConfig
 from panfpn.data import Dataset, as_dataset
-from panfpn.data.identity import identity_of
+from panfpn.data.identity import Identity, differences, identity_of
 from panfpn.data.loader import named_worker_errors
 from panfpn.device import kept_generators, on_device, resolve_device, tuned_backend
-from panfpn.engine.distributed import Ranks, is_lost_rank, joined_ranks
+from panfpn.engine.distributed import Ranks, joined_ranks, named_loss, starts_again
 from panfpn.engine.loggers import make_loggers
 from panfpn.engine.run_folder import (
+    RunState,
     check_objects,
+    check_same_settings,
     claimed_folder,
     held_folder,
+    holds_same_run,
     load_run,
     note_objects,
     prepare_folder,
@@ -32,6 +36,7 @@ from panfpn.engine.run_folder import (
 from panfpn.engine.signals import StopRequested, stop_requests
 from panfpn.engine.trainer import Parts, Trainer
 from panfpn.metrics import Scores
+from panfpn.parsing import parse
 from panfpn.tasks import architecture_of, task_type
 
 
@@ -77,86 +82,112 @@ def train(
     if (train_data is None) != (val_data is None):
         raise ValueError("train_data and val_data go together; give both, or neither")
     objects = {"train_data": train_data, "val_data": val_data, "model": model, "loss": loss}
-    if config is None:
-        old = Path(str(resume)).expanduser()
-        check_objects(old, objects)
-        config = resumed_config(old, changes or {})
-    elif changes:
+    if config is not None and changes:
         raise ValueError("changes are for a run that is resumed; change the configuration instead")
-    with joined_ranks(config.run.device) as (ranks, name):
+
+    def begun() -> dict[str, Any]:
+        if config is not None:
+            return config.to_dict()
+        check_objects(Path(str(resume)).expanduser(), objects)
+        return resumed_config(Path(str(resume)).expanduser(), changes or {}).to_dict()
+
+    with joined_ranks(begun, lambda first: str(first["run"]["device"])) as (ranks, first, name):
+        own = config or parse(TrainConfig, first).changed(**changes or {})
+        check_same_settings(own, parse(TrainConfig, first))
         device = resolve_device(name)
         with (
             on_device(device),
             kept_generators(device),
-            tuned_backend(device, fixed_sizes=config.data.crop is not None),
+            tuned_backend(device, fixed_sizes=own.data.crop is not None),
+            named_loss(ranks, lambda: "begin again"),
         ):
-            segments = task_type(architecture_of(model) if model else config.model.architecture).needs_segments
-            if train_data is None:
-                data = build.build_datasets(config.data, segments=segments, channels=_channels(config, model))
-            else:
-                data = as_dataset(train_data), as_dataset(val_data)
-                check_tables(*data)
-            config = build.resolve(config, data[0].table, model, images=data[0])
-            check_batch(config, ranks)
-            parts = Parts(
-                network=model, loss=loss, named_data=train_data is None,
-                loggers=[*(make_loggers(config.run.loggers) if ranks.first else ()), *loggers],
-            )  # fmt: skip
-            identities = {split: identity_of(one) for split, one in zip(("training", "validation"), data, strict=True)}
-            claim: AbstractContextManager[Path | None] = nullcontext()
-            if ranks.first:
-                claim = claimed_folder(config) if resume is None else held_folder(old)
-            with claim as claimed:
-                folder = ranks.agreed(claimed)
-                assert folder is not None, "the first rank's"
-                state = None if resume is None else load_run(folder, config, identities)
-                trainer = Trainer(
-                    config, folder, ranks, *data, state, device=device, identities=identities, parts=parts
-                )
-                if ranks.first and resume is None:
-                    prepare_folder(config, folder, identities, needed_bytes=2 * trainer.num_bytes())
-                    note_objects(folder, objects)
-                elif ranks.first:
-                    write_config(folder, config)
-                ranks.wait()
-                interrupted = False
-                with (
-                    trainer.logged(announce=resume is None) as batches,
-                    stop_requests() as stop_requested,
-                    named_loss_of_ranks(ranks, folder),
-                    named_worker_errors(),
-                ):
-                    if ranks.world == 1:  # several stop together, between two steps
-                        trainer.waiting = stop_requested.heard_at_once
-                    while not (interrupted or trainer.ended()):
-                        try:
-                            trainer.step(batches)
-                        except StopRequested:
-                            trainer.stop()
-                            interrupted = True
-                            break
-                        interrupted = trainer.after_step(stop_requested())
-                if trainer.cache is not None and ranks.first and not interrupted:
-                    trainer.cache.remove()
-                scores = None if interrupted or not ranks.first else released_scores(folder)
-                best = trainer.state.best if scores is None else scores.value
-                return RunResult(
-                    dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
-                    interrupted=interrupted, minutes=trainer.log.minutes,
-                )  # fmt: skip
+            return _trained(own, ranks, device, resume is not None, objects, loggers)
 
 
-@contextmanager
-def named_loss_of_ranks(ranks: Ranks, folder: Path) -> Iterator[None]:
-    """ConnectionError says how to go on, where another rank of the block ended."""
-    try:
-        yield
-    except RuntimeError as error:
-        if ranks.world == 1 or not is_lost_rank(error):
-            raise
-        again = resume_command(folder, ranks.world)
-        raise ConnectionError(f"another rank of this training has ended (this is rank {ranks.rank} of {ranks.world}); "
-                              f"see what it said, and go on with: {again}") from error  # fmt: skip
+def _trained(
+    config: TrainConfig, ranks: Ranks, device: torch.device, resumed: bool, objects: Mapping[str, Any],
+    loggers: Sequence[Any],
+) -> RunResult:  # fmt: skip
+    """Train with what is settled; `resumed` goes on with the run in `run.dir`."""
+    model = objects["model"]
+    segments = task_type(architecture_of(model) if model else config.model.architecture).needs_segments
+    own_data = objects["train_data"] is not None
+    if own_data:
+        data = as_dataset(objects["train_data"]), as_dataset(objects["val_data"])
+        check_tables(*data)
+    else:
+        data = build.build_datasets(config.data, segments=segments, channels=_channels(config, model))
+    config = build.resolve(config, data[0].table, model, images=data[0])
+    check_batch(config, ranks)
+    parts = Parts(
+        network=model, loss=objects["loss"], named_data=not own_data,
+        loggers=[*(make_loggers(config.run.loggers) if ranks.first else ()), *loggers],
+    )  # fmt: skip
+    identities = {split: identity_of(one) for split, one in zip(("training", "validation"), data, strict=True)}
+    check_same_data(ranks, identities)
+    claim: AbstractContextManager[Path | None] = nullcontext()
+    if ranks.first:
+        resumed = resumed or (starts_again() and holds_same_run(config))
+        claim = held_folder(Path(str(config.run.dir)).expanduser()) if resumed else claimed_folder(config)
+    with claim as claimed:
+        folder, resumed = ranks.agreed((claimed, resumed))
+        assert folder is not None, "the first rank's"
+        loaded = load_run(folder, config, identities) if resumed and ranks.first else None
+        state = shared_state(ranks, loaded, device)
+        if config.train.cache_gb and not all(ranks.gathered(folder.is_dir())):
+            raise ValueError(f"{folder}: not every host sees this folder, where train.cache_gb keeps features; choose "
+                             "a run.dir on a disk that all share, or train without train.cache_gb")  # fmt: skip
+        trainer = Trainer(config, folder, ranks, *data, state, device=device, identities=identities, parts=parts)
+        if ranks.first and not resumed:
+            prepare_folder(config, folder, identities, needed_bytes=2 * trainer.num_bytes())
+            note_objects(folder, objects)
+        elif ranks.first:
+            write_config(folder, config)
+        ranks.wait()
+        interrupted = False
+        with (
+            trainer.logged(announce=not resumed) as batches,
+            stop_requests() as stop_requested,
+            named_loss(ranks, lambda: f"go on with: {resume_command(folder, ranks.world)}"),
+            named_worker_errors(),
+        ):
+            if ranks.world == 1:  # several stop together, between two steps
+                trainer.waiting = stop_requested.heard_at_once
+            while not (interrupted or trainer.ended()):
+                try:
+                    trainer.step(batches)
+                except StopRequested:
+                    trainer.stop()
+                    interrupted = True
+                    break
+                interrupted = trainer.after_step(stop_requested())
+        if trainer.cache is not None and ranks.first and not interrupted:
+            trainer.cache.remove()
+        scores = None if interrupted or not ranks.first else released_scores(folder)
+        best = trainer.state.best if scores is None else scores.value
+        return RunResult(
+            dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
+            interrupted=interrupted, minutes=trainer.log.minutes,
+        )  # fmt: skip
+
+
+def shared_state(ranks: Ranks, state: RunState | None, device: torch.device) -> RunState | None:
+    """The first rank's state, on all: the run's folder may lie on its host alone."""
+    tensors = {} if state is None else state.tensors
+    shared = ranks.agreed(None if state is None else replace(state, tensors={}))
+    if shared is not None:
+        shared.tensors = ranks.copied(tensors, device)
+    return shared
+
+
+def check_same_data(ranks: Ranks, identities: Mapping[str, Identity]) -> None:
+    """ValueError on a rank whose host has other data than the first rank's."""
+    if ranks.world == 1:
+        return
+    for split, summary in ranks.agreed({split: one.summary() for split, one in identities.items()}).items():
+        if change := differences(summary, None, identities[split]):
+            raise ValueError(f"the {split} data of rank {ranks.rank} are not the first rank's: {change}; give every "
+                             "host the same files")  # fmt: skip
 
 
 def _channels(config: TrainConfig, network: Any) -> int:

@@ -296,6 +296,7 @@ class Trainer:
         if not mine:
             raise FloatingPointError(f"the loss at step {step} is not finite on another rank")
         file = self.folder / ("non_finite.json" if self.ranks.world == 1 else f"non_finite_rank{self.ranks.rank}.json")
+        self.folder.mkdir(parents=True, exist_ok=True)  # on this rank's host
         names, sums = self.pending[index]
         losses = {name: str(float(value)) for name, value in sums.items()}
         write_json(file, {"step": step, "samples": names, "losses": losses})

@@ -59,7 +59,7 @@ def run_eval(arguments: list[str]) -> int:
     _check_data(options.data)
     from panfpn.engine.distributed import joined_ranks
 
-    with joined_ranks(options.device) as (ranks, device):  # those that torchrun started share the images
+    with joined_ranks(lambda: options.device, str) as (ranks, _, device):  # torchrun's ranks share the images
         return _score(model, words, options, default, complete, ranks, device)
 
 

@@ -63,7 +63,8 @@ def _resume(arguments: list[str]) -> int:
     from panfpn.engine import train
     from panfpn.engine.run_folder import resumed_config
 
-    before = resumed_config(folder)
+    elsewhere = os.environ.get("RANK", "0") != "0" and not folder.exists()  # it lies on the first rank's host
+    before = TrainConfig() if elsewhere else resumed_config(folder)
     after = parse_options(TrainConfig, f"train --resume {folder}", words, _TRAIN_HELP, before).to_dict()
     changes = {
         f"{part}.{key}": after[part][key]
