@@ -1,7 +1,9 @@
 """Speed of this tree against another commit, alternating: prediction, training steps and reading; float32.
 
-    python benchmarks/against_commit.py COMMIT [--rounds 5] [--only NAME]
+    python benchmarks/against_commit.py COMMIT [--rounds 5] [--only NAME] [--folder PHOTOS [--busy]]
 
+With --folder, its photos are repeated to 233 and labelled by the verb (shipped model, the defaults), too; --busy keeps
+another program at work on one core meanwhile.
 Either side is a process with the same options and random weights, told in turn to measure once; printed are the medians
 of both and of the ratios round by round (below 1: this tree is faster). `chrt -f 5` before python steadies it.
 """
@@ -24,6 +26,10 @@ MEASURED = {
     "read 12 samples of 1024x2048, JPEG": "read jpg 1024 2048",
     "read 12 samples of 480x640, TIFF": "read tif 480 640",
 }
+LABELLED = {
+    "label 233 photos, torch": "label torch",
+    "label 233 photos, openvino": "label openvino",
+}
 SIDE = """
 import sys, time
 import numpy as np, torch
@@ -38,6 +44,19 @@ if what == "predict":
     predictor = make_predictor(InferenceJob(model=recipe, size=size, precision="float32", device="cpu"))
     image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     once = lambda: predictor(image)
+elif what == "label":
+    import contextlib, io, itertools, os, pathlib, shutil, tempfile
+    from panfpn.cli import main
+    folder = tempfile.TemporaryDirectory()
+    photos, out = pathlib.Path(folder.name) / "photos", pathlib.Path(folder.name) / "out"
+    photos.mkdir()
+    for i, path in zip(range(233), itertools.cycle(sorted(pathlib.Path(os.environ["PHOTOS"]).iterdir()))):
+        (photos / f"{i:03d}{path.suffix}").symlink_to(path.absolute())
+    def once():
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main(["predict", str(photos), "-o", str(out), "--engine", recipe]) == 0
+        assert len(list(out.glob("*.png"))) == 233
+        shutil.rmtree(out)
 elif what == "read":  # the way of input_pipeline.py, without its peer
     import pathlib, tempfile
     import cv2
@@ -80,6 +99,7 @@ def start(source: Path, words: str) -> subprocess.Popen[str]:
     side = subprocess.Popen(
         [sys.executable, "-c", SIDE, *words.split()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(source / "src")},
+        stderr=subprocess.DEVNULL if "label" in words else None,
     )  # fmt: skip
     assert side.stdout is not None
     if side.stdout.readline().strip() != "ready":
@@ -100,12 +120,17 @@ def main() -> None:
     parser.add_argument("commit")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="")
+    parser.add_argument("--folder", default="")
+    parser.add_argument("--busy", action="store_true")
     options = parser.parse_args()
+    os.environ["PHOTOS"] = options.folder
+    measured = MEASURED | (LABELLED if options.folder else {})
+    loop = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if options.busy else None
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder) / "before"
         subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(HERE), str(before)], check=True)
         subprocess.run(["git", "-C", str(before), "checkout", "--quiet", options.commit], check=True)
-        for name, words in MEASURED.items():
+        for name, words in measured.items():
             if options.only not in name:
                 continue
             sides = [start(tree, words) for tree in (before, HERE)]
@@ -116,6 +141,8 @@ def main() -> None:
             old, new = (statistics.median(times) for times in zip(*rounds, strict=True))
             print(f"{name}: before {old:.3f} s, now {new:.3f} s, ratio {statistics.median(ratios):.3f} "
                   f"({ratios[0]:.3f} to {ratios[-1]:.3f}, {options.rounds} rounds)", flush=True)  # fmt: skip
+    if loop is not None:
+        loop.kill()
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
     python tests/storm/kills.py [--kills 60] [--seed 0] [--only NAME]
 
-`train` (0 and 2 workers, 1 and 2 ranks), `data pack`, `predict` and `convert` are killed (SIGKILL to all of its processes)
-after a random share of the time that they take, twice at most, and then called again. Judged are: no file under a final
+`train` (0 and 2 workers, 1 and 2 ranks), `data pack`, `data shard`, `data import`, `predict` (of photos, and of a raster in
+windows with polygons) and `convert` are killed (SIGKILL to all of their processes) after a random share of the time that
+they take, twice at most, and then called again. Judged are: no file under a final
 name that cannot be read, no temporary that stays, and an end that equals the undisturbed one.
 """
 
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -25,6 +27,9 @@ import cv2
 import numpy as np
 from cases import encoded
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from foreign_sets import photos as foreign_photos
+from foreign_sets import write_coco
 from panfpn.data import check_pack
 from panfpn.data.header import read_header
 from panfpn.weights.files import read_checkpoint
@@ -118,6 +123,37 @@ def jobs(folder: Path) -> list[Job]:
     def predict(place: Path) -> list[str]:
         return panfpn("predict", photos, "-o", place / "out", "--precision", "float32")
 
+    raster = folder / "raster.npy"
+    np.save(raster, np.random.default_rng(5).integers(0, 256, (900, 1100, 3), dtype=np.uint8))
+    write_coco(folder / "coco", "train", foreign_photos(400))
+
+    def tiles(place: Path) -> list[str]:
+        return panfpn("predict", raster, "-o", place / "out", "--window", 256, "--polygons", "geojson",
+                      "--precision", "float32")  # fmt: skip
+
+    def shard(place: Path) -> list[str]:
+        return panfpn("data", "shard", folder / "whole data pack/pack", "-o", place / "shards", "--size", "5MB")
+
+    def foreign(place: Path) -> list[str]:
+        return panfpn("data", "import", folder / "coco", "-o", place / "imported")
+
+    def check_rasters(place: Path) -> None:
+        for path in (place / "out").glob("[!.]*.geojson"):
+            json.loads(path.read_bytes())
+        for path in (place / "out").glob("[!.]*.npy"):
+            np.load(path)
+
+    def check_shards(place: Path) -> None:
+        if (place / "shards/pack.json").exists():
+            check_pack(place / "shards", progress=False)
+
+    def check_imported(place: Path) -> None:
+        if (place / "imported").exists():
+            assert len(list((place / "imported/masks").rglob("*.png"))) == 400
+
+    def everything_in(name: str) -> Callable[[Path], str]:
+        return lambda place: digest([path for path in (place / name).rglob("[!.]*") if path.is_file()])
+
     def convert(place: Path) -> list[str]:
         model = folder / "whole train, 0 workers, 1 ranks/run/model.safetensors"
         return panfpn("convert", model, "-o", place / "model.pth")
@@ -151,6 +187,9 @@ def jobs(folder: Path) -> list[Job]:
             lambda p: digest([*(p / "out").rglob("*.png"), *(p / "out").rglob("*.jpg")]),
             check_images,
         ),
+        Job("tiles", tiles, tiles, everything_in("out"), check_rasters),
+        Job("data shard", shard, shard, everything_in("shards"), check_shards),
+        Job("data import", foreign, foreign, everything_in("imported"), check_imported),
         Job("convert", convert, convert, lambda p: digest([p / "model.pth"]), check_whole),
     ]
 
@@ -210,7 +249,7 @@ def main() -> int:
                 code = run(words, log)
             leftovers = [p.name for p in place.rglob(".*") if p.name != ".lock"]
             last = log.read_text()[-600:]
-            done = code == 0 or "exists already; name another file" in last  # killed after its last write
+            done = code == 0 or "name another f" in last  # it was killed after its last write
             ended = job.state(place) if done else f"exit code {code}: {last}"
             fine = ended == state and not leftovers
             bad += not fine

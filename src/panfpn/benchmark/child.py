@@ -1,17 +1,15 @@
 """A piece of work in a fresh process, so that its peak memory is its own. In: a function. Out: what it returns."""
 
-import ctypes
 import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from panfpn.orphans import end_with_parent
+
 T = TypeVar("T")
-_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 def in_child(function: Callable[..., T], *arguments: Any) -> T:
@@ -33,8 +31,5 @@ def in_child(function: Callable[..., T], *arguments: Any) -> T:
 
 def _tied(parent: int, function: Callable[..., T], *arguments: Any) -> T:
     """The function in a process that does not outlive its parent, so that nothing goes on unseen."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
+    end_with_parent(parent)
     return function(*arguments)

@@ -4,12 +4,11 @@ The images are copied as they are; masks hold the values that labels.yaml names,
 Nothing is written unless all of it can be read: the folder gets its name when it is complete.
 """
 
-import contextlib
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from panfpn.data.recognition import recognise, splits_of
 from panfpn.data.segments import PanopticDataset, things_in
 from panfpn.files import encoded
 from panfpn.labels import LabelTable
+from panfpn.orphans import complete_or_nothing, end_with_parent
 from panfpn.progress import progress_bar
 from panfpn.types import RGB, Reading, Segments
 
@@ -70,7 +70,7 @@ def import_dataset(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: is there already, and not empty; name another folder with -o")
     if layout is None and is_hub(path):
-        with _complete_or_nothing(out) as folder:
+        with complete_or_nothing(out) as folder:
             counts, table = write_hub(path, folder, say, progress=progress)
         return ImportResult(layout="Hugging Face", root=path, table=table, counts=counts, notes=())
     found, root = recognise(path) if layout is None else (layout, path.expanduser())
@@ -85,7 +85,7 @@ def import_dataset(
         f" ({len(things)} of them things)")  # fmt: skip
     notes = tuple(note for split, d in data.items() for note in _notes(split, d))
     written = _as_written(table)
-    with _complete_or_nothing(out) as folder:
+    with complete_or_nothing(out) as folder:
         plain = written.to_dict()
         (folder / "labels.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), "utf-8")
         for split, d in data.items():
@@ -131,26 +131,6 @@ def _void(used: Sequence[int]) -> int:
     return min((v for v in range(_LARGEST + 1) if v not in taken), key=lambda v: (v != _IGNORED, v != _LARGEST, v))
 
 
-@contextmanager
-def _complete_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder that gets its name at the end of the block, and is removed if that fails."""
-    new = [parent for parent in out.parents if not parent.exists()]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield folder
-        if out.is_dir():
-            out.rmdir()
-        folder.chmod(0o755)
-        folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in new:
-            with contextlib.suppress(OSError):  # somebody else may use it by now
-                parent.rmdir()
-        raise
-
-
 def _written(count: int, write: Callable[[int], None]) -> Generator[int, None, None]:
     """Write samples 0 … count - 1, in processes of their own where there are many; how many are, after every few.
 
@@ -163,7 +143,7 @@ def _written(count: int, write: Callable[[int], None]) -> Generator[int, None, N
                 write(index)
             yield rows.stop
         return
-    pool = ProcessPoolExecutor(_WORKERS, initializer=_start, initargs=(write,))
+    pool = ProcessPoolExecutor(_WORKERS, initializer=_start, initargs=(os.getpid(), write))
     try:
         for rows, error in zip(batches, pool.map(_write_rows, batches), strict=True):
             if error is not None:
@@ -173,8 +153,9 @@ def _written(count: int, write: Callable[[int], None]) -> Generator[int, None, N
         pool.shutdown(cancel_futures=True)
 
 
-def _start(write: Callable[[int], None]) -> None:
+def _start(parent: int, write: Callable[[int], None]) -> None:
     """What a process that writes begins with."""
+    end_with_parent(parent)
     start_worker(0)
     _job.append(write)
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tempfile
 import threading
 import time
 import warnings
@@ -28,6 +27,7 @@ from panfpn.deploy.int8 import Cost, calibration_images, quantized
 from panfpn.engine.evaluate import score_dataset
 from panfpn.extras import optional
 from panfpn.files import first_line, sha256
+from panfpn.orphans import folder_beside
 from panfpn.signal_stack import kept_signal_stack
 from panfpn.tasks import Task
 from panfpn.tasks.graph import Graph
@@ -98,9 +98,10 @@ def export(
     graph = task.graph(network, [name for name, added in wanted.items() if added]).eval()
     traced = _traced(graph, task, form, size, free=free, say=say)
     header = _header(task, release) | {"export": {"size": size, "names": graph.names}}
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_folder(out)) as folder:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with folder_beside(out) as folder:
         say(f"writing {out}")
-        written = form.write(traced, header, Path(folder) / out.name)
+        written = form.write(traced, header, folder / out.name)
         seconds = time.monotonic() - begin
         say("comparing it with torch")
         shapes = SHAPES if size is None else tuple((n, *size) for n in (1, 1, 1, 1, 2))
@@ -108,13 +109,13 @@ def export(
         try:
             gate = compare_files(exported, task, graph, shapes)
         except ValueError as error:
-            raise ValueError(f"{out}: not written: {str(error).replace(folder + os.sep, '')}") from error
+            raise ValueError(f"{out}: not written: {str(error).replace(f'{folder}{os.sep}', '')}") from error
         cost = None
         if data is not None:
             written, cost = _to_int8(written[0], exported, header, data, max_drop, say)
         files = [out.with_suffix(file.suffix) for file in written]
         if task.needs_segments:
-            written.append(Path(folder) / "merge.py")
+            written.append(folder / "merge.py")
             written[-1].write_bytes(resources.files("panfpn.models").joinpath("merge.py").read_bytes())
             files.append(out.with_name(f"{out.stem}_merge.py"))
         for file, target in reversed([*zip(written, files, strict=True)]):
@@ -162,11 +163,6 @@ def _format(name: str | None, out: Path) -> type[Format]:
     if wanted.suffix != out.suffix:
         raise ValueError(f"{out}: a file of format {name} ends in {wanted.suffix}")
     return wanted
-
-
-def _folder(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.parent
 
 
 def _check_settings(task: Task) -> None:
