@@ -34,8 +34,6 @@ from panfpn.data import check_pack
 from panfpn.data.header import read_header
 from panfpn.weights.files import read_checkpoint
 
-_PORT = 29_900
-
 
 @dataclass(frozen=True)
 class Job:
@@ -50,7 +48,7 @@ class Job:
 
 def panfpn(*words: object, ranks: int = 1) -> list[str]:
     python = [sys.executable, "-m"]
-    torchrun = ["torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", str(_PORT), "-m"]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
     return [*python, *(torchrun if ranks > 1 else []), "panfpn", *map(str, words)]
 
 
@@ -124,7 +122,7 @@ def jobs(folder: Path) -> list[Job]:
         return panfpn("predict", photos, "-o", place / "out", "--precision", "float32")
 
     raster = folder / "raster.npy"
-    np.save(raster, np.random.default_rng(5).integers(0, 256, (900, 1100, 3), dtype=np.uint8))
+    np.save(raster, np.random.default_rng(5).integers(0, 256, (600, 700, 3), dtype=np.uint8))
     write_coco(folder / "coco", "train", foreign_photos(400))
 
     def tiles(place: Path) -> list[str]:

@@ -9,7 +9,8 @@ import os
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,19 +57,24 @@ def engine_precisions(engine: str) -> tuple[str, ...]:
     return precisions
 
 
-def share_cores(engine: str | None, model: str | Path | None, streams: int | None, *, many: bool) -> int:
+@contextmanager
+def shared_cores(engine: str | None, model: str | Path | None, streams: int | None, *, many: bool) -> Iterator[int]:
     """For how many calls at once an engine, or the engine of an exported file, is to be made.
 
-    `streams` None: one a core where there are many images. The cores are divided among them from here on. torch needs
-    no such number, and gets 1.
+    `streams` None: one a core where there are many images. The cores are divided among them for the time of the block.
+    torch needs no such number, and gets 1.
     """
     exported = Path(str(model)).suffix in SUFFIXES.values()
     if engine in (None, "torch") and not exported:
-        return 1
+        yield 1
+        return
     cores = torch.get_num_threads()
     streams = streams or (cores if many else 1)
     torch.set_num_threads(max(1, cores // streams))
-    return streams
+    try:
+        yield streams
+    finally:
+        torch.set_num_threads(cores)
 
 
 class Engine(ABC):

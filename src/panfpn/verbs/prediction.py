@@ -105,17 +105,11 @@ def run_predict(arguments: list[str]) -> int:
     options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP)
     if options.frames is not None and options.frames < 1:
         raise ValueError(f"--frames is {options.frames}; it must be 1 or more")
-    from panfpn.deploy.folder import label
     from panfpn.deploy.inputs import Inputs
-    from panfpn.deploy.plan import Plan
-    from panfpn.deploy.predictor import Predictor
-    from panfpn.deploy.runtime import share_cores
-    from panfpn.deploy.shares import Share
-    from panfpn.report.tables import print_scores
+    from panfpn.deploy.runtime import shared_cores
 
     tiles = _tiles(options)
-    share = Share.parse(options.shard) if options.shard else None
-    if options.ray is not None and share is not None:
+    if options.ray is not None and options.shard:
         raise ValueError("--ray divides the inputs by itself; leave --shard out")
     if options.ray is not None and (options.streams is not None or options.batch_size != 1):
         raise ValueError("a Ray actor labels one image at a time, on one core; leave --streams and --batch-size out")
@@ -123,7 +117,20 @@ def run_predict(arguments: list[str]) -> int:
         raise ValueError(f"--streams is {options.streams}; it must be 1 or more")
     listing = Inputs(options.inputs, out=options.out, tiles=tiles is not None)
     count = 0 if any(one.raster for one in listing.inputs) else listing.count()  # a raster takes all cores
-    streams = share_cores(options.engine, options.model, options.streams, many=count is not None and count > MANY)
+    many = count is not None and count > MANY
+    with shared_cores(options.engine, options.model, options.streams, many=many) as streams:
+        return _label(options, arguments, tiles, streams)
+
+
+def _label(options: _Predict, arguments: list[str], tiles: "TileOptions | None", streams: int) -> int:
+    from panfpn.deploy.folder import label
+    from panfpn.deploy.inputs import Inputs
+    from panfpn.deploy.plan import Plan
+    from panfpn.deploy.predictor import Predictor
+    from panfpn.deploy.shares import Share
+    from panfpn.report.tables import print_scores
+
+    share = Share.parse(options.shard) if options.shard else None
     predictor = Predictor.from_file(
         options.model, options.device, options.precision, engine=options.engine, compile=options.compile,
         streams=streams,

@@ -12,6 +12,7 @@ from panfpn.parsing import parse
 from panfpn.verbs.options import EngineName, ProtocolName, check_json, parse_options, print_notes
 
 if TYPE_CHECKING:
+    from panfpn.deploy.predictor import Predictor
     from panfpn.engine.distributed import Ranks
 
 
@@ -57,23 +58,25 @@ def run_eval(arguments: list[str]) -> int:
     options = parse_options(_Eval, f"eval {model}", words, _EVAL_HELP, default)
     check_json(options.json, "scores")
     _check_data(options.data)
+    from panfpn.deploy.predictor import Predictor
+    from panfpn.deploy.runtime import shared_cores
     from panfpn.engine.distributed import joined_ranks
 
-    with joined_ranks(lambda: options.device, str) as (ranks, _, device):  # torchrun's ranks share the images
-        return _score(model, words, options, default, complete, ranks, device)
+    with (
+        joined_ranks(lambda: options.device, str) as (ranks, _, device),  # torchrun's ranks share the images
+        shared_cores(options.engine, model, None, many=True) as streams,
+    ):
+        predictor = Predictor.from_file(model, device, options.precision, engine=options.engine, streams=streams)
+        return _score(model, words, options, default, complete, ranks, predictor)
 
 
 def _score(
-    model: str, words: list[str], options: _Eval, default: _Eval, complete: bool, ranks: "Ranks", device: str
+    model: str, words: list[str], options: _Eval, default: _Eval, complete: bool, ranks: "Ranks", predictor: "Predictor"
 ) -> int:
-    from panfpn.deploy.predictor import Predictor
-    from panfpn.deploy.runtime import share_cores
     from panfpn.engine import evaluate
     from panfpn.files import write_json
     from panfpn.report.tables import print_scores
 
-    streams = share_cores(options.engine, model, None, many=True)
-    predictor = Predictor.from_file(model, device, options.precision, engine=options.engine, streams=streams)
     task, released = predictor.task, predictor.task.preprocess
     if ranks.first:
         print_notes(predictor.notes)
