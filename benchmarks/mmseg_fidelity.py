@@ -135,10 +135,7 @@ def compare_training(python: str, steps: int) -> bool:
     task.pixels.precision = torch.bfloat16
     losses, _ = train(task, training_batches(WARM_UP, size, seed=1), published)
     print(f"{WARM_UP} steps of panfpn alone: loss {losses[0]:.3f} -> {sum(losses[-10:]) / 10:.3f}", flush=True)
-    task.pixels.precision, task.pixels.layout = (
-        torch.float32,
-        torch.contiguous_format,
-    )  # the peer's layout: the same rounding
+    task.pixels.precision, task.pixels.channels_last = torch.float32, False  # the peer's layout: the same rounding
     task.to(memory_format=torch.contiguous_format)
     start = {name: t.clone() for name, t in task.model.state_dict().items()}
     batches = training_batches(steps, size, seed=0)

@@ -16,6 +16,8 @@ VERBS = {  # name -> where its function is, and what it does
     "train": ("panfpn.verbs.training:run_train", "train a recipe or a YAML file, or go on with a run"),
     "eval": ("panfpn.verbs.scoring:run_eval", "score a model or a run on a data set"),
     "compare": ("panfpn.verbs.scoring:run_compare", "compare two models' scores on the same images"),
+    "calibrate": ("panfpn.verbs.scoring:run_calibrate",
+                  "make a model's confidence what it says, by one temperature"),
     "predict": ("panfpn.verbs.prediction:run_predict", "label images, folders, globs and videos"),
     "data": ("panfpn.verbs.data:run_data",
              "pack a data set, so that training reads it without decoding; check a pack or a data set"),

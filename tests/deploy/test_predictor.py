@@ -402,6 +402,7 @@ def test_copies_predict_the_same(predictor: Predictor, image: np.ndarray) -> Non
     labels = predictor(image).labels
     for twin in (pickle.loads(pickle.dumps(predictor)), copy.deepcopy(predictor)):  # noqa: S301 - our own bytes
         assert np.array_equal(twin(image).labels, labels) and twin.about == predictor.about
+    assert b"torch.channels_last" not in pickle.dumps(predictor)  # found in no module where a script imports torch
 
 
 _FORKED = """

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from panfpn.metrics import ConfusionMatrix, ImageRows, SemanticScores, bootstrap
+from panfpn.metrics import (
+    ConfusionMatrix,
+    ImageRows,
+    PanopticScores,
+    SegmentRows,
+    SemanticScores,
+    bootstrap,
+)
 from panfpn.metrics.bootstrap import compare, miou_interval
 
 NAMES = ("a", "b", "c")
@@ -141,3 +148,51 @@ def test_what_cannot_be_compared_is_named() -> None:
     for message, other in others.items():
         with pytest.raises(ValueError, match=message):
             compare(a, other, sources=("one", "two"))
+
+
+def segments(found: float, seed: int, count: int = 60) -> PanopticScores:
+    """Scores of `count` images of 0 to 4 true segments of two classes, of which a share of about `found` is matched."""
+    truth, noise = np.random.default_rng(3), np.random.default_rng(seed)
+    table = np.zeros((count, 4, 2))
+    for i in range(count):
+        for k in range(2):
+            true = truth.integers(0, 5)
+            hits = noise.binomial(true, found)
+            table[i, :, k] = noise.uniform(0.5, 1, hits).sum(), hits, noise.integers(0, 3), true - hits
+    sums = table.sum(0)
+    return PanopticScores(
+        names=("a", "b"), things=np.array([True, False]), iou_sum=sums[0], true_positives=sums[1].astype(int),
+        false_positives=sums[2].astype(int), false_negatives=sums[3].astype(int),
+        images=SegmentRows(tuple(f"image {i}" for i in range(count)), table.reshape(count, -1)),
+    )  # fmt: skip
+
+
+def test_panoptic_scores_are_compared_by_pq() -> None:
+    a, b = segments(0.5, 0), segments(0.8, 1)
+    found = compare(a, b)
+    assert found.headline == "PQ" and found.b_better > 0.99
+    assert (found.a.value, found.b.value) == pytest.approx((a.value, b.value))
+    assert found.difference.low > 0 and 0 < found.detectable < found.difference.value
+    again = compare(*(PanopticScores.from_dict(s.to_json("mmseg"), source="a.json") for s in (a, b)))
+    assert again == found
+    assert compare(a, a).detectable == 0
+    rng, values = np.random.default_rng(0), []
+    rows = a.images
+    assert rows is not None
+    for times in rng.multinomial(60, [1 / 60] * 60, 1000):
+        iou_sum, hits, wrong, missed = rows.sums[np.repeat(np.arange(60), times)].sum(0).reshape(4, 2)
+        values.append((iou_sum / (hits + wrong / 2 + missed / 2)).mean())
+    assert (found.a.low, found.a.high) == pytest.approx(tuple(np.percentile(values, (2.5, 97.5))))
+
+
+def test_panoptic_comparisons_that_mean_nothing() -> None:
+    a = segments(0.5, 0)
+    with pytest.raises(ValueError, match="A holds PQ and B mIoU"):
+        compare(a, make(0.6))
+    with pytest.raises(ValueError, match="the truth of image 'image 0' differs"):
+        other = segments(0.5, 0)
+        assert other.images is not None
+        other.images.sums[0, 6] += 1  # a missed segment more
+        compare(a, other)
+    with pytest.raises(ValueError, match=r"x.json: images\[0\] is not an image's segments"):
+        SegmentRows.from_list([{"name": "a", "classes": [[0, 2.5, 1, 0, 0]]}], 2, "x.json")

@@ -178,7 +178,8 @@ def _header(task: Task, release: Release) -> dict[str, Any]:
     config = release.config.changed(data__scale=task.preprocess.scale)
     header = release_header(config, release.table, release.scores, release.source, release.data)
     origin = {"file": release.file.name, "sha256": sha256(release.file)}
-    return header | {"panfpn": version("panfpn"), "torch": torch.__version__, "made_of": origin}
+    about = {"panfpn": version("panfpn"), "torch": torch.__version__, "made_of": origin}
+    return header | about | ({"calibration": dict(release.calibration)} if release.calibration else {})
 
 
 def _traced(

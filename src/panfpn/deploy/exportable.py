@@ -18,7 +18,7 @@ def exportable(network: PixelNetwork) -> tuple[PixelNetwork, bool]:
     becomes one; else symbols grow too fast, and only tracing is left.
     """
     twin = folded(network, torch.float32)
-    twin.layout = torch.contiguous_format
+    twin.channels_last = False
     aligned = network.divisor % _STRIDE == 0
     return twin, _replace(twin, aligned=aligned) or aligned
 

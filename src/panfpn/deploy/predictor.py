@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -45,8 +45,12 @@ class Predictor:
     It can be called from any thread, copied, pickled and sent to another process.
     """
 
-    def __init__(self, task: Task, notes: Sequence[str] = (), *, about: str = "the plain network") -> None:
+    def __init__(
+        self, task: Task, notes: Sequence[str] = (), *, about: str = "the plain network",
+        calibration: Mapping[str, Any] = {},
+    ) -> None:  # fmt: skip
         self.task = task.eval()
+        self.calibration = calibration  # what `panfpn calibrate` found; empty where it was not asked
         self.notes = tuple(notes)  # what was left out or assumed when another library's checkpoint was read
         self.about = about  # what runs the network, where, in which precision and why
         self._process = os.getpid()
@@ -85,7 +89,25 @@ class Predictor:
         else:
             runner = "the plain network"
         about = describe_choice(runner, task.device, task.pixels.precision, precision or "auto")
-        return cls(task, release.notes, about=about)
+        return cls(task, release.notes, about=about, calibration=release.calibration)
+
+    def reject(self, risk: float) -> float:
+        """From now on, mark as ignored what is labelled so unsurely that more than a share of `risk` would be wrong.
+
+        Returns the probability that a label must have. ValueError without a calibration, or for a risk that no
+        probability keeps.
+        """
+        rows = self.calibration.get("thresholds", ())
+        fits = [row for row in rows if row["risk"] <= risk]
+        if not rows:
+            raise ValueError("this model is not calibrated, so nobody knows how often its labels are wrong; panfpn "
+                             "calibrate makes a copy that is")  # fmt: skip
+        if not 0 < risk < 1 or not fits:
+            lowest = rows[0]["risk"]
+            raise ValueError(f"a risk of {risk:g} is not possible; this model's calibration knows {lowest:g} and more")
+        least = float(fits[-1]["confidence"])
+        self.task.least_confidence = least
+        return least
 
     @property
     def model(self) -> nn.Module:
@@ -102,7 +124,7 @@ class Predictor:
         """A digest of all that its maps are a function of, but for the image."""
         task = self.task
         settings = (task.pixels.precision, task.preprocess, task.inference, task.table.to_dict(), task.model,
-                    getattr(task.model, "anchor_scale", None))  # fmt: skip
+                    getattr(task.model, "anchor_scale", None), task.least_confidence)  # fmt: skip
         digest = hashlib.sha256(repr(settings).encode())
         engine = task.engine or task.program
         digest.update(engine.engine.encode() if engine else b"")

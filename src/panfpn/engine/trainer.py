@@ -107,7 +107,7 @@ class Trainer:
             pixels.network = convert_sync_batchnorm(pixels.network)
         if train.recompute:
             recompute_stages(self.task.model.backbone)
-        pixels.layout = torch.channels_last if train.channels_last else torch.contiguous_format
+        pixels.channels_last = train.channels_last
         self.task.to(self.device).to(memory_format=pixels.layout)
         if train.compile:
             pixels.compile()

@@ -9,7 +9,7 @@ prediction is drawn beside its target. counts.py, images.py, matching.py: what t
 from panfpn.metrics.average_precision import AveragePrecision, InstanceRecords
 from panfpn.metrics.boundary import BoundaryCounts
 from panfpn.metrics.confusion import ConfusionMatrix
-from panfpn.metrics.images import ImageRows
+from panfpn.metrics.images import ImageRows, SegmentRows
 from panfpn.metrics.panoptic_quality import PanopticQuality
 from panfpn.metrics.panoptic_scores import PanopticScores
 from panfpn.metrics.scores import Scores
@@ -24,5 +24,6 @@ __all__ = [
     "PanopticQuality",
     "PanopticScores",
     "Scores",
+    "SegmentRows",
     "SemanticScores",
 ]

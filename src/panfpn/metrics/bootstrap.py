@@ -1,20 +1,23 @@
-"""How far mIoU would move on other images like these. In: counts of each image. Out: intervals.
+"""How far a score would move on other images like these. In: counts of each image. Out: intervals.
 
-The bootstrap resamples images with replacement and takes mIoU of their summed counts (Efron & Tibshirani 1993, ch. 13).
+The bootstrap resamples images with replacement and takes mIoU, or PQ, of their summed counts (Efron & Tibshirani 1993,
+ch. 13).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
-from panfpn.metrics.counts import Floats, iou, mean, means
-from panfpn.metrics.images import ImageRows
+from panfpn.metrics.counts import Floats, mean
+from panfpn.metrics.images import ImageRows, Resampled
 
 if TYPE_CHECKING:
+    from panfpn.metrics.panoptic_scores import PanopticScores
     from panfpn.metrics.semantic_scores import SemanticScores
 
+_POWER = 2.8  # standard errors that a test of level 5 % finds in 80 % of all sets (1.96 + 0.84)
 _CELLS = 1 << 22  # float64 numbers held at a time
 
 
@@ -31,11 +34,13 @@ class Interval:
 class Comparison:
     """Two models on the same images."""
 
+    headline: str  # mIoU or PQ
     a: Interval
     b: Interval
     difference: Interval  # b - a
-    b_better: float  # share of the resamples in which b has the higher mIoU
-    moved: tuple[tuple[str, float, float], ...]  # image, its mIoU by a and by b; largest change first
+    detectable: float  # the smallest difference that so many such images would show in four of five sets
+    b_better: float  # share of the resamples in which b has the higher score
+    moved: tuple[tuple[str, float, float], ...]  # image, its score by a and by b; largest change first
 
 
 def miou_interval(images: ImageRows, *, resamples: int = 1000, seed: int = 0) -> Interval:
@@ -45,8 +50,8 @@ def miou_interval(images: ImageRows, *, resamples: int = 1000, seed: int = 0) ->
 
 
 def compare(
-    a: "SemanticScores",
-    b: "SemanticScores",
+    a: Union["SemanticScores", "PanopticScores"],
+    b: Union["SemanticScores", "PanopticScores"],
     *,
     sources: tuple[object, object] = ("A", "B"),
     resamples: int = 1000,
@@ -61,38 +66,46 @@ def compare(
     values, drawn = _resampled([first, second], resamples, seed)
     difference = drawn[:, 1] - drawn[:, 0]
     known = difference[~np.isnan(difference)]
-    mious_a, mious_b = first.miou, second.miou
-    change = np.nan_to_num(np.abs(mious_b - mious_a), nan=-1.0)
+    scores_a, scores_b = (rows.score(rows.sums) for rows in (first, second))
+    change = np.nan_to_num(np.abs(scores_b - scores_a), nan=-1.0)
     order = [i for i in np.argsort(-change, kind="stable") if change[i] > 0]
     return Comparison(
+        headline=a.headline,
         a=_interval(float(values[0]), drawn[:, 0]),
         b=_interval(float(values[1]), drawn[:, 1]),
         difference=_interval(float(values[1] - values[0]), difference),
+        detectable=float(_POWER * known.std()) if known.size else float("nan"),
         b_better=mean((known > 0).astype(np.float64)),
-        moved=tuple((first.names[i], float(mious_a[i]), float(mious_b[i])) for i in order),
+        moved=tuple((first.names[i], float(scores_a[i]), float(scores_b[i])) for i in order),
     )
 
 
-def _paired(a: "SemanticScores", b: "SemanticScores", sources: tuple[object, object]) -> tuple[ImageRows, ImageRows]:
+def _paired(
+    a: Union["SemanticScores", "PanopticScores"], b: Union["SemanticScores", "PanopticScores"],
+    sources: tuple[object, object],
+) -> tuple[Resampled, Resampled]:  # fmt: skip
     """The images of both in one order."""
     for scores, source in zip((a, b), sources, strict=True):
         if scores.images is None:
             raise ValueError(
                 f"{source}: has no key 'images', the counts of each image; write it with panfpn eval --json"
             )
+    if type(a) is not type(b):
+        raise ValueError(f"{sources[0]} holds {a.headline} and {sources[1]} {b.headline}; compare models of one kind")
     if a.names != b.names:
         odd = next((pair for pair in zip(a.names, b.names, strict=False) if pair[0] != pair[1]), None)
         what = f"{odd[0]!r} and {odd[1]!r}" if odd else f"{len(a.names)} and {len(b.names)} of them"
         raise ValueError(f"{sources[0]} and {sources[1]}: the classes differ ({what})")
-    first, second = a.images, b.images
+    first: Resampled | None = a.images
+    second: Resampled | None = b.images
     assert first is not None and second is not None
     index = {name: i for i, name in enumerate(second.names)}
     unpaired = sorted(set(first.names) ^ index.keys())
     if unpaired or len(first.names) != len(second.names) or len(index) != len(second.names):
         what = f"{unpaired[0]!r} is only in one" if unpaired else "a name stands twice"
         raise ValueError(f"{sources[0]} and {sources[1]}: the images differ ({what}); score both on the same split")
-    second = ImageRows(first.names, second.rows[[index[name] for name in first.names]])
-    same = (first.areas[2] == second.areas[2]).all(1) & (first.pixels == second.pixels)
+    second = second.ordered([index[name] for name in first.names])
+    same = (first.truth == second.truth).all(1)
     if not same.all():
         name = first.names[int(np.argmin(same))]
         raise ValueError(
@@ -101,11 +114,11 @@ def _paired(a: "SemanticScores", b: "SemanticScores", sources: tuple[object, obj
     return first, second
 
 
-def _resampled(models: Sequence[ImageRows], resamples: int, seed: int) -> tuple[Floats, Floats]:
-    """The mIoU of each model on all images [models], and on each resample [resamples, models]."""
+def _resampled(models: Sequence[Resampled], resamples: int, seed: int) -> tuple[Floats, Floats]:
+    """The score of each model on all images [models], and on each resample [resamples, models]."""
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; it must be positive")
-    rows = np.stack([m.rows[:, :-1] for m in models], 1).astype(np.float64)  # [N, models, 3K]
+    rows, score = np.stack([m.sums for m in models], 1), models[0].score  # [N, models, F]
     count, width = len(rows), rows[0].size if len(rows) else 1
     if not count:
         return np.full(len(models), np.nan), np.full((resamples, len(models)), np.nan)
@@ -113,15 +126,10 @@ def _resampled(models: Sequence[ImageRows], resamples: int, seed: int) -> tuple[
     step = max(1, _CELLS // max(count, width))
     parts = []
     for start in range(0, resamples, step):
-        # How often each image is drawn says all about a resample: [step, N] @ [N, models × 3K].
+        # How often each image is drawn says all about a resample: [step, N] @ [N, models × F].
         times = rng.multinomial(count, np.full(count, 1 / count), min(step, resamples - start))
-        parts.append(_mious((times @ flat).reshape(-1, *rows.shape[1:])))
-    return _mious(rows.sum(0)), np.concatenate(parts)
-
-
-def _mious(sums: Floats) -> Floats:
-    """The mIoU [...] of summed rows [..., 3K]."""
-    return means(iou(*np.split(sums, 3, axis=-1)))
+        parts.append(score((times @ flat).reshape(-1, *rows.shape[1:])))
+    return score(rows.sum(0)), np.concatenate(parts)
 
 
 def _interval(value: float, drawn: Floats) -> Interval:

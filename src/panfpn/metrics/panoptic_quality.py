@@ -18,9 +18,13 @@ Masks = npt.NDArray[np.bool_]
 
 
 class PanopticQuality:
-    """Sums per class over a set, which add up over parts of it: `iou_sum` float64 [K], the others int64 [K]."""
+    """Sums per class over a set, which add up over parts of it: `iou_sum` float64 [K], the others int64 [K].
 
-    def __init__(self, num_classes: int) -> None:
+    Of `num_images`, those of each are kept too, float64 [N, 4K].
+    """
+
+    def __init__(self, num_classes: int, num_images: int = 0) -> None:
+        self.rows = np.zeros((num_images, 4 * num_classes))
         self.iou_sum = np.zeros(num_classes)
         self.true_positives = np.zeros(num_classes, np.int64)
         self.false_positives = np.zeros(num_classes, np.int64)
@@ -31,8 +35,10 @@ class PanopticQuality:
         """The four arrays themselves, to be added up over ranks in place."""
         return self.iou_sum, self.true_positives, self.false_positives, self.false_negatives
 
-    def update(self, prediction: Segments, target: Segments) -> float:
+    def update(self, prediction: Segments, target: Segments, index: int | None = None) -> float:
         """Add one image; returns the mean PQ of this image alone (nan if no segment counts).
+
+        `index` is its number among the images of which the sums are kept.
 
         A true segment without a pixel is missed, as panopticapi counts it; a predicted one is none. ValueError if the
         sizes differ or a segment has no class.
@@ -60,6 +66,8 @@ class PanopticQuality:
         )
         for total, part in zip(self.sums, parts, strict=True):
             total += part
+        if index is not None:
+            self.rows[index] += np.concatenate(parts)
         return mean(quality(*parts)[0])
 
     def scores(self, names: Sequence[str], things: npt.ArrayLike) -> PanopticScores:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from panfpn.labels import LabelTable
 from panfpn.metrics.average_precision import COCO_DETECTIONS, AveragePrecision
 from panfpn.metrics.counts import Counts, Floats, mean, plain, share
+from panfpn.metrics.images import SegmentRows
 from panfpn.metrics.layers import Layers, segment_layers
 from panfpn.metrics.scores import ClassTable, Column, Line
 from panfpn.metrics.semantic_scores import SemanticScores
@@ -51,6 +52,7 @@ class PanopticScores:
     merged: SemanticScores | None = None  # of the classes in the merged map
     box_ap: AveragePrecision | None = None
     mask_ap: AveragePrecision | None = None
+    images: SegmentRows | None = None
 
     headline: ClassVar[str] = "PQ"
     curves: ClassVar[tuple[tuple[str, str], ...]] = (
@@ -187,9 +189,9 @@ class PanopticScores:
         return data
 
     def to_json(self, protocol: str) -> dict[str, Any]:
-        """`to_dict()`; ValueError for a protocol other than the default, "mmseg"."""
+        """`to_dict()`, and the images where they were counted; ValueError for a protocol but the default, "mmseg"."""
         _check_protocol(protocol)
-        return self.to_dict()
+        return self.to_dict() | ({"images": self.images.to_list()} if self.images else {})
 
     @staticmethod
     def from_dict(
@@ -217,9 +219,11 @@ class PanopticScores:
             AveragePrecision.from_dict(data[key], f"{source}: {key}") if key in data else None
             for key in ("box", "mask")
         )
+        images = SegmentRows.from_list(data["images"], len(names), source) if "images" in data else None
         return PanopticScores(
             names=names, things=things.astype(bool), iou_sum=iou_sum.astype(np.float64), true_positives=hits,
             false_positives=wrong, false_negatives=missed, branch=branch, merged=merged, box_ap=box, mask_ap=mask,
+            images=images,
         )  # fmt: skip
 
 

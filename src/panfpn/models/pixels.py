@@ -28,9 +28,14 @@ class PixelNetwork(nn.Module):
         self.network: Any = network
         self.divisor, self.precision = divisor, precision
         self.dtype = torch.float32  # of the normalised images; an engine that casts the weights casts them too
-        self.layout = torch.channels_last  # of the images, which the network's maps follow
+        self.channels_last = True
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """Of the images, which the maps follow; made here, as a pickle loses it where `__main__` has torch."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def forward(self, pixels: torch.Tensor, extents: torch.Tensor | None = None) -> Any:
         """[B, H, W, C] uint8 -> what the network gives.

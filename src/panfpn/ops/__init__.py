@@ -2,9 +2,9 @@
 
 from panfpn.ops.resize import Size, as_float, constant
 from panfpn.ops.tiles import TileIndex, each_tile, sum_over_tiles, upsample_cross_entropy, with_gradient
-from panfpn.ops.views import View, upsample_argmax
+from panfpn.ops.views import View, logits_at, upsample_argmax
 
 __all__ = [
-    "Size", "TileIndex", "View", "as_float", "constant", "each_tile", "sum_over_tiles", "upsample_argmax",
+    "Size", "TileIndex", "View", "as_float", "constant", "each_tile", "logits_at", "sum_over_tiles", "upsample_argmax",
     "upsample_cross_entropy", "with_gradient",
 ]  # fmt: skip

@@ -95,6 +95,18 @@ def _row_blocks(depth: int, size: Size) -> Iterator[slice]:
     return (slice(start, min(start + step, size[0])) for start in range(0, size[0], step))
 
 
+def logits_at(view: View, size: Size, places: torch.Tensor) -> torch.Tensor:
+    """The logits [N, K] of one image's view brought to `size`, at pixels counted row by row (rising)."""
+    classes = view.windows[0][0].shape[1]
+    found = []
+    for rows in _row_blocks(classes, size):
+        first, last = torch.searchsorted(places, torch.tensor([rows.start * size[1], rows.stop * size[1]])).tolist()
+        if first < last:
+            block = view.rows(size, rows)[0].flatten(1)
+            found.append(block[:, (places[first:last] - rows.start * size[1]).to(block.device)].T)
+    return torch.cat(found).cpu() if found else torch.zeros(0, classes)
+
+
 def upsample_argmax(
     views: torch.Tensor | Sequence[View], size: Size, *, confidence: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column as TableColumn
 from rich.table import Table
 
 from panfpn.data.doctor import Diagnosis
 from panfpn.metrics import Scores
 from panfpn.metrics.bootstrap import Comparison, Interval
+from panfpn.metrics.calibration import Calibration
 from panfpn.metrics.scores import ClassTable, Column
 
+_DIAGRAM = ("pixels %", "mean %", "right %", "pixels % after", "mean %", "right %")
 _MOVED = 5  # images that a comparison lists
 _WIDEST = 400  # characters that a table may take
 
@@ -103,9 +106,26 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     _print_wide(table, lines)
 
 
+def print_calibration(found: Calibration) -> None:
+    """The temperature, the reliability diagram before and after it, and what a wanted risk costs in coverage."""
+    diagram = Table("confidence", *(TableColumn(name, justify="right") for name in _DIAGRAM))
+    for before, after in zip(*found.diagram, strict=True):
+        cells = [cell for b in (before, after) for cell in
+                 (f"{100 * b.count / found.pixels:.1f}", *(f"{100 * v:.1f}" if b.count else "–"
+                                                           for v in (b.confidence, b.accuracy)))]  # fmt: skip
+        diagram.add_row(f"{100 * before.low:.0f}–{100 * (before.low + 1 / len(found.diagram[0])):.0f}", *cells)
+    errors = "; ".join(f"{name} {100 * one:.2f} → {100 * other:.2f} %" for name, (one, other) in (
+        ("expected calibration error", found.error), ("mean over classes", found.class_error)))  # fmt: skip
+    risks = "  ".join(f"{100 * t.risk:g} %: {100 * t.coverage:.1f} %" for t in found.thresholds)
+    _print_wide(diagram, [
+        f"temperature {found.temperature:.3f}, from {found.pixels} pixels of {found.images} images; {errors}",
+        f"labels that may be kept for a share of wrong ones of … (--reject): {risks}",
+    ])  # fmt: skip
+
+
 def print_comparison(comparison: Comparison, first: Path, second: Path) -> None:
-    """The mIoU of both, their difference with its interval, and the images that moved most; in shares."""
-    table = Table("", "mIoU", "95 % interval")
+    """The score of both, their difference with its interval, and the images that moved most; in shares."""
+    table = Table("", comparison.headline, "95 % interval")
     rows = (("A", comparison.a), ("B", comparison.b), ("B - A", comparison.difference))
     for name, interval in rows:
         sign = "+" if name == "B - A" else ""
@@ -113,7 +133,8 @@ def print_comparison(comparison: Comparison, first: Path, second: Path) -> None:
     console = Console()
     console.print(f"A: {first}\nB: {second}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
-    console.print(f"B is better in {100 * comparison.b_better:.1f} % of the resamples of the images", highlight=False)
+    console.print(f"B is better in {100 * comparison.b_better:.1f} % of the resamples of the images; differences below "
+                  f"{comparison.detectable:.4f} are too small for so few", highlight=False)  # fmt: skip
     if not comparison.moved:
         return
     moved = Table("moved most", "A", "B", "B - A")

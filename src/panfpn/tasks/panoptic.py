@@ -197,7 +197,8 @@ class PanopticTask(Task):
         """See `Task.scorer`."""
         if trimap_width is not None:
             raise ValueError("Boundary IoU is counted for Semantic FPN only; leave --boundary out")
-        return PanopticScorer(self.table, self.semantic_channels, self.semantic_names, average_precision)
+        images = tuple(map(dataset.name, range(len(dataset))))
+        return PanopticScorer(self.table, self.semantic_channels, self.semantic_names, average_precision, images)
 
     def _merged(self, views: list[DenseView], image: Image, name: str, *, every_mask: bool = False) -> PanopticMap:
         """The map of one image [H, W, 3] from the views of it (B = 1); `every_mask` as in `predict`."""

@@ -17,6 +17,7 @@ from panfpn.metrics import (
     InstanceRecords,
     PanopticQuality,
     PanopticScores,
+    SegmentRows,
     SemanticScores,
 )
 from panfpn.tasks.task import Ranks
@@ -57,12 +58,13 @@ class PanopticScorer:
 
     def __init__(
         self, table: LabelTable, channels: npt.NDArray[np.int16], channel_names: Sequence[str],
-        average_precision: bool = False,
+        average_precision: bool = False, images: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.table, self.channels, self.channel_names = table, channels, tuple(channel_names)
         self.records = InstanceRecords() if average_precision else None
         self.options: Mapping[str, bool] = {"every_mask": average_precision}
-        self.quality = PanopticQuality(table.num_classes)
+        self.images = tuple(images)
+        self.quality = PanopticQuality(table.num_classes, len(self.images))
         self.merged = ConfusionMatrix(table.num_classes)
         self.branch = ConfusionMatrix(len(self.channel_names))
 
@@ -71,7 +73,7 @@ class PanopticScorer:
         if sample.segments is None:
             raise ValueError(f"{sample.name}: has no segments; open its data set with panoptic=True")
         segments = prediction.as_segments()
-        pq = self.quality.update(segments, sample.segments)
+        pq = self.quality.update(segments, sample.segments, index if self.images else None)
         self.merged.update(segments.labels, sample.target)
         self.branch.update(self._channels(prediction.semantic, 0), self._channels(sample.target, IGNORE))
         if self.records:
@@ -84,12 +86,13 @@ class PanopticScorer:
 
     def scores(self, ranks: Ranks, device: torch.device) -> PanopticScores:
         """See `Scorer.scores`."""
-        _add_up([*self.quality.sums, self.merged.counts, self.branch.counts], ranks, device)
+        _add_up([*self.quality.sums, self.quality.rows, self.merged.counts, self.branch.counts], ranks, device)
         things = np.array([c.thing for c in self.table.classes])
         scores = replace(
             self.quality.scores(self.table.names, things),
             merged=self.merged.scores(self.table.names),
             branch=self.branch.scores(self.channel_names),
+            images=SegmentRows(self.images, self.quality.rows) if self.images else None,
         )
         if not self.records:
             return scores

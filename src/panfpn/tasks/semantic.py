@@ -9,12 +9,12 @@ import torch
 
 from panfpn.config import Model
 from panfpn.data import Dataset
-from panfpn.labels import LabelTable
+from panfpn.labels import IGNORE, LabelTable
 from panfpn.metrics import SemanticScores
 from panfpn.models import SemanticFPN
 from panfpn.models.backbone import AnyBackbone
 from panfpn.models.pixels import PixelNetwork
-from panfpn.ops import Size, View, as_float, upsample_argmax
+from panfpn.ops import Size, View, as_float, logits_at, upsample_argmax
 from panfpn.ops.seams import Cuts
 from panfpn.tasks.scorers import SemanticScorer
 from panfpn.tasks.semantic_graph import SemanticGraph
@@ -64,16 +64,19 @@ class SemanticTask(Task):
         confidence: bool = False, every_mask: bool = False,
     ) -> list[SemanticMap]:  # fmt: skip
         """Label maps at each image's own size; see `Task.predict`."""
-        self.check_outputs(confidence=confidence, every_mask=every_mask)
+        least = self.least_confidence
+        self.check_outputs(confidence=confidence or least > 0, every_mask=every_mask)
         check_batch_size(batch_size)
         names = names or ["image"] * len(images)
         maps = []
         for group in groups_of_a_size(images, batch_size):
-            labels, winner = self._labels([images[i] for i in group], confidence)
+            labels, winner = self._labels([images[i] for i in group], confidence or least > 0)
+            if least > 0 and winner is not None:
+                labels = np.where(winner < least, IGNORE, labels.astype(np.int16))
             for j, i in enumerate(group):
                 maps.append(SemanticMap(
                     labels=labels[j], table=self.table, image=images[i], name=names[i],
-                    confidence=None if winner is None else winner[j],
+                    confidence=None if winner is None or not confidence else winner[j],
                 ))  # fmt: skip
         return maps
 
@@ -91,6 +94,19 @@ class SemanticTask(Task):
         labels, winner = upsample_argmax(views, size, confidence=confidence)
         return labels.cpu().numpy(), None if winner is None else winner.cpu().numpy()
 
+    @torch.inference_mode()
+    def logits_at(self, image: Image, places: npt.NDArray[np.integer]) -> torch.Tensor:
+        """Logits [N, K] of an image's pixels, counted row by row (rising): `predict` labels by the largest.
+
+        ValueError for an exported graph, and where several views are averaged.
+        """
+        size = (image.shape[0], image.shape[1])
+        views = list_views(*size, self.preprocess, self.inference)
+        if self.program is not None or len(views) > 1:
+            raise ValueError("logits are those of one view; leave inference.ratios and inference.flip at their "
+                             "defaults, and take the release file")  # fmt: skip
+        return logits_at(self._view([image], *views[0]), size, torch.from_numpy(places))
+
     def graph(self, pixels: PixelNetwork, also: Sequence[str] = ()) -> SemanticGraph:
         """See `Task.graph`."""
         self.check_outputs(every_mask="every_mask" in also)
@@ -99,6 +115,8 @@ class SemanticTask(Task):
     def tiles(self, rows: Cuts, columns: Cuts) -> Tiles:
         """See `Task.tiles`."""
         check_plain(self.inference)
+        if self.least_confidence > 0:
+            raise ValueError("unsure labels of rasters cannot be rejected; leave --reject out")
         return (BlendedTiles if self.program is None else CutTiles)(self, rows, columns)
 
     def _view(self, images: Sequence[Image], size: Size, mirrored: bool) -> View:

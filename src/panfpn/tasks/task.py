@@ -107,6 +107,7 @@ class Task(nn.Module, ABC):
         self.table, self.preprocess, self.inference = table, preprocess, inference
         self.loss: Loss = loss or SemanticLoss(weights={"cross_entropy": 1.0})
         self.engine: Engine | None = None  # makes the predictions, if there is one
+        self.least_confidence = 0.0  # of a label; what is less likely becomes IGNORE in predictions
         self._make_engine: Callable[[PixelNetwork], Engine] | None = None
 
     @classmethod

@@ -67,6 +67,9 @@ class _Predict:
     ray: str | None = None
     """Label by the actors of a Ray cluster: its address, or local for one of this machine (pip install 'panfpn[ray]').
     All of its machines must see the inputs and the folder of results. What is there is skipped."""
+    reject: float | None = None
+    """Mark as ignored what is labelled so unsurely that more than this share would be wrong, such as 0.05 (models that
+    `panfpn calibrate` has seen)."""
     frames: int | None = None
     """At most so many frames of each video or camera."""
     tiles: bool = False
@@ -136,6 +139,8 @@ def _label(options: _Predict, arguments: list[str], tiles: "TileOptions | None",
         streams=streams,
     )  # fmt: skip
     print_notes(predictor.notes)
+    if options.reject is not None:
+        predictor.reject(options.reject)
     task = predictor.task
     reading = task.preprocess.reading
     released = replace(

@@ -9,7 +9,7 @@ import tyro
 from panfpn.choices import DRAWN
 from panfpn.config import Data, Inference, TrainConfig
 from panfpn.parsing import parse
-from panfpn.verbs.options import EngineName, ProtocolName, check_json, parse_options, print_notes
+from panfpn.verbs.options import EngineName, Out, ProtocolName, check_json, parse_options, print_notes
 
 if TYPE_CHECKING:
     from panfpn.deploy.predictor import Predictor
@@ -134,17 +134,79 @@ class _Compare:
 
 _COMPARE_HELP = """panfpn compare A.json B.json
 
-Compare two models on the same images: mIoU, their difference and its 95 % interval (bootstrap over images)."""
+Compare two models on the same images: mIoU (PQ of Panoptic FPNs), their difference, its 95 % interval (bootstrap over
+images), and the smallest difference that so many images could show."""
 
 
 def run_compare(arguments: list[str]) -> int:
     """Compare two files of scores."""
     first, second = parse_options(_Compare, "compare", arguments, _COMPARE_HELP).files
     from panfpn.files import read_json
-    from panfpn.metrics import SemanticScores
+    from panfpn.metrics import PanopticScores, SemanticScores
     from panfpn.metrics.bootstrap import compare
     from panfpn.report.tables import print_comparison
 
-    a, b = (SemanticScores.from_dict(read_json(path), source=path) for path in (first, second))
+    read = {path: read_json(path) for path in (first, second)}
+    a, b = ((PanopticScores if "pq" in data else SemanticScores).from_dict(data, source=path)
+            for path, data in read.items())  # fmt: skip
     print_comparison(compare(a, b, sources=(first, second)), first, second)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Calibrate:
+    out: Out[Path]
+    """Release file that is written."""
+    data: Data = field(default_factory=Data)
+    device: str = "auto"
+    precision: str = "float32"
+    pixels: int = 10_000
+    """Of each image, drawn by its name."""
+    bias: bool = False
+    """Fit a bias of each class too, which moves some labels."""
+    json: Path | None = None
+    """Write temperature, errors, diagram and thresholds to this file."""
+
+
+_CALIBRATE_HELP = """panfpn calibrate MODEL|RUN_DIR -o OUT.safetensors [options]
+
+Make the confidence of a Semantic FPN what it says: one temperature, fitted on labelled images that it was not trained
+on (data.val-split), goes into the weights of a copy. No label changes. Exported files of the copy have it too, and
+`panfpn predict --reject 0.05` marks what is too unsure. A run brings its data settings; a release file wants
+--data.root."""
+
+
+def run_calibrate(arguments: list[str]) -> int:
+    """Fit a temperature."""
+    model = next((a for a in arguments[:1] if not a.startswith("-")), None)
+    if model is None and not {"-h", "--help"} & set(arguments):
+        raise ValueError("calibrate needs a model: a release file (model.safetensors) or a run folder")
+    words = arguments[1:] if model else arguments
+    default = _Calibrate(out=Path("-")) if model is None else _Calibrate(out=Path("-"), data=data_of_model(model))
+    options = parse_options(_Calibrate, f"calibrate {model or 'MODEL'}", words, _CALIBRATE_HELP, default)
+    assert model is not None
+    if str(options.out) == "-" or options.out.suffix != ".safetensors":
+        raise ValueError("calibrate writes a release file; name it with -o OUT.safetensors")
+    if options.out.exists():
+        raise ValueError(f"{options.out}: exists already; name another file")
+    if options.pixels < 1:
+        raise ValueError(f"--pixels is {options.pixels}; it must be 1 or more")
+    check_json(options.json, "the calibration")
+    _check_data(options.data)
+    from panfpn.build import build_dataset, load_task
+    from panfpn.engine.calibrate import calibrate, write_calibrated
+    from panfpn.files import write_json
+    from panfpn.report.tables import print_calibration
+    from panfpn.weights.header import is_release
+
+    task, release = load_task(model, device=options.device, precision=options.precision)
+    if not is_release(release.file):
+        raise ValueError(f"{model}: calibrate takes release files of panfpn; `panfpn convert` makes one of it")
+    data = build_dataset(options.data, options.data.val_split, channels=task.preprocess.reading.channels)
+    found = calibrate(task, data, pixels=options.pixels, bias=options.bias, num_workers=options.data.num_workers)
+    about = {"dataset": options.data.dataset, "split": options.data.val_split, "images": len(data)}
+    write_calibrated(options.out, release.file, found, about)
+    if options.json:
+        write_json(options.json, found.to_dict())
+    print_calibration(found)
     return 0

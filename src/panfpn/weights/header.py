@@ -35,6 +35,7 @@ class Header:
     config: TrainConfig | None = None  # with its model, data.scale, data.size_divisor and inference
     scores: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)  # what `panfpn calibrate` found
 
 
 def peek(name: str | Path) -> Header:
@@ -80,13 +81,13 @@ def parse_release(header: Mapping[str, Any], file: Path) -> Header:
                 raise ValueError(f"model.{key} has {len(value)} entries for {model.in_channels} input channels")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: its header does not describe a network ({error})") from error
-    parts = {key: header.get(key) or {} for key in ("scores", "source", "data")}
+    parts = {key: header.get(key) or {} for key in ("scores", "source", "data", "calibration")}
     for key, part in parts.items():
         if not isinstance(part, Mapping):
             raise ValueError(f"{file}: its header is damaged ({key} is a {type(part).__name__})")
     data = parts["data"] or data_of(table)
     return Header(file=file, architecture=architecture, table=table, data=data, config=config, scores=parts["scores"],
-                  source=parts["source"])  # fmt: skip
+                  source=parts["source"], calibration=parts["calibration"])  # fmt: skip
 
 
 def data_of(table: LabelTable) -> dict[str, str] | None:

@@ -40,6 +40,7 @@ class Release:
     source: Mapping[str, Any] = field(default_factory=dict)  # where the weights came from
     notes: tuple[str, ...] = ()  # what was left out or assumed of another library's checkpoint, a sentence each
     data: Mapping[str, Any] | None = None  # the settings `data.*` that name what it was trained on, if that is known
+    calibration: Mapping[str, Any] = field(default_factory=dict)  # what `panfpn calibrate` found, if it was asked
     exported: type[Program] | None = None  # what runs `file`, which then is a graph: there are no tensors
 
     def with_weights(self) -> "Release":
@@ -73,7 +74,8 @@ def load(
         assert header.config is not None and header.table is not None
         return Release(
             file=file, config=header.config, table=header.table, tensors=tensors, scores=header.scores,
-            source=header.source, data=header.data, exported=form.program if form else None,
+            source=header.source, data=header.data, calibration=header.calibration,
+            exported=form.program if form else None,
         )  # fmt: skip
     return _import(str(name), file, labels, ema, scale)
 

@@ -1,0 +1,145 @@
+"""A temperature that is known is found; labels stay; what exported files and `predict --reject` say follows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import panfpn
+from panfpn import Predictor
+from panfpn.cli import main
+from panfpn.data import open_dataset
+from panfpn.engine.calibrate import calibrate, fitted
+from panfpn.labels import IGNORE
+from panfpn.metrics.calibration import calibration_error, classwise_error, reliability, thresholds
+from panfpn.weights.files import read_checkpoint
+from toy_run import toy
+
+
+def drawn(temperature: float, shift: torch.Tensor | None = None, count: int = 200_000) -> Any:
+    """Logits that are as sure as `temperature` says, and labels drawn from the probabilities that they should give."""
+    generator = torch.Generator().manual_seed(0)
+    true = 2 * torch.randn(count, 5, generator=generator)
+    labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
+    return temperature * (true if shift is None else true - shift), labels
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.7])
+def test_a_known_temperature_is_found(temperature: float) -> None:
+    logits, labels = drawn(temperature)
+    found, bias = fitted(logits, labels)
+    assert found == pytest.approx(temperature, rel=0.01) and bias == (0, 0, 0, 0, 0)
+    before, after = (
+        calibration_error(p.max(1).values.numpy(), (p.argmax(1) == labels).numpy())
+        for p in (logits.softmax(1), (logits / found).softmax(1))
+    )
+    assert after < 0.005 and (temperature == 1 or before > 10 * after)
+
+
+def test_a_known_bias_is_found() -> None:
+    shift = torch.tensor([0.5, -0.5, 0.0, 1.0, -1.0])
+    found, bias = fitted(*drawn(2.0, shift), bias=True)
+    assert found == pytest.approx(2.0, rel=0.01) and bias == pytest.approx(shift.tolist(), abs=0.03)
+
+
+def test_labels_that_no_temperature_fits() -> None:
+    logits = torch.eye(3).repeat(100, 1)
+    with pytest.raises(ValueError, match="no temperature fits these labels"):
+        fitted(logits, logits.argmax(1))
+
+
+def test_errors_are_those_of_their_definition() -> None:
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55])
+    correct = np.array([True, True, True, False, True, False])
+    assert calibration_error(confidence, correct) == pytest.approx((4 * 0.2 + 2 * 0.05) / 6)
+    bins = {round(b.low, 3): (b.count, b.accuracy) for b in reliability(confidence, correct) if b.count}
+    assert bins == {0.933: (4, 0.75), 0.533: (2, 0.5)}
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7]])
+    wanted = np.mean([(2 * 0.4 + 1 * 0.3) / 3] * 2)  # two classes: one mirrors the other
+    assert classwise_error(probabilities, np.array([0, 1, 1])) == pytest.approx(wanted)
+
+
+def test_thresholds_keep_the_risk_and_as_much_as_they_can() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.3, 1, 20_000)
+    correct = rng.uniform(size=20_000) < confidence
+    found = thresholds(confidence, correct)
+    assert len(found) > 5
+    for t in found:
+        kept = confidence >= t.confidence
+        assert (~correct[kept]).mean() <= t.risk and kept.mean() == pytest.approx(t.coverage)
+    assert [t.coverage for t in found] == sorted(t.coverage for t in found)
+    assert (
+        thresholds(np.full(4, 0.5), np.array([True, True, False, False]))[-1].coverage == 1
+    )  # equal ones stay together
+
+
+@pytest.fixture(scope="module")
+def run(folder_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return panfpn.train(toy(folder_data, tmp_path_factory.mktemp("calibrated") / "run")).dir
+
+
+def test_the_verb_writes_a_copy_whose_confidence_is_calibrated(
+    run: Path, folder_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, scores = tmp_path / "sure.safetensors", tmp_path / "found.json"
+    assert main(["calibrate", str(run), "-o", str(out), "--json", str(scores)]) == 0
+    said = capsys.readouterr().out
+    assert "temperature" in said and "--reject" in said
+    found = json.loads(scores.read_text())
+    assert found["error"][1] < found["error"][0] and found["images"] == 3
+    assert read_checkpoint(out, role="release")[1]["calibration"]["temperature"] == found["temperature"]
+
+    plain, sure = (Predictor.from_file(f, "cpu", "float32") for f in (run, out))
+    data = open_dataset("folder", folder_data, "val")
+    right = []
+    for i in range(len(data)):
+        sample = data.read(i)
+        a, b = (p(sample.image, confidence=True) for p in (plain, sure))
+        assert np.array_equal(a.labels, b.labels)  # one temperature moves none
+        known = sample.target != IGNORE
+        right.append((b.confidence[known], (b.labels == sample.target)[known]))
+    confidence, correct = (np.concatenate(parts) for parts in zip(*right, strict=True))
+    assert calibration_error(confidence, correct) == pytest.approx(found["error"][1], abs=0.01)
+
+    row = found["thresholds"][-1]
+    assert sure.reject(row["risk"]) == row["confidence"]
+    first = data.read(0).image
+    kept, whole = sure(first), plain(first)
+    unsure = kept.labels == IGNORE
+    assert np.array_equal(kept.labels[~unsure], whole.labels[~unsure])
+    assert np.array_equal(
+        unsure, Predictor.from_file(out, "cpu", "float32")(first, confidence=True).confidence < row["confidence"]
+    )
+    assert sure.digest != Predictor.from_file(out, "cpu", "float32").digest
+
+    assert (
+        main(["calibrate", str(out), "-o", str(tmp_path / "twice.safetensors"), "--data.root", str(folder_data)]) == 2
+    )
+    assert "is calibrated already" in capsys.readouterr().err
+    photo = str(next((folder_data / "images/val").iterdir()))
+    words = ["predict", photo, "-o", str(tmp_path / "out"), "--precision", "float32"]
+    assert main([*words, "--model", str(out), "--reject", str(row["risk"])]) == 0
+    assert main([*words, "--model", str(run), "--reject", "0.05"]) == 2
+    assert "is not calibrated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-o", "x.pth"], "calibrate writes a release file"),
+        (["-o", "x.safetensors", "--pixels", "0"], "--pixels is 0"),
+        (["-o", "x.safetensors", "--json", "x.txt"], "ends in .json"),
+    ],
+)
+def test_wrong_options(words: list[str], said: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", str(run), *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_panoptic_network_and_other_classes_are_refused(shipped: Predictor, folder_data: Path) -> None:
+    with pytest.raises(ValueError, match="are not those of the data"):
+        calibrate(shipped.task, open_dataset("folder", folder_data, "val"), progress=False)
