@@ -114,7 +114,9 @@ def test_flags_of_a_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     trained: list[panfpn.TrainConfig] = []
-    monkeypatch.setattr(engine, "train", lambda config: trained.append(config) or SimpleNamespace(scores=None))
+    monkeypatch.setattr(
+        engine, "train", lambda config: trained.append(config) or SimpleNamespace(scores=None, interrupted=False)
+    )
     for option in (f"--{flag}", f"--{flag.replace('_', '-')}"):
         for after in ([], ["--train.steps", "300"]):  # the last word, and not
             words = [] if value is None else [option, *value]
@@ -195,7 +197,7 @@ def test_comparison_of_what_cannot_be_compared(capsys: pytest.CaptureFixture[str
     good = str(tmp_path / "good")
     for name, message in {
         "rowless": "has no key 'images'", "list": "expected a JSON object, found list", "empty": "no key 'classes'",
-        "panoptic": "holds the scores of a Panoptic FPN (PQ)",
+        "panoptic": "compare models of one kind",
         "wrong": "images[0] is not an image's counts", "others": "the images differ", "classes": "the classes differ",
     }.items():  # fmt: skip
         code, _, err = run(capsys, "compare", good, str(tmp_path / name))

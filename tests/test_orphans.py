@@ -43,16 +43,18 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     out = tmp_path / "out"
     job, said = started(HOLDS, str(out))
     assert said == "there"
+    (tmp_path / ".out-20240131").mkdir()  # somebody's own
     with complete_or_nothing(out) as folder:
         (folder / "whole").write_text("y")
     assert [p.name for p in out.iterdir()] == ["whole"]
-    assert len(list(tmp_path.glob(".out-*"))) == 1  # of the one that lives
+    assert len(list(tmp_path.glob(".out.panfpn-*"))) == 1  # of the one that lives
     job.kill()
     job.wait()
     (out / "whole").unlink()
     with complete_or_nothing(out) as folder:
         (folder / "again").write_text("z")
-    assert [p.name for p in tmp_path.iterdir()] == ["out"] and [p.name for p in out.iterdir()] == ["again"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out-20240131", "out"]
+    assert [p.name for p in out.iterdir()] == ["again"]
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+_MARK = "panfpn"  # in the names of folders, so that nobody's own is taken for one
 
 
 def end_with_parent(parent: int) -> None:
     """Let this process be killed when `parent`, which made it, ends; elsewhere than on Linux, does nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+        try:  # it may have ended before; a fork server may stand between
+            os.kill(parent, 0)
+        except ProcessLookupError:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -28,16 +31,22 @@ def folder_beside(out: Path) -> Iterator[Path]:
 
     Those of processes that were killed in such a block for the same `out` are removed first.
     """
-    for other in out.parent.glob(f".{glob.escape(out.name)}-????????"):
-        with _held(other) as held:
-            if held:
-                shutil.rmtree(other, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    prefix = f".{out.name}.{_MARK}-"
+    for other in out.parent.glob(f"{glob.escape(prefix)}????????"):
+        if (handle := _held(other, wait=False)) is not None:
+            shutil.rmtree(other, ignore_errors=True)
+            os.close(handle)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
+        handle = _held(folder, wait=True)
+        if folder.is_dir():  # else another process took it for a dead one's before it was held
+            break
     try:
-        with _held(folder):
-            yield folder
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -59,25 +68,18 @@ def complete_or_nothing(out: Path) -> Iterator[Path]:
         raise
 
 
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Hold a folder while this process lives, for the time of the block; whether nobody else does."""
+def _held(folder: Path, *, wait: bool) -> int | None:
+    """A handle that holds a folder until it is closed, or this process ends; None where another process has one."""
     try:
         import fcntl  # noqa: PLC0415 - Windows has none
     except ImportError:
-        yield False
-        return
+        return None
+    handle = None
     try:
         handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = True
-        except OSError:
-            mine = False
-        yield mine
-    finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
+        return None
+    return handle

@@ -16,6 +16,7 @@ from panfpn.engine.calibrate import calibrate, fitted
 from panfpn.labels import IGNORE
 from panfpn.metrics.calibration import calibration_error, classwise_error, reliability, thresholds
 from panfpn.weights.files import read_checkpoint
+from panfpn.weights.zoo import SHIPPED
 from toy_run import toy
 
 
@@ -77,9 +78,10 @@ def test_thresholds_keep_the_risk_and_as_much_as_they_can() -> None:
     )  # equal ones stay together
 
 
-@pytest.fixture(scope="module")
-def run(folder_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return panfpn.train(toy(folder_data, tmp_path_factory.mktemp("calibrated") / "run")).dir
+@pytest.fixture
+def run(folder_data: Path, tmp_path: Path) -> Path:
+    longer = {"train.steps": 60, "optim.lr": 3e-3, "run.val_every": 60, "run.checkpoint_every": 60}
+    return panfpn.train(toy(folder_data, tmp_path / "run", **longer)).dir
 
 
 def test_the_verb_writes_a_copy_whose_confidence_is_calibrated(
@@ -135,9 +137,20 @@ def test_the_verb_writes_a_copy_whose_confidence_is_calibrated(
         (["-o", "x.safetensors", "--json", "x.txt"], "ends in .json"),
     ],
 )
-def test_wrong_options(words: list[str], said: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["calibrate", str(run), *words]) == 2
+def test_wrong_options(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", str(SHIPPED), *words]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Predictor:
+    return Predictor.from_file(device="cpu")
+
+
+@pytest.mark.parametrize(("risk", "said"), [(0.0, "is none"), (1.5, "is none"), (0.05, "is not calibrated")])
+def test_risks_that_cannot_be_kept(risk: float, said: str, shipped: Predictor) -> None:
+    with pytest.raises(ValueError, match=said):
+        shipped.reject(risk)
 
 
 def test_a_panoptic_network_and_other_classes_are_refused(shipped: Predictor, folder_data: Path) -> None:

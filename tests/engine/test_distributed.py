@@ -10,9 +10,10 @@ from torch.distributed import HashStore
 
 from panfpn.config import TrainConfig
 from panfpn.data.identity import Identity
+from panfpn.engine import distributed
 from panfpn.engine.distributed import Ranks, _first_word, is_lost_rank, joined_ranks, named_loss
 from panfpn.engine.run_folder import check_same_settings, resume_command
-from panfpn.engine.train import check_same_data
+from panfpn.engine.train import check_same_data, goes_on
 
 
 class Other(Ranks):
@@ -40,7 +41,9 @@ def test_the_first_ranks_word_reaches_the_others() -> None:
     assert heard == [{"lr": 0.5}]
 
 
-def test_what_stopped_the_first_rank_is_said_on_the_others() -> None:
+def test_what_stopped_the_first_rank_is_said_on_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_AGAIN", 0.1)
+
     def bad() -> str:
         raise ValueError("run: holds no run to resume (no config.yaml)")
 
@@ -49,6 +52,20 @@ def test_what_stopped_the_first_rank_is_said_on_the_others() -> None:
         _first_word(store, 0, bad)
     with pytest.raises(ConnectionError, match="could not begin: run: holds no run to resume"):
         _first_word(store, 1, lambda: "not asked")
+    later = threading.Timer(0.5, _first_word, (store, 0, lambda: "better"))  # the launcher's next attempt
+    monkeypatch.setattr(distributed, "_AGAIN", 1.0)
+    later.start()
+    assert _first_word(store, 1, lambda: "not asked") == "better"
+
+
+def test_a_run_on_another_host_than_the_first_ranks_is_not_begun_anew(tmp_path: Path) -> None:
+    class Both(Ranks):
+        def gathered(self, value: Any) -> list[Any]:
+            return [False, value]
+
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ValueError, match="the run lies on the host of rank 1"):
+        goes_on(Both(1, 2), TrainConfig().changed(**{"run.dir": tmp_path}), {})
 
 
 def test_a_lost_rank_is_named_and_other_errors_are_not() -> None:

@@ -21,7 +21,7 @@ from panfpn.cli import main
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.data import from_pairs, open_dataset, write_pack
 from panfpn.data.identity import differences, identity_of
-from panfpn.engine.run_folder import _new_folder
+from panfpn.engine.run_folder import _new_folder, holds_same_run
 from panfpn.engine.run_lock import locked
 from panfpn.engine.trainer import Trainer
 from panfpn.labels import LabelTable
@@ -386,8 +386,12 @@ def test_a_command_that_its_launcher_calls_again_goes_on(stopped: Path, monkeypa
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with pytest.raises(ValueError, match=r"run: holds a run with another optim\.lr; choose another run\.dir"):
         panfpn.train(again.changed(**{"optim.lr": 0.5}))
+    assert not holds_same_run(again.changed(**{"run.dir": None}))  # Slurm says so only at the second start
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     with pytest.raises(ValueError, match=r"needs run\.dir"):
         panfpn.train(again.changed(**{"run.dir": None}))
+    with pytest.raises(ValueError, match=r"started without loss"):
+        panfpn.train(again, loss=lambda logits, target: logits.sum())
     assert panfpn.train(again).step == 4
     rows = [json.loads(line) for line in (stopped / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4]

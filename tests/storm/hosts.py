@@ -94,6 +94,13 @@ class Job:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def end(self, n: int) -> None:
+        """SIGTERM to a host's torchrun, as who takes a machine away does."""
+        for pid in descendants(self.processes[n].pid):
+            if b"torch.distributed.run" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGTERM)
+                return
+
     def stop(self, n: int, seconds: float) -> None:
         """Let a host's processes stand still for a while."""
         pids = [*descendants(self.processes[n].pid), self.processes[n].pid]
@@ -212,16 +219,19 @@ def main() -> int:
         far = distance(place / "run", three)
         check("hosts that stand still for 4 s, three times", not any(codes.values()) and far == 0, f"weights {far:.1e}")
 
-        for whole in (False, True):
-            place = folder / f"elastic{whole}"
+        for fate in ("rank 2 killed", "host 2 killed", "host 2 ended (SIGTERM)"):
+            place = folder / fate.replace(" ", "_").strip("()")
             job = Job((1, 2, 3), [*settings, "--run.dir", "run"], place, nodes="2:3", restarts=3)
             step = moment()
             wait_for(place / "run", step, job)
-            job.kill(2, worker_only=not whole)
-            rest = [1, 3] if whole else [1, 2, 3]
+            if "ended" in fate:
+                job.end(2)
+            else:
+                job.kill(2, worker_only="rank" in fate)
+            rest = [1, 2, 3] if "rank" in fate else [1, 3]
             codes = job.wait(rest)
             far = distance(place / "run", three)
-            check(f"elastic, {'host' if whole else 'rank'} 2 killed at step {step}", not any(codes.values()) and far < 1e-5,
+            check(f"elastic, {fate} at step {step}", not any(codes.values()) and far < 1e-5,
                   f"exit codes {codes}, weights {far:.1e}; said: {job.said(1)}")  # fmt: skip
 
         if options.network:

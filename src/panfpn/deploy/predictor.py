@@ -97,14 +97,21 @@ class Predictor:
         Returns the probability that a label must have. ValueError without a calibration, or for a risk that no
         probability keeps.
         """
-        rows = self.calibration.get("thresholds", ())
-        fits = [row for row in rows if row["risk"] <= risk]
-        if not rows:
+        if not 0 < risk < 1:
+            raise ValueError(f"a risk of {risk:g} is none; it must be above 0 and below 1, such as 0.05")
+        if not self.calibration:
             raise ValueError("this model is not calibrated, so nobody knows how often its labels are wrong; panfpn "
                              "calibrate makes a copy that is")  # fmt: skip
-        if not 0 < risk < 1 or not fits:
-            lowest = rows[0]["risk"]
-            raise ValueError(f"a risk of {risk:g} is not possible; this model's calibration knows {lowest:g} and more")
+        if not self.table.ignore:
+            raise ValueError(f"label table {self.table.name!r} has no ignored value that rejected pixels could get")
+        if len(self.task.inference.ratios) > 1 or self.task.inference.flip:
+            raise ValueError("the calibration is of one view; leave inference.ratios and inference.flip out")
+        self.task.check_outputs(confidence=True)
+        rows = self.calibration.get("thresholds", ())
+        fits = [row for row in rows if row["risk"] <= risk]
+        if not fits:
+            lowest = f"from {rows[0]['risk']:g} on" if rows else "none"
+            raise ValueError(f"no confidence of this model keeps a risk of {risk:g}; risks that one keeps: {lowest}")
         least = float(fits[-1]["confidence"])
         self.task.least_confidence = least
         return least

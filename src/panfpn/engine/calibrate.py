@@ -24,6 +24,7 @@ from panfpn.weights.files import read_checkpoint, write_checkpoint
 
 _MOST = 1 << 28  # bytes of logits that are kept
 _LEAST = 1000  # labelled pixels
+_COLDEST = 0.1  # a temperature below it, or above its inverse, is no calibration
 _STEPS = 100  # of the solver
 
 
@@ -45,11 +46,11 @@ def fitted(logits: torch.Tensor, labels: torch.Tensor, *, bias: bool = False) ->
 
     with torch.enable_grad():
         solver.step(loss)  # type: ignore[no-untyped-call]
-    temperature = float((-scale).exp())
-    if not 1e-2 < temperature < 1e2:
+    temperature = float((-scale.detach()).exp())
+    if not _COLDEST < temperature < 1 / _COLDEST:
         raise ValueError(f"no temperature fits these labels (it would be {temperature:.3g}): the model is right, or "
                          "wrong, nearly everywhere; take other images")  # fmt: skip
-    return temperature, tuple((shift - shift.mean()).tolist())
+    return temperature, tuple((shift - shift.mean()).detach().tolist())
 
 
 def calibrate(
@@ -64,7 +65,8 @@ def calibrate(
     Raises:
         ValueError: another network, several views or an exported graph, other classes, too few labelled pixels.
     """
-    logits, labels = _drawn(task, dataset, pixels, num_workers, progress)
+    drawn = _drawn(task, dataset, pixels, num_workers, progress)
+    logits, labels = (t.clone() for t in drawn)  # tensors of inference mode know no gradients
     temperature, shift = fitted(logits, labels, bias=bias)
     truth = labels.numpy()
     seen = []
@@ -106,17 +108,12 @@ def _drawn(
     logits, labels = (torch.cat(parts) for parts in zip(*found, strict=True)) if found else (torch.zeros(0),) * 2
     if len(labels) < _LEAST:
         raise ValueError(f"{len(labels)} labelled pixels are too few to calibrate on; {_LEAST} are needed")
-    return logits.clone(), labels.clone()  # tensors of inference mode know no gradients
+    return logits, labels
 
 
 def write_calibrated(path: Path, release: Path, calibration: Calibration, data: Mapping[str, Any]) -> None:
-    """A copy of a release file whose classifier has the temperature in it; its header keeps what was found.
-
-    ValueError for a file that has a temperature already.
-    """
+    """A copy of a release file whose classifier has the temperature in it; its header keeps what was found."""
     tensors, header = read_checkpoint(release, role="release")
-    if header.get("calibration"):
-        raise ValueError(f"{release}: is calibrated already; calibrate the file that it was made of")
     weight, offset = (tensors[f"head.classifier.{name}"].float() for name in ("weight", "bias"))
     tensors["head.classifier.weight"] = weight / calibration.temperature
     tensors["head.classifier.bias"] = offset / calibration.temperature + torch.tensor(calibration.bias)

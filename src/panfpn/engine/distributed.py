@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from panfpn.device import resolve_device
 
 T = TypeVar("T")
 _SILENCE = timedelta(minutes=10)  # of another rank, after which this one ends; NCCL's own limit, gloo's is 30
+_AGAIN = 10.0  # seconds after which a first rank that failed is asked again
 _BEGINNING = "panfpn/beginning"  # the first rank's word, in the job's store
 
 
@@ -120,18 +122,22 @@ def joined_ranks(begin: Callable[[], T], device: Callable[[T], str]) -> Iterator
         begun = ranks.agreed(begin() if ranks.first else None)  # type: ignore[assignment]
         yield ranks, begun, device(begun)
         return
-    store, rank, world = next(rendezvous("env://", timeout=_SILENCE))
-    begun = _first_word(store, rank, begin)
-    name = device(begun)
-    cuda = name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
-    where: dict[str, Any] = {"store": store, "rank": rank, "world_size": world, "timeout": _SILENCE}
-    if cuda:
-        card = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
-        torch.cuda.set_device(card)  # for good: this process has no other
-        dist.init_process_group("nccl", device_id=card, **where)
-        name = str(card)
-    else:
-        dist.init_process_group("gloo", **where)
+    world = int(os.environ["WORLD_SIZE"])
+    with named_loss(Ranks(int(os.environ.get("RANK", "0")), world), lambda: "start the job again"):
+        store, rank, world = next(rendezvous("env://", timeout=_SILENCE))
+        begun = _first_word(store, rank, begin)
+        name = device(begun)
+        cuda = name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
+        where: dict[str, Any] = {"store": store, "rank": rank, "world_size": world, "timeout": _SILENCE}
+        if cuda:
+            card = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
+            torch.cuda.set_device(card)  # for good: this process has no other
+            dist.init_process_group("nccl", device_id=card, **where)
+            name = str(card)
+        else:
+            dist.init_process_group("gloo", **where)
+        if rank == 0:  # all have read it; torchrun's store lives on, and its next attempt has a word of its own
+            store.delete_key(_BEGINNING)
     try:
         yield Ranks(rank, world), begun, name
     except BaseException:
@@ -154,6 +160,9 @@ def _first_word(store: Any, rank: int, begin: Callable[[], T]) -> T:
         return begun
     try:
         word = json.loads(store.get(_BEGINNING))
+        if "error" in word:  # maybe of an attempt before this one
+            time.sleep(_AGAIN)
+            word = json.loads(store.get(_BEGINNING))
     except RuntimeError as error:
         raise ConnectionError("the first rank of this job has ended before it began; see what it said") from error
     if "error" in word:

@@ -216,9 +216,11 @@ def holds_same_run(config: TrainConfig) -> bool:
         ValueError: no `run.dir`, or one with a run of other settings.
     """
     folder = config.run.dir
+    if folder is None and "TORCHELASTIC_MAX_RESTARTS" not in os.environ:  # a Slurm job that began without one
+        return False
     if folder is None:
-        raise ValueError("a training that its launcher starts again after a failure (torchrun --max-restarts, Slurm's "
-                         "requeue) needs run.dir, where it finds what it has done")  # fmt: skip
+        raise ValueError("a training that its launcher starts again after a failure (torchrun --max-restarts) needs "
+                         "run.dir, where it finds what it has done")  # fmt: skip
     folder = folder.expanduser()
     if not (folder / "config.yaml").is_file():
         return False

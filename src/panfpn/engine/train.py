@@ -99,7 +99,7 @@ def train(
             on_device(device),
             kept_generators(device),
             tuned_backend(device, fixed_sizes=own.data.crop is not None),
-            named_loss(ranks, lambda: "begin again"),
+            named_loss(ranks, lambda: "begin again" if resume is None else f"resume {resume} again"),
         ):
             return _trained(own, ranks, device, resume is not None, objects, loggers)
 
@@ -118,6 +118,9 @@ def _trained(
     else:
         data = build.build_datasets(config.data, segments=segments, channels=_channels(config, model))
     config = build.resolve(config, data[0].table, model, images=data[0])
+    if (precision := ranks.agreed(config.train.precision)) != config.train.precision:
+        raise ValueError(f"train.precision auto is {config.train.precision} on this host and {precision} on the first "
+                         "rank's; name one that both have")  # fmt: skip
     check_batch(config, ranks)
     parts = Parts(
         network=model, loss=objects["loss"], named_data=not own_data,
@@ -126,8 +129,9 @@ def _trained(
     identities = {split: identity_of(one) for split, one in zip(("training", "validation"), data, strict=True)}
     check_same_data(ranks, identities)
     claim: AbstractContextManager[Path | None] = nullcontext()
+    if not resumed and starts_again():
+        resumed = goes_on(ranks, config, objects)
     if ranks.first:
-        resumed = resumed or (starts_again() and holds_same_run(config))
         claim = held_folder(Path(str(config.run.dir)).expanduser()) if resumed else claimed_folder(config)
     with claim as claimed:
         folder, resumed = ranks.agreed((claimed, resumed))
@@ -169,6 +173,21 @@ def _trained(
             dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
             interrupted=interrupted, minutes=trainer.log.minutes,
         )  # fmt: skip
+
+
+def goes_on(ranks: Ranks, config: TrainConfig, objects: Mapping[str, Any]) -> bool:
+    """Whether a command that its launcher calls again finds its own run, on the first rank's host.
+
+    ValueError where only another host has one, or it holds another run.
+    """
+    there = ranks.gathered(config.run.dir is not None and (config.run.dir.expanduser() / "config.yaml").is_file())
+    if any(there) and not there[0]:
+        raise ValueError(f"{config.run.dir}: the run lies on the host of rank {there.index(True)}, not on the first "
+                         "rank's; to go on by itself a training needs run.dir on a disk that all share")  # fmt: skip
+    if not ranks.first or not holds_same_run(config):
+        return False
+    check_objects(Path(str(config.run.dir)).expanduser(), objects)
+    return True
 
 
 def shared_state(ranks: Ranks, state: RunState | None, device: torch.device) -> RunState | None:

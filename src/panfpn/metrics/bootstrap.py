@@ -85,13 +85,13 @@ def _paired(
     sources: tuple[object, object],
 ) -> tuple[Resampled, Resampled]:  # fmt: skip
     """The images of both in one order."""
+    if type(a) is not type(b):
+        raise ValueError(f"{sources[0]} holds {a.headline} and {sources[1]} {b.headline}; compare models of one kind")
     for scores, source in zip((a, b), sources, strict=True):
         if scores.images is None:
             raise ValueError(
                 f"{source}: has no key 'images', the counts of each image; write it with panfpn eval --json"
             )
-    if type(a) is not type(b):
-        raise ValueError(f"{sources[0]} holds {a.headline} and {sources[1]} {b.headline}; compare models of one kind")
     if a.names != b.names:
         odd = next((pair for pair in zip(a.names, b.names, strict=False) if pair[0] != pair[1]), None)
         what = f"{odd[0]!r} and {odd[1]!r}" if odd else f"{len(a.names)} and {len(b.names)} of them"

@@ -49,7 +49,10 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as releases keep it."""
-        return asdict(self)
+        data = asdict(self)
+        data["diagram"] = [[{key: None if value != value else value for key, value in b.items()} for b in bins]
+                           for bins in data["diagram"]]  # fmt: skip
+        return data
 
 
 def reliability(confidence: Floats, correct: npt.NDArray[np.bool_]) -> tuple[Bin, ...]:

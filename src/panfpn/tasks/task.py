@@ -89,6 +89,7 @@ class Task(nn.Module, ABC):
     score_type: ClassVar[type[Scores]]
     needs_segments: ClassVar[bool]  # whether its data sets must tell instances apart
     class_tensors: ClassVar[tuple[str, ...]]  # prefixes of the weights whose meaning is the label table's
+    least_confidence: float = 0.0  # of a label; what is less likely becomes IGNORE in predictions
     program: Program | None = None  # an exported file that makes whole predictions; the network then has no weights
 
     def __init__(
@@ -107,7 +108,6 @@ class Task(nn.Module, ABC):
         self.table, self.preprocess, self.inference = table, preprocess, inference
         self.loss: Loss = loss or SemanticLoss(weights={"cross_entropy": 1.0})
         self.engine: Engine | None = None  # makes the predictions, if there is one
-        self.least_confidence = 0.0  # of a label; what is less likely becomes IGNORE in predictions
         self._make_engine: Callable[[PixelNetwork], Engine] | None = None
 
     @classmethod

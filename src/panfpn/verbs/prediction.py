@@ -119,6 +119,8 @@ def run_predict(arguments: list[str]) -> int:
     if options.streams is not None and options.streams < 1:
         raise ValueError(f"--streams is {options.streams}; it must be 1 or more")
     listing = Inputs(options.inputs, out=options.out, tiles=tiles is not None)
+    if options.reject is not None and any(one.raster for one in listing.inputs):
+        raise ValueError("unsure labels of rasters cannot be rejected; leave --reject out")
     count = 0 if any(one.raster for one in listing.inputs) else listing.count()  # a raster takes all cores
     many = count is not None and count > MANY
     with shared_cores(options.engine, options.model, options.streams, many=many) as streams:
@@ -139,8 +141,6 @@ def _label(options: _Predict, arguments: list[str], tiles: "TileOptions | None",
         streams=streams,
     )  # fmt: skip
     print_notes(predictor.notes)
-    if options.reject is not None:
-        predictor.reject(options.reject)
     task = predictor.task
     reading = task.preprocess.reading
     released = replace(
@@ -150,6 +150,8 @@ def _label(options: _Predict, arguments: list[str], tiles: "TileOptions | None",
     options = parse_options(_Predict, "predict", arguments, _PREDICT_HELP, released)
     task.set_inference(scale=options.scale, size_divisor=options.size_divisor, inference=options.inference)
     task.read_as(**asdict(options.data))
+    if options.reject is not None:
+        predictor.reject(options.reject)
     what, submission = _what_to_write(options, predictor)
     # Listed before anything is written: results may lie beside the images.
     images = [path for _, path in Inputs(options.inputs, out=options.out).files] if options.check else []

@@ -200,8 +200,13 @@ def run_calibrate(arguments: list[str]) -> int:
     from panfpn.weights.header import is_release
 
     task, release = load_task(model, device=options.device, precision=options.precision)
+    release.with_weights()
     if not is_release(release.file):
         raise ValueError(f"{model}: calibrate takes release files of panfpn; `panfpn convert` makes one of it")
+    if release.calibration:
+        raise ValueError(f"{release.file}: is calibrated already; calibrate the file that it was made of")
+    task.set_inference(scale=task.preprocess.scale, size_divisor=task.preprocess.size_divisor,
+                       inference=replace(task.inference, ratios=(1.0,), flip=False))  # fmt: skip
     data = build_dataset(options.data, options.data.val_split, channels=task.preprocess.reading.channels)
     found = calibrate(task, data, pixels=options.pixels, bias=options.bias, num_workers=options.data.num_workers)
     about = {"dataset": options.data.dataset, "split": options.data.val_split, "images": len(data)}

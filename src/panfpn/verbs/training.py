@@ -26,6 +26,7 @@ def run_recipes(arguments: list[str]) -> int:
     return 0
 
 
+_STOPPED = 143  # what a launcher that starts again must not take for the end: as of a process that SIGTERM ended
 _TRAIN_HELP = """panfpn train RECIPE|FILE.yaml [options], or panfpn train --resume DIR [options]
 
 Train a recipe (see `panfpn recipes`) or a YAML file. Every setting is an option; its default here is the recipe's.
@@ -63,7 +64,9 @@ def _resume(arguments: list[str]) -> int:
     from panfpn.engine import train
     from panfpn.engine.run_folder import resumed_config
 
-    elsewhere = os.environ.get("RANK", "0") != "0" and not folder.exists()  # it lies on the first rank's host
+    elsewhere = (
+        os.environ.get("RANK", "0") != "0" and not (folder / "config.yaml").is_file()
+    )  # on the first rank's host
     before = TrainConfig() if elsewhere else resumed_config(folder)
     after = parse_options(TrainConfig, f"train --resume {folder}", words, _TRAIN_HELP, before).to_dict()
     changes = {
@@ -80,7 +83,9 @@ def _finished(result: "RunResult") -> int:
         print_scores(result.scores)
         files = f"model: {result.dir / 'model.safetensors'}, report: {result.dir / 'report.html'}"
         sys.stdout.write(f"\nbest {result.scores.headline} {result.value:.4f}; {result.minutes:.1f} min; {files}\n")
-    return 0
+    from panfpn.engine.distributed import starts_again
+
+    return _STOPPED if result.interrupted and starts_again() else 0
 
 
 @dataclass(frozen=True)
