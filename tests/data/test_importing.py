@@ -441,7 +441,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         [sys.executable, "-c", listen, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    while not list(tmp_path.glob(".ours-*/masks/train/*")) and process.poll() is None:
+    while not list(tmp_path.glob(".ours.panfpn-*/masks/train/*")) and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
