@@ -12,7 +12,8 @@ from panfpn.config import TrainConfig
 from panfpn.data.identity import Identity
 from panfpn.engine import distributed
 from panfpn.engine.distributed import Ranks, _first_word, is_lost_rank, joined_ranks, named_loss
-from panfpn.engine.run_folder import check_same_settings, resume_command
+from panfpn.engine.run_folder import resume_command
+from panfpn.engine.run_settings import check_same_settings
 from panfpn.engine.train import check_same_data, goes_on
 
 

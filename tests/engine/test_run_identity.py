@@ -21,8 +21,9 @@ from panfpn.cli import main
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.data import from_pairs, open_dataset, write_pack
 from panfpn.data.identity import differences, identity_of
-from panfpn.engine.run_folder import _new_folder, holds_same_run
+from panfpn.engine.run_folder import _new_folder
 from panfpn.engine.run_lock import locked
+from panfpn.engine.run_settings import holds_same_run
 from panfpn.engine.trainer import Trainer
 from panfpn.labels import LabelTable
 from panfpn.weights.files import read_checkpoint
@@ -386,7 +387,10 @@ def test_a_command_that_its_launcher_calls_again_goes_on(stopped: Path, monkeypa
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     with pytest.raises(ValueError, match=r"run: holds a run with another optim\.lr; choose another run\.dir"):
         panfpn.train(again.changed(**{"optim.lr": 0.5}))
-    assert not holds_same_run(again.changed(**{"run.dir": None}))  # Slurm says so only at the second start
+    for launcher in (None, "0"):  # a plain torchrun says so of itself
+        if launcher:
+            monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", launcher)
+        assert not holds_same_run(again.changed(**{"run.dir": None}))  # Slurm says so only at the second start
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     with pytest.raises(ValueError, match=r"needs run\.dir"):
         panfpn.train(again.changed(**{"run.dir": None}))

@@ -22,7 +22,7 @@ from panfpn.tasks import Task
 from panfpn.tasks.semantic import SemanticTask
 from panfpn.weights.files import read_checkpoint, write_checkpoint
 
-_MOST = 1 << 28  # bytes of logits that are kept
+_MOST = 1 << 26  # bytes of logits that are kept
 _LEAST = 1000  # labelled pixels
 _COLDEST = 0.1  # a temperature below it, or above its inverse, is no calibration
 _STEPS = 100  # of the solver
@@ -60,7 +60,7 @@ def calibrate(
     """Fit a Semantic FPN's temperature on a data set that it was not trained on.
 
     Of each image, `pixels` labelled ones are drawn (by its name), fewer where there are so many images that their
-    logits would take more than 256 MB.
+    logits would take more than 64 MB.
 
     Raises:
         ValueError: another network, several views or an exported graph, other classes, too few labelled pixels.

@@ -71,9 +71,10 @@ class Ranks:
         forms = self.agreed({name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()})
         place, found = device if dist.get_backend() == "nccl" else torch.device("cpu"), {}
         for name, (shape, dtype) in forms.items():
-            found[name] = tensors[name].to(place) if self.first else torch.empty(shape, dtype=dtype, device=place)
-            dist.broadcast(found[name], 0)
-        return {name: tensor.cpu() for name, tensor in found.items()}
+            tensor = tensors[name].to(place) if self.first else torch.empty(shape, dtype=dtype, device=place)
+            dist.broadcast(tensor, 0)
+            found[name] = tensor.cpu()
+        return found
 
     def gathered(self, value: T) -> list[T]:
         """Every rank's `value`."""
@@ -98,9 +99,14 @@ def is_lost_rank(error: RuntimeError) -> bool:
     )
 
 
+def is_elastic() -> bool:
+    """Whether torchrun calls the same command again after a failure (--max-restarts); it says so from the start."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
 def starts_again() -> bool:
-    """Whether a launcher calls the same command again after a failure: torchrun's --max-restarts, Slurm's requeue."""
-    return any(int(os.environ.get(name, "0")) > 0 for name in ("TORCHELASTIC_MAX_RESTARTS", "SLURM_RESTART_COUNT"))
+    """Whether a launcher does, or has done so: torchrun, or Slurm's requeue, which says so from the second start on."""
+    return is_elastic() or int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager
@@ -111,9 +117,10 @@ def joined_ranks(begin: Callable[[], T], device: Callable[[T], str]) -> Iterator
     to all; `device` names the device that is wanted, from it.
 
     Raises:
-        ConnectionError: the first rank could not begin.
+        ConnectionError: the first rank could not begin, or another one is gone or silent before all have joined.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
         begun = begin()
         yield Ranks(), begun, device(begun)
         return
@@ -122,7 +129,6 @@ def joined_ranks(begin: Callable[[], T], device: Callable[[T], str]) -> Iterator
         begun = ranks.agreed(begin() if ranks.first else None)  # type: ignore[assignment]
         yield ranks, begun, device(begun)
         return
-    world = int(os.environ["WORLD_SIZE"])
     with named_loss(Ranks(int(os.environ.get("RANK", "0")), world), lambda: "start the job again"):
         store, rank, world = next(rendezvous("env://", timeout=_SILENCE))
         begun = _first_word(store, rank, begin)

@@ -23,18 +23,13 @@ from panfpn.data.identity import Identity, differences
 from panfpn.engine.history import read_history
 from panfpn.engine.optim import WeightAverage, load_optimizer, optimizer_tensors
 from panfpn.engine.run_lock import locked
+from panfpn.engine.run_settings import LAST
 from panfpn.files import read_json, write_json, write_text
 from panfpn.metrics import Scores
-from panfpn.parsing import parse
 from panfpn.tasks import task_type
 from panfpn.weights.files import read_checkpoint, read_header, write_checkpoint
 
-_LAST, _BEST, _OBJECTS, _LISTING = "last.safetensors", "model.safetensors", "objects.json", "data.json"
-MAY_CHANGE = (  # of a run that goes on: the machine, and how long it goes on
-    "data.root", "data.pack", "data.pack_url", "data.pack_cache", "data.pack_cache_gb", "data.num_workers",
-    "run.device", "run.log_every", "run.checkpoint_every", "run.val_batch_size", "run.loggers", "train.channels_last",
-    "train.compile", "train.recompute", "train.steps",
-)  # fmt: skip
+_BEST, _OBJECTS, _LISTING = "model.safetensors", "objects.json", "data.json"
 
 
 @dataclass(kw_only=True)
@@ -107,7 +102,7 @@ def claimed_folder(config: TrainConfig) -> Iterator[Path]:
             folder.mkdir(parents=True, exist_ok=True)
     try:
         with held_folder(folder):
-            for name in ("config.yaml", _LAST, _BEST, "metrics.jsonl"):
+            for name in ("config.yaml", LAST, _BEST, "metrics.jsonl"):
                 if (folder / name).exists():
                     raise ValueError(f"{folder}: already holds a run ({name}); choose another run.dir, or go on with "
                                      f"--resume {folder}")  # fmt: skip
@@ -188,69 +183,7 @@ def save_run(
         "bad_validations": state.bad_validations, "scaler": scaler.state_dict(),
         "data": {split: identity.summary() for split, identity in data.items()},
     }  # fmt: skip
-    write_checkpoint(folder / _LAST, tensors, header, role="run")
-
-
-def resumed_config(folder: Path, changes: Mapping[str, Any] = {}) -> TrainConfig:
-    """The settings of the run in `folder`, with `changes` of what may change, also in its `config.yaml`.
-
-    Raises:
-        ValueError: no run there, or another setting that would change what is trained.
-    """
-    if not (folder / "config.yaml").is_file():
-        raise ValueError(f"{folder}: holds no run to resume (no config.yaml)")
-    written = TrainConfig.from_yaml(folder / "config.yaml")
-    config = _saved_config(folder) if (folder / _LAST).is_file() else written
-    edited = _other_settings(written, config)
-    for key in [*edited, *changes]:
-        if key not in MAY_CHANGE:
-            where = f"{folder / 'config.yaml'}: {key} was edited, and" if key in edited else f"--{key}"
-            raise ValueError(f"{where} cannot change when a run goes on; what can: {', '.join(MAY_CHANGE)}")
-    return config.changed(**{**edited, **changes, "run.dir": folder})
-
-
-def holds_same_run(config: TrainConfig) -> bool:
-    """Whether `run.dir` holds a run of these very settings, with which a command that is called again goes on.
-
-    Raises:
-        ValueError: no `run.dir`, or one with a run of other settings.
-    """
-    folder = config.run.dir
-    if folder is None and "TORCHELASTIC_MAX_RESTARTS" not in os.environ:  # a Slurm job that began without one
-        return False
-    if folder is None:
-        raise ValueError("a training that its launcher starts again after a failure (torchrun --max-restarts) needs "
-                         "run.dir, where it finds what it has done")  # fmt: skip
-    folder = folder.expanduser()
-    if not (folder / "config.yaml").is_file():
-        return False
-    if other := [key for key in _other_settings(resumed_config(folder), config) if key not in MAY_CHANGE]:
-        raise ValueError(f"{folder}: holds a run with another {other[0]}; choose another run.dir")
-    return True
-
-
-def check_same_settings(config: TrainConfig, first: TrainConfig) -> None:
-    """ValueError where a rank has other settings than the first, but for what may differ between two machines."""
-    if other := [key for key in _other_settings(config, first) if key not in MAY_CHANGE or key == "train.steps"]:
-        values = (_flat(one)[other[0]] for one in (config, first))
-        raise ValueError("{} is {!r} here and {!r} on the first rank; start every host with the same settings".format(
-            other[0], *values))  # fmt: skip
-
-
-def _other_settings(config: TrainConfig, other: TrainConfig) -> dict[str, Any]:
-    """Those of `config` that differ, by key; but for where the run lies."""
-    return {key: value for key, value in _flat(config).items() if value != _flat(other)[key] and key != "run.dir"}
-
-
-def _flat(config: TrainConfig) -> dict[str, Any]:
-    return {f"{part}.{key}": value for part, values in config.to_dict().items() for key, value in values.items()}
-
-
-def _saved_config(folder: Path) -> TrainConfig:
-    try:
-        return parse(TrainConfig, read_header(folder / _LAST, role="run")["config"])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{folder / _LAST}: its header does not describe a run ({error})") from error
+    write_checkpoint(folder / LAST, tensors, header, role="run")
 
 
 def load_run(folder: Path, config: TrainConfig, data: Mapping[str, Identity]) -> RunState:
@@ -261,26 +194,26 @@ def load_run(folder: Path, config: TrainConfig, data: Mapping[str, Identity]) ->
     Raises:
         ValueError: a checkpoint that is missing, damaged, of other data, or beyond `train.steps`.
     """
-    ours = (f".{name}.*" for name in ("config.yaml", _LAST, _BEST, "metrics.jsonl", "report.html", _LISTING))
+    ours = (f".{name}.*" for name in ("config.yaml", LAST, _BEST, "metrics.jsonl", "report.html", _LISTING))
     for pattern in (*ours, ".tmp??????"):  # the last is safetensors' own
         for leftover in folder.glob(pattern):
             leftover.unlink(missing_ok=True)  # another rank may be faster
-    if not (folder / _LAST).is_file():
+    if not (folder / LAST).is_file():
         _check_not_lost(folder, config)
         return RunState()
-    tensors, header = read_checkpoint(folder / _LAST, role="run")
+    tensors, header = read_checkpoint(folder / LAST, role="run")
     keys = ("step", "best", "best_step", "bad_validations", "scaler")
     try:
-        state = RunState(**{key: header[key] for key in keys}, tensors=tensors, source=folder / _LAST)
+        state = RunState(**{key: header[key] for key in keys}, tensors=tensors, source=folder / LAST)
         state.check()
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{folder / _LAST}: its header does not describe a run ({error})") from error
+        raise ValueError(f"{folder / LAST}: its header does not describe a run ({error})") from error
     if state.step > config.train.steps:
-        raise ValueError(f"{folder / _LAST}: has done {state.step} steps, but train.steps is {config.train.steps}")
+        raise ValueError(f"{folder / LAST}: has done {state.step} steps, but train.steps is {config.train.steps}")
     listings = read_json(folder / _LISTING) if (folder / _LISTING).is_file() else {}
     known = header.get("data", {})
     if not isinstance(known, dict) or any(not isinstance(known.get(split, {}), dict) for split in data):
-        raise ValueError(f"{folder / _LAST}: its header does not describe a run (data is {known!r})")
+        raise ValueError(f"{folder / LAST}: its header does not describe a run (data is {known!r})")
     for split, summary in known.items():
         if change := differences(summary, listings.get(split), data[split]):
             raise ValueError(f"{folder}: its {split} data have changed since: {change}; put them back, or train anew "
@@ -293,7 +226,7 @@ def _check_not_lost(folder: Path, config: TrainConfig) -> None:
     done = max((row["step"] for row in read_history(folder / "metrics.jsonl")), default=0)
     first = min(config.run.checkpoint_every, config.run.val_every, config.train.steps)
     if done > first or (done == config.train.steps and (folder / "report.html").is_file()):
-        raise ValueError(f"{folder / _LAST}: is missing, but metrics.jsonl says that {done} steps were done; put it "
+        raise ValueError(f"{folder / LAST}: is missing, but metrics.jsonl says that {done} steps were done; put it "
                          "back, or train anew in another folder")  # fmt: skip
 
 

@@ -21,18 +21,16 @@ from panfpn.engine.loggers import make_loggers
 from panfpn.engine.run_folder import (
     RunState,
     check_objects,
-    check_same_settings,
     claimed_folder,
     held_folder,
-    holds_same_run,
     load_run,
     note_objects,
     prepare_folder,
     released_scores,
     resume_command,
-    resumed_config,
     write_config,
 )
+from panfpn.engine.run_settings import check_same_settings, holds_same_run, resumed_config
 from panfpn.engine.signals import StopRequested, stop_requests
 from panfpn.engine.trainer import Parts, Trainer
 from panfpn.metrics import Scores

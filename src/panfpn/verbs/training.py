@@ -62,7 +62,7 @@ def _resume(arguments: list[str]) -> int:
     if len(arguments) < place + 2 or (words and not words[0].startswith("-")):
         raise ValueError("--resume DIR goes on with the run in folder DIR; a recipe or YAML file begins another one")
     from panfpn.engine import train
-    from panfpn.engine.run_folder import resumed_config
+    from panfpn.engine.run_settings import resumed_config
 
     elsewhere = (
         os.environ.get("RANK", "0") != "0" and not (folder / "config.yaml").is_file()
