@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.metrics.counts import plain
+
 Floats = npt.NDArray[np.floating]
 _BINS = 15
 _RISKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
@@ -50,8 +52,8 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as releases keep it."""
         data = asdict(self)
-        data["diagram"] = [[{key: None if value != value else value for key, value in b.items()} for b in bins]
-                           for bins in data["diagram"]]  # fmt: skip
+        for b in (b for bins in data["diagram"] for b in bins):  # JSON has no nan
+            b |= {key: plain(b[key]) for key in ("confidence", "accuracy")}
         return data
 
 

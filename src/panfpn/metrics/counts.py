@@ -46,6 +46,13 @@ def iou(hits: Any, predicted: Any, true: Any) -> Floats:
     return share(hits, predicted + true - hits)
 
 
+def quality(iou_sum: Any, hits: Any, wrong: Any, missed: Any) -> tuple[Floats, Floats, Floats]:
+    """PQ, SQ, RQ [K]; nan for a class that does not occur, SQ 0 for one that does and is never matched."""
+    weight = hits + wrong / 2 + missed / 2
+    sq = np.where((weight > 0) & (hits == 0), 0, share(iou_sum, hits))
+    return share(iou_sum, weight), sq, share(hits, weight)
+
+
 def means(values: Floats) -> Floats:
     """Means over the last axis, without nan; nan where there is nothing else."""
     return share(np.nansum(values, -1), (~np.isnan(values)).sum(-1))

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from panfpn.metrics.counts import Counts, Floats, iou, means, share
+from panfpn.metrics.counts import Counts, Floats, iou, means, quality
 
 MOST_PIXELS = 1 << 53  # pixels, of which float64 counts every one
 
@@ -52,8 +52,7 @@ class SegmentRows:
     @staticmethod
     def score(sums: Floats) -> Floats:
         """PQ, the mean over the classes that occur."""
-        iou_sum, hits, wrong, missed = np.split(sums, 4, axis=-1)
-        return means(share(iou_sum, hits + wrong / 2 + missed / 2))
+        return means(quality(*np.split(sums, 4, axis=-1))[0])
 
     def ordered(self, index: list[int]) -> "SegmentRows":
         """See `Resampled`."""

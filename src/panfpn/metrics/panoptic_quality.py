@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.labels import IGNORE
-from panfpn.metrics.counts import Counts, Floats, mean
+from panfpn.metrics.counts import Counts, Floats, mean, quality
 from panfpn.metrics.matching import count_overlaps, matched_iou
-from panfpn.metrics.panoptic_scores import PanopticScores, quality
+from panfpn.metrics.panoptic_scores import PanopticScores
 from panfpn.types import Segments
 
 Masks = npt.NDArray[np.bool_]

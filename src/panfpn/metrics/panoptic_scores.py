@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from panfpn.labels import LabelTable
 from panfpn.metrics.average_precision import COCO_DETECTIONS, AveragePrecision
-from panfpn.metrics.counts import Counts, Floats, mean, plain, share
+from panfpn.metrics.counts import Counts, Floats, mean, plain, quality
 from panfpn.metrics.images import SegmentRows
 from panfpn.metrics.layers import Layers, segment_layers
 from panfpn.metrics.scores import ClassTable, Column, Line
@@ -29,13 +29,6 @@ class Means(NamedTuple):
     sq: float
     rq: float
     n: int  # classes that occur
-
-
-def quality(iou_sum: Any, hits: Any, wrong: Any, missed: Any) -> tuple[Floats, Floats, Floats]:
-    """PQ, SQ, RQ [K]; nan for a class that does not occur, SQ 0 for one that does and is never matched."""
-    weight = hits + wrong / 2 + missed / 2
-    sq = np.where((weight > 0) & (hits == 0), 0, share(iou_sum, hits))
-    return share(iou_sum, weight), sq, share(hits, weight)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,9 +64,8 @@ def _resume(arguments: list[str]) -> int:
     from panfpn.engine import train
     from panfpn.engine.run_settings import resumed_config
 
-    elsewhere = (
-        os.environ.get("RANK", "0") != "0" and not (folder / "config.yaml").is_file()
-    )  # on the first rank's host
+    # Of several ranks the first reads the run's folder, which may lie on its host alone.
+    elsewhere = os.environ.get("RANK", "0") != "0" and not (folder / "config.yaml").is_file()
     before = TrainConfig() if elsewhere else resumed_config(folder)
     after = parse_options(TrainConfig, f"train --resume {folder}", words, _TRAIN_HELP, before).to_dict()
     changes = {
