@@ -33,6 +33,7 @@ from panfpn.data.layouts.scenes import SceneDataset, scenes_table
 from panfpn.data.loader import DrawSampler
 from panfpn.data.scenes import draw_scene
 from panfpn.engine.optim import build_optimizer, lr_at, set_lr
+from panfpn.engine.time_budget import Plan
 from panfpn.labels import LabelTable
 from panfpn.tasks import SemanticTask
 from panfpn.types import Batch
@@ -108,7 +109,7 @@ def train(task: SemanticTask, batches: list[Batch], optim: Optim) -> tuple[list[
     losses, rates = [], []
     task.train()
     for step, batch in enumerate(batches):
-        rates.append(lr_at(step, len(batches), optim))
+        rates.append(lr_at(step, Plan(steps=len(batches)), optim))
         set_lr(optimizer, rates[-1])
         loss = sum(task(batch).values())
         optimizer.zero_grad()

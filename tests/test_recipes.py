@@ -14,6 +14,7 @@ from panfpn.cli import main
 from panfpn.config import Data, Loss, Model, Optim, TrainConfig
 from panfpn.data.loader import DrawSampler
 from panfpn.engine.optim import build_optimizer, lr_at
+from panfpn.engine.time_budget import Plan
 from panfpn.labels import LabelTable
 from panfpn.models import Backbone, SemanticFPN
 from panfpn.models.timm_weights import has_weights
@@ -271,7 +272,9 @@ def test_learning_rate_is_the_closed_form(name: str) -> None:
     assert spread[0] == 0 and spread[-1] == last and len(set(spread)) == 20
     for step in spread + turns:
         expected = RATES[name](step)
-        assert lr_at(step, config.train.steps, config.optim) == pytest.approx(expected, rel=1e-9, abs=1e-18), step
+        assert lr_at(step, Plan(steps=config.train.steps), config.optim) == pytest.approx(
+            expected, rel=1e-9, abs=1e-18
+        ), step
 
 
 @pytest.mark.parametrize("name", [n for n in recipes.NAMES if "ade20k" in n or "cityscapes" in n])

@@ -18,6 +18,7 @@ from panfpn.engine.optim import (
     optimizer_tensors,
     set_lr,
 )
+from panfpn.engine.time_budget import Plan
 from panfpn.models import Backbone, SemanticFPN
 
 
@@ -26,35 +27,39 @@ def test_poly_is_mmsegmentations_closed_form(steps: int) -> None:
     optim = Optim()  # lr 0.01, power 0.9, min_lr 1e-4
     for step in [0, 1, 100, steps // 3, steps - 2, steps - 1]:
         expected = (0.01 - 1e-4) * (1 - step / (steps - 1)) ** 0.9 + 1e-4
-        assert lr_at(step, steps, optim) == pytest.approx(expected, rel=1e-12)
+        assert lr_at(step, Plan(steps=steps), optim) == pytest.approx(expected, rel=1e-12)
 
 
 def test_cosine_constant_and_warmup() -> None:
     cosine = Optim(schedule="cosine", lr=1.0, min_lr=0.0)
-    assert [lr_at(s, 5, cosine) for s in range(5)] == pytest.approx(
+    assert [lr_at(s, Plan(steps=5), cosine) for s in range(5)] == pytest.approx(
         [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0]
     )
     constant = Optim(schedule="constant", lr=0.3, warmup_steps=4, warmup_factor=0.1)
-    assert [lr_at(s, 9, constant) for s in range(6)] == pytest.approx([0.03, 0.0975, 0.165, 0.2325, 0.3, 0.3])
-    assert lr_at(0, 1, Optim()) == 0.01  # a run of one step
-    assert lr_at(9, 10, Optim(lr=1e-5, min_lr=1e-4)) == 1e-5  # a floor above the rate does not raise it
+    assert [lr_at(s, Plan(steps=9), constant) for s in range(6)] == pytest.approx(
+        [0.03, 0.0975, 0.165, 0.2325, 0.3, 0.3]
+    )
+    assert lr_at(0, Plan(steps=1), Optim()) == 0.01  # a run of one step
+    assert lr_at(9, Plan(steps=10), Optim(lr=1e-5, min_lr=1e-4)) == 1e-5  # a floor above the rate does not raise it
 
 
 def test_mmcv_0x_divides_by_all_steps_and_warms_up() -> None:
     poly = Optim(mmcv_0x=True)
     for step in (0, 1, 40_000, 79_999):  # mmcv 0.x: PolyLrUpdaterHook
-        assert lr_at(step, 80_000, poly) == pytest.approx(0.0099 * (1 - step / 80_000) ** 0.9 + 1e-4, rel=1e-12)
-    assert lr_at(79_999, 80_000, poly) > 1e-4  # the floor itself would come one step later
+        assert lr_at(step, Plan(steps=80_000), poly) == pytest.approx(
+            0.0099 * (1 - step / 80_000) ** 0.9 + 1e-4, rel=1e-12
+        )
+    assert lr_at(79_999, Plan(steps=80_000), poly) > 1e-4  # the floor itself would come one step later
     cosine = Optim(schedule="cosine", lr=2.0, min_lr=0.0, mmcv_0x=True, warmup_steps=2, warmup_factor=0.1)
     expected = [2 * 0.1, (1 + math.sqrt(0.5)) * 0.55, 1.0, 1 - math.sqrt(0.5)]
-    assert [lr_at(s, 4, cosine) for s in range(4)] == pytest.approx(expected, rel=1e-12)
-    assert lr_at(0, 1, poly) == 0.01  # a run of one step
+    assert [lr_at(s, Plan(steps=4), cosine) for s in range(4)] == pytest.approx(expected, rel=1e-12)
+    assert lr_at(0, Plan(steps=1), poly) == 0.01  # a run of one step
 
 
 def test_step_falls_at_its_milestones() -> None:
     optim = Optim(schedule="step", milestones=(3, 5), lr=1.0, min_lr=0.5)  # a floor is poly's and cosine's
-    assert [lr_at(s, 7, optim) for s in range(7)] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
-    assert lr_at(4, 7, Optim(schedule="step", milestones=(4,), lr=1.0, gamma=0.5, warmup_steps=6)) < 0.5
+    assert [lr_at(s, Plan(steps=7), optim) for s in range(7)] == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert lr_at(4, Plan(steps=7), Optim(schedule="step", milestones=(4,), lr=1.0, gamma=0.5, warmup_steps=6)) < 0.5
 
 
 class Toy(nn.Module):
@@ -175,7 +180,7 @@ def test_an_optimiser_and_a_schedule_are_a_function_and_a_line(monkeypatch: pyte
     monkeypatch.setitem(SCHEDULES, "halves", f"{__name__}:halves")
     optim: Any = SimpleNamespace(**{**asdict(Optim(lr=1.0)), "name": "mine", "schedule": "halves"})
     assert isinstance(build_optimizer(Toy(), optim), torch.optim.Adagrad) and num_moments(optim) == 1
-    assert [lr_at(step, 4, optim) for step in range(3)] == [1.0, 0.5, 0.25]
+    assert [lr_at(step, Plan(steps=4), optim) for step in range(3)] == [1.0, 0.5, 0.25]
 
 
 def test_weight_average() -> None:

@@ -66,7 +66,7 @@ def measure_training(
     if min(repeats, warmup) < 1:
         raise ValueError(f"{repeats} steps after {warmup} to warm up; both must be at least 1")
     device = resolve_device(config.run.device)
-    config = config.changed(train__steps=max(config.train.steps, warmup + repeats))
+    config = config.changed(train__steps=max(config.train.steps, warmup + repeats), train__minutes=None)
     with on_device(device), tuned_backend(device, fixed_sizes=config.data.crop is not None):
         meter = PeakMemory(device)
         trainer, batches = prepare_training(config, num_classes)

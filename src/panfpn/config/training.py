@@ -130,6 +130,8 @@ class Train:
     """The loop."""
 
     steps: Count = 80_000
+    minutes: Annotated[float | None, Bounds(above=0)] = None
+    """In place of steps: as many as are done in this time, validations and all; the schedule follows the pace."""
     batch_size: Count = 8
     """Images per step over all ranks and accumulated micro-batches."""
     accumulate: Count = 1
@@ -215,8 +217,11 @@ class TrainConfig:
         )
         require(not self.train.cache_gb or not missing, "train.cache_gb", self.train.cache_gb, wanted)
         milestones, warmup, steps = self.optim.milestones, self.optim.warmup_steps, self.train.steps
-        require(all(step < steps for step in milestones), "optim.milestones", milestones, _MILESTONES)
-        require(warmup < steps, "optim.warmup_steps", warmup, "from 0 to below train.steps")
+        timed = self.train.minutes is not None
+        counted = not timed or self.optim.schedule != "step"
+        require(counted, "train.minutes", self.train.minutes, "none where optim.schedule counts steps (step)")
+        require(timed or all(step < steps for step in milestones), "optim.milestones", milestones, _MILESTONES)
+        require(timed or warmup < steps, "optim.warmup_steps", warmup, "from 0 to below train.steps")
 
     def changed(self, **changes: Any) -> "TrainConfig":
         """A copy with changes by dotted or double-underscored key: `changed(**{"optim.lr": 0.1})`, `optim__lr=0.1`.

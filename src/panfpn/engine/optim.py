@@ -12,19 +12,20 @@ from torch import nn
 
 from panfpn.choices import OPTIMIZERS, SCHEDULES, lookup
 from panfpn.config import Optim
+from panfpn.engine.time_budget import Plan
 from panfpn.models.backbone import layers_of
 
 Groups = Sequence[dict[str, Any]]  # of parameters, as torch's optimisers take them
 _PLACED = re.compile(r"pos_embed|rel_pos|relative_position|attention_bias|_token$")  # positions and class tokens
 
 
-def lr_at(step: int, steps: int, optim: Optim) -> float:
-    """Learning rate of `step` (0 … steps − 1): the schedule's, times a linear warm-up at the start.
+def lr_at(step: int, plan: Plan, optim: Optim) -> float:
+    """Learning rate of `step` (0 … plan.steps − 1): the schedule's, times a linear warm-up at the start.
 
     Schedules are functions here, listed in `panfpn.choices.SCHEDULES`: of the step and of how much of the run is done
     (0 … 1: mmsegmentation 1.x's t/(T − 1), or with `mmcv_0x` t/T as mmcv 0.x has it).
     """
-    share = step / (steps if optim.mmcv_0x else max(1, steps - 1))
+    share = plan.share(step, beyond=optim.mmcv_0x)
     lr: float = lookup(SCHEDULES, optim.schedule, "optim.schedule")(step, share, optim)
     if step < optim.warmup_steps:
         lr *= optim.warmup_factor + (1 - optim.warmup_factor) * step / optim.warmup_steps

@@ -10,7 +10,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from panfpn.engine.history import read_history
 from panfpn.engine.optim import WeightAverage, load_optimizer, optimizer_tensors
 from panfpn.engine.run_lock import locked
 from panfpn.engine.run_settings import LAST
+from panfpn.engine.time_budget import OPEN, Pace, Plan
 from panfpn.files import read_json, write_json, write_text
 from panfpn.metrics import Scores
 from panfpn.tasks import task_type
@@ -40,6 +41,8 @@ class RunState:
     best: float | None = None  # mIoU or PQ
     best_step: int = 0
     bad_validations: int = 0
+    plan: Plan = field(default_factory=Plan)
+    pace: Pace | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     source: Path = Path()
@@ -183,6 +186,8 @@ def save_run(
         "bad_validations": state.bad_validations, "scaler": scaler.state_dict(),
         "data": {split: identity.summary() for split, identity in data.items()},
     }  # fmt: skip
+    if state.pace is not None:
+        header |= {"plan": asdict(state.plan), "pace": asdict(state.pace)}
     write_checkpoint(folder / LAST, tensors, header, role="run")
 
 
@@ -206,9 +211,11 @@ def load_run(folder: Path, config: TrainConfig, data: Mapping[str, Identity]) ->
     try:
         state = RunState(**{key: header[key] for key in keys}, tensors=tensors, source=folder / LAST)
         state.check()
+        if "pace" in header:
+            state.plan, state.pace = Plan.from_dict(header["plan"]), Pace.from_dict(header["pace"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{folder / LAST}: its header does not describe a run ({error})") from error
-    if state.step > config.train.steps:
+    if config.train.minutes is None and state.step > config.train.steps:
         raise ValueError(f"{folder / LAST}: has done {state.step} steps, but train.steps is {config.train.steps}")
     listings = read_json(folder / _LISTING) if (folder / _LISTING).is_file() else {}
     known = header.get("data", {})
@@ -224,8 +231,9 @@ def load_run(folder: Path, config: TrainConfig, data: Mapping[str, Identity]) ->
 def _check_not_lost(folder: Path, config: TrainConfig) -> None:
     """ValueError if the run must have had a checkpoint: starting anew would overwrite what it did."""
     done = max((row["step"] for row in read_history(folder / "metrics.jsonl")), default=0)
-    first = min(config.run.checkpoint_every, config.run.val_every, config.train.steps)
-    if done > first or (done == config.train.steps and (folder / "report.html").is_file()):
+    steps = OPEN if config.train.minutes else config.train.steps
+    first = min(config.run.checkpoint_every, config.run.val_every, steps)
+    if done > first or (done == steps and (folder / "report.html").is_file()):
         raise ValueError(f"{folder / LAST}: is missing, but metrics.jsonl says that {done} steps were done; put it "
                          "back, or train anew in another folder")  # fmt: skip
 

@@ -85,6 +85,11 @@ class RunLog:
             )
         self._logged, self._logged_step = now, step
 
+    def planned(self, steps: int) -> None:
+        """Another number of steps than before."""
+        self._steps = steps
+        self._bar.update(self._task, total=steps)
+
     def validation(self, step: int, scores: Scores, examples: list[Example], table: LabelTable) -> None:
         """Log one validation, with the two worst and the two best images."""
         self._write({"kind": "val", "step": step, **scores.row()})
@@ -124,6 +129,9 @@ class SilentLog:
     minutes = 0.0
 
     def train(self, step: int, losses: Mapping[str, float], lr: float) -> None:
+        """Nothing."""
+
+    def planned(self, steps: int) -> None:
         """Nothing."""
 
     def validation(self, step: int, scores: Scores, examples: list[Example], table: LabelTable) -> None:

@@ -13,8 +13,9 @@ LAST = "last.safetensors"  # of a run folder: the checkpoint
 MAY_CHANGE = (  # of a run that goes on: the machine, and how long it goes on
     "data.root", "data.pack", "data.pack_url", "data.pack_cache", "data.pack_cache_gb", "data.num_workers",
     "run.device", "run.log_every", "run.checkpoint_every", "run.val_batch_size", "run.loggers", "train.channels_last",
-    "train.compile", "train.recompute", "train.steps",
+    "train.compile", "train.recompute", "train.steps", "train.minutes",
 )  # fmt: skip
+_LENGTH = ("train.steps", "train.minutes")
 
 
 def resumed_config(folder: Path, changes: Mapping[str, Any] = {}) -> TrainConfig:
@@ -57,7 +58,7 @@ def holds_same_run(config: TrainConfig) -> bool:
 
 def check_same_settings(config: TrainConfig, first: TrainConfig) -> None:
     """ValueError where a rank has other settings than the first, but for what may differ between two machines."""
-    if other := [key for key in _other_settings(config, first) if key not in MAY_CHANGE or key == "train.steps"]:
+    if other := [key for key in _other_settings(config, first) if key not in MAY_CHANGE or key in _LENGTH]:
         values = (_flat(one)[other[0]] for one in (config, first))
         raise ValueError("{} is {!r} here and {!r} on the first rank; start every host with the same settings".format(
             other[0], *values))  # fmt: skip

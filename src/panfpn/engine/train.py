@@ -1,5 +1,6 @@
 """Training. In: a TrainConfig, or a run folder to go on with. Out: the run folder and a RunResult."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -79,6 +80,7 @@ def train(
         raise ValueError("train takes a configuration or a run folder to resume, and not both")
     if (train_data is None) != (val_data is None):
         raise ValueError("train_data and val_data go together; give both, or neither")
+    begun_at = time.monotonic()
     objects = {"train_data": train_data, "val_data": val_data, "model": model, "loss": loss}
     if config is not None and changes:
         raise ValueError("changes are for a run that is resumed; change the configuration instead")
@@ -99,14 +101,14 @@ def train(
             tuned_backend(device, fixed_sizes=own.data.crop is not None),
             named_loss(ranks, lambda: "begin again" if resume is None else f"resume {resume} again"),
         ):
-            return _trained(own, ranks, device, resume is not None, objects, loggers)
+            return _trained(own, ranks, device, resume is not None, objects, loggers, begun_at)
 
 
 def _trained(
     config: TrainConfig, ranks: Ranks, device: torch.device, resumed: bool, objects: Mapping[str, Any],
-    loggers: Sequence[Any],
+    loggers: Sequence[Any], begun: float,
 ) -> RunResult:  # fmt: skip
-    """Train with what is settled; `resumed` goes on with the run in `run.dir`."""
+    """Train with what is settled, since `begun`; `resumed` goes on with the run in `run.dir`."""
     model = objects["model"]
     segments = task_type(architecture_of(model) if model else config.model.architecture).needs_segments
     own_data = objects["train_data"] is not None
@@ -139,7 +141,8 @@ def _trained(
         if config.train.cache_gb and not all(ranks.gathered(folder.is_dir())):
             raise ValueError(f"{folder}: not every host sees this folder, where train.cache_gb keeps features; choose "
                              "a run.dir on a disk that all share, or train without train.cache_gb")  # fmt: skip
-        trainer = Trainer(config, folder, ranks, *data, state, device=device, identities=identities, parts=parts)
+        trainer = Trainer(config, folder, ranks, *data, state, device=device, identities=identities, parts=parts,
+                          begun=begun)  # fmt: skip
         if ranks.first and not resumed:
             prepare_folder(config, folder, identities, needed_bytes=2 * trainer.num_bytes())
             note_objects(folder, objects)

@@ -34,6 +34,7 @@ from panfpn.engine.loggers import Logger
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, num_moments, set_lr
 from panfpn.engine.run_folder import RunState, resume_command, save_run
 from panfpn.engine.run_log import RunLog, SilentLog
+from panfpn.engine.time_budget import OPEN, Plan, Stopwatch
 from panfpn.files import write_json
 from panfpn.losses import CallableLoss
 from panfpn.metrics import Scores
@@ -47,6 +48,8 @@ from panfpn.weights.files import tensors_digest
 
 _LOOK_EVERY = 4.0  # seconds between two looks at the other ranks' stop requests, for which the host waits
 _MOST_STEPS = 100  # between them
+_PLANNED = 10  # steps between two looks at the time, where ranks must agree
+_TRIED = 8  # images that tell how long a validation takes
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -65,11 +68,15 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, folder: Path, ranks: Ranks, train_data: Dataset, val_data: Dataset,
         state: RunState | None, *, device: torch.device,
-        identities: Mapping[str, Identity] = {}, parts: Parts = Parts(),
+        identities: Mapping[str, Identity] = {}, parts: Parts = Parts(), begun: float | None = None,
     ) -> None:  # fmt: skip
         self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
         self.train_data, self.val_data, self.identities, self.parts = train_data, val_data, identities, parts
         self.state = state or RunState()
+        if config.train.minutes is None:
+            self.state.plan = Plan(steps=config.train.steps)
+        self.begun = begun  # of a new run, on time.monotonic()
+        self.watch: Stopwatch | None = None
         self.lineage = {} if parts.network is not None else lineage(config.model, folder)
         self.notes: list[str] = []  # what the person who starts the run should know
         torch.manual_seed(config.train.seed)  # what is not pretrained starts the same on every rank
@@ -140,7 +147,8 @@ class Trainer:
         `announce` prints the settings.
         """
         if self.ranks.first:
-            self.log = RunLog(self.folder, steps=self.config.train.steps, start=self.state.step,
+            self._start_watch()
+            self.log = RunLog(self.folder, steps=self.state.plan.steps, start=self.state.step,
                               images_per_step=self.config.train.batch_size, device=self.device,
                               config=self.config.to_dict(), loggers=self.parts.loggers)  # fmt: skip
         try:
@@ -157,7 +165,7 @@ class Trainer:
 
     def ended(self) -> bool:
         """Whether the last step is done, or patience is at its end, which is then said."""
-        if self.state.step >= self.config.train.steps:
+        if self.state.step >= self.state.plan.steps:
             return True
         patience = self.config.run.patience
         if not patience or self.state.bad_validations < patience:
@@ -169,20 +177,57 @@ class Trainer:
         """Between two steps: log, validate and save where it is time; returns whether the run is interrupted."""
         run, done = self.config.run, self.state.step
         stop = self._agreed(stop)
-        check = done % run.val_every == 0 or done == self.config.train.steps
-        save = check or stop or done % run.checkpoint_every == 0
+        changed = self._planned_anew()
+        check = done % run.val_every == 0 or done == self.state.plan.steps
+        save = check or changed or stop or done % run.checkpoint_every == 0
         if save or done % run.log_every == 0:
             self._report_losses()
         if save:
             self._check_weights()
         if check:
-            self._validate()
+            with self.watch.validating() if self.watch else nullcontext():
+                self._validate()
         if save and self.ranks.first:
-            self._save()
-        if not stop or done == self.config.train.steps:
+            with self.watch.saving() if self.watch else nullcontext():
+                self._save()
+        if not stop or done == self.state.plan.steps:
             return False
         self._say_how_to_go_on()
         return True
+
+    def _start_watch(self) -> None:
+        """The time of a run that has a limit: of a new one from where `train` was called."""
+        if self.config.train.minutes is None:
+            return
+        now = time.monotonic()
+        self.watch = Stopwatch(
+            self.config.train.minutes, val_every=self.config.run.val_every, pace=self.state.pace,
+            begun=now if self.begun is None or self.state.step else self.begun, estimate=self._validation_seconds,
+        )  # fmt: skip
+
+    def _planned_anew(self) -> bool:
+        """Whether the plan has changed, on all ranks: as the first of them finds by its clock."""
+        if self.config.train.minutes is None or (self.ranks.world > 1 and self.state.step % _PLANNED):
+            return False
+        before = self.state.plan
+        self.state.plan = self.ranks.agreed(self.watch.look(self.state.step, before) if self.watch else before)
+        if self.state.plan == before:
+            return False
+        self.log.planned(self.state.plan.steps)
+        if self.watch:
+            warmup, pace = self.config.optim.warmup_steps, self.watch.pace
+            self.log.say(f"{self.watch.minutes:g} minutes are {self.state.plan.steps} steps of {pace.step:.3g} s and "
+                         f"validations of {pace.validation:.3g} s")  # fmt: skip
+            if warmup > self.state.plan.steps // 4:
+                self.log.say(f"note: {warmup} of these steps are warm-up (optim.warmup_steps)")
+        return True
+
+    def _validation_seconds(self) -> float:
+        """What a validation will take, by its first images."""
+        data, before = self.val_data, time.monotonic()
+        with self._evaluated(alone=True) as task, tuned_backend(self.device, fixed_sizes=False):
+            score_dataset(task, data, batch_size=self.config.run.val_batch_size, most=_TRIED)
+        return (time.monotonic() - before) * max(1.0, len(data) / (_TRIED * self.ranks.world))
 
     def stop(self) -> None:
         """End before a step whose data did not come: what was done is saved."""
@@ -212,8 +257,8 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         train, data = self.config.train, self.config.data
         sampler = DrawSampler(
-            steps=range(self.state.step, train.steps), batch_size=train.batch_size, accumulate=train.accumulate,
-            rank=self.ranks.rank, world=self.ranks.world,
+            steps=range(self.state.step, OPEN if train.minutes else train.steps), batch_size=train.batch_size,
+            accumulate=train.accumulate, rank=self.ranks.rank, world=self.ranks.world,
         )  # fmt: skip
         if self.cache is not None:
             return self._cached(self.cache, sampler)
@@ -239,7 +284,7 @@ class Trainer:
     def step(self, batches: Iterator[Batch]) -> None:
         """One step of the optimiser, on the next `train.accumulate` batches."""
         config, step = self.config, self.state.step
-        set_lr(self.optimizer, lr_at(step, config.train.steps, config.optim))
+        set_lr(self.optimizer, lr_at(step, self.state.plan, config.optim))
         with self.waiting():
             micro = [next(batches) for _ in range(config.train.accumulate)]
         # Only now: a loader that starts (in the first step after a restart) draws from the global generator too.
@@ -286,7 +331,7 @@ class Trainer:
             self._stop_non_finite(first, here == first)
         means = (self.ranks.total(table) / self.ranks.world).mean(0).tolist()
         done = self.state.step
-        lr = lr_at(done - 1, self.config.train.steps, self.config.optim)
+        lr = lr_at(done - 1, self.state.plan, self.config.optim)
         self.log.train(done, dict(zip(names, means, strict=True)), lr)
         self.pending.clear()
 
@@ -315,6 +360,7 @@ class Trainer:
             )
 
     def _save(self) -> None:
+        self.state.pace = self.watch.measured() if self.watch else None
         save_run(
             self.folder, self.config, self.state, self.task.model, self.optimizer, self.average, self.scaler,
             self.identities,
@@ -325,9 +371,10 @@ class Trainer:
         return self.average.tensors if self.average else self.task.model.state_dict()
 
     @contextmanager
-    def _evaluated(self) -> Iterator[Task]:
-        """The task holding the released weights, for the time of the block."""
-        self.ranks.share(self._released().values())  # every rank gathers batch statistics of its own
+    def _evaluated(self, *, alone: bool = False) -> Iterator[Task]:
+        """The task holding the released weights, for the time of the block; `alone`, on this rank only."""
+        if not alone:
+            self.ranks.share(self._released().values())  # every rank gathers batch statistics of its own
         if not self.average:
             yield self.task
             return

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 
 from panfpn.config import TrainConfig
+from panfpn.recipes.auto import auto
 from panfpn.recipes.panoptic import (
     panoptic_folder,
     panoptic_r50_cityscapes,
@@ -41,6 +42,7 @@ from panfpn.recipes.small import camvid_lite0, folder, probe, scenes
 
 __all__ = [
     "NAMES",
+    "auto",
     "camvid_lite0",
     "describe",
     "dinov3_frozen",

@@ -1,5 +1,6 @@
 """`panfpn demo`, `recipes`, `train`."""
 
+import inspect
 import os
 import sys
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from panfpn import recipes
-from panfpn.config import TrainConfig
+from panfpn.config import Run, TrainConfig
 from panfpn.verbs.options import Out, parse_options
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 def run_recipes(arguments: list[str]) -> int:
     """List the recipes, or show one."""
+    if arguments[:1] == ["auto"]:
+        sys.stdout.write(f"{inspect.getdoc(recipes.auto)}\n")
+        return 0
     if arguments and arguments[0] not in ("-h", "--help"):
         sys.stdout.write(f"{recipes.describe(arguments[0])}\n")
         return 0
@@ -23,15 +27,17 @@ def run_recipes(arguments: list[str]) -> int:
     width = max(map(len, recipes.NAMES))
     for name in recipes.NAMES:
         sys.stdout.write(f"  {name:<{width}}  {recipes.summary(name)}\n")
+    about = (recipes.auto.__doc__ or "").splitlines()[0]
+    sys.stdout.write(f"\n  {'auto':<{width}}  {about} See panfpn train auto --help.\n")
     return 0
 
 
 _STOPPED = 143  # what a launcher that starts again must not take for the end: as of a process that SIGTERM ended
 _TRAIN_HELP = """panfpn train RECIPE|FILE.yaml [options], or panfpn train --resume DIR [options]
 
-Train a recipe (see `panfpn recipes`) or a YAML file. Every setting is an option; its default here is the recipe's.
-A run that is resumed goes on with its settings and data: another --data.root, --run.device, --data.num-workers (where
-they lie now), and more --train.steps are possible."""
+Train a recipe (see `panfpn recipes`) or a YAML file; `panfpn train auto` chooses the settings for your data. Every
+setting is an option; its default here is the recipe's. A run that is resumed goes on with its settings and data: another --data.root, --run.device, --data.num-workers (where
+they lie now), and more --train.steps or --train.minutes are possible."""
 
 
 def run_train(arguments: list[str]) -> int:
@@ -43,6 +49,8 @@ def run_train(arguments: list[str]) -> int:
     if not from_start and not {"-h", "--help"} & set(arguments):
         raise ValueError("train needs a recipe (`panfpn recipes` lists them), a YAML file, or --resume DIR")
     name = from_start[0] if from_start else None
+    if name == "auto":
+        return _auto(arguments[1:])
     if name is None:
         start = TrainConfig()
     elif name.endswith((".yaml", ".yml")):
@@ -53,6 +61,40 @@ def run_train(arguments: list[str]) -> int:
     from panfpn.engine import train
 
     return _finished(train(config))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Auto(TrainConfig):
+    weights: Path | None = None
+    """File, or folder of files NAME.safetensors, with ImageNet weights of timm's backbones; without, those that are in
+    the hub's cache."""
+    machine: Path | None = None
+    """The plan.json of an earlier run, of which the measurement of this machine is taken over."""
+
+
+_AUTO_HELP = """panfpn train auto --data.root DIR [--minutes 60] [--device cpu] [options]
+
+Train on a folder of photos for so many minutes. What the data are like and how quickly this machine trains is looked at
+first; each setting that follows is printed with its reason (and goes into plan.json). Every setting is an option, and
+one that is given is kept."""
+_SHORT = {"--minutes": "--train.minutes", "--device": "--run.device"}
+
+
+def _auto(arguments: list[str]) -> int:
+    """Settle what is not given, and train."""
+    words = [_SHORT.get(name, name) + equals + value for name, equals, value in (a.partition("=") for a in arguments)]
+    parsed = parse_options(_Auto, "train auto", words, _AUTO_HELP, _Auto(run=Run(name="auto")))
+    keys = [word[2:].partition("=")[0].replace("-", "_").partition(".") for word in words if word.startswith("--")]
+    given = {f"{section}.{key}": getattr(getattr(parsed, section), key) for section, dot, key in keys if dot}
+    from panfpn.engine import train
+    from panfpn.planning import PlanLogger, plan_training
+    from panfpn.planning.plan import read_machine
+
+    machine = read_machine(parsed.machine) if parsed.machine else None
+    plan = plan_training(None, weights=parsed.weights, machine=machine, given=given)
+    for line in plan.lines():
+        sys.stderr.write(f"{line}\n")
+    return _finished(train(plan.config, loggers=[PlanLogger(plan)]))
 
 
 def _resume(arguments: list[str]) -> int:

@@ -1,0 +1,104 @@
+"""What a training must know of its data. In: the `data` part of a configuration. Out: a Fingerprint."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from panfpn.build import build_dataset
+from panfpn.choices import DRAWN
+from panfpn.config import Data
+from panfpn.data import Dataset
+from panfpn.data.checked import open_sample
+from panfpn.data.layouts.request import NoInstancesError
+from panfpn.data.recognition import recognise, splits_of
+from panfpn.labels import IGNORE
+from panfpn.progress import progress_bar
+from panfpn.recipes.auto import Fingerprint
+from panfpn.types import Segments
+
+_LOOKED_AT = 200  # images, spread over the training split
+_VALIDATES = ("val", "valid", "validation")  # names of a split that is for choosing; a test split is not
+
+
+def located(data: Data, *, named: bool) -> tuple[Data, bool]:
+    """The data set with its layout (recognised unless it is `named`) and splits; and whether one of them validates.
+
+    ValueError for a folder in which nothing is recognised.
+    """
+    if data.dataset in DRAWN:
+        return data, True
+    if not named:
+        if data.root is None:
+            raise ValueError("data.root is not set; train auto needs the folder of a data set")
+        layout, root = recognise(data.root)
+        data = replace(data, dataset=layout, root=root)
+    assert data.root is not None
+    there = splits_of(data.dataset, data.root)
+    if not there or data.val_split in there:
+        return data, data.split is None
+    val = next((split for split in _VALIDATES if split in there), None)
+    return (data, False) if val is None else (replace(data, val_split=val), data.split is None)
+
+
+def fingerprint(data: Data, *, validates: bool, semantic: bool = False, channels: int = 3) -> Fingerprint:
+    """Look at a data set; with `semantic`, things are not told apart.
+
+    ValueError for data that cannot be used, as training gives it.
+    """
+    train, segments = _opened(data, segments=not semantic, channels=channels)
+    val = build_dataset(data, data.val_split, segments=segments, channels=channels) if validates else None
+    if not len(train):
+        raise ValueError(f"{data.root}: split {data.train_split!r} holds no images to learn from")
+    k = train.table.num_classes
+    counts = np.zeros(k + 1, np.int64)
+    sizes: list[tuple[int, int]] = []
+    sides: list[npt.NDArray[np.float64]] = []
+    chosen = np.unique(np.linspace(0, len(train) - 1, min(_LOOKED_AT, len(train))).astype(int)).tolist()
+    with progress_bar("looking at the data", len(chosen)) as advance:
+        for done, index in enumerate(chosen, 1):
+            target = open_sample(train, index, channels=channels)[1]
+            labels = target.labels if isinstance(target, Segments) else target[:, :]
+            sizes.append((target.shape[0], target.shape[1]))
+            counts += np.roll(np.bincount((labels.astype(np.int32) - IGNORE).ravel(), minlength=k + 1), -1)
+            if isinstance(target, Segments):
+                sides.append(_thing_sides(target, train))
+            advance(done)
+    things = np.concatenate(sides) if sides else np.empty(0)
+    labelled = max(1, int(counts[:-1].sum()))
+    tenth, median, most = np.percentile(things, (10, 50, 90)).round(1).tolist() if len(things) else (0.0, 0.0, 0.0)
+    return Fingerprint(
+        dataset=data.dataset,
+        root=data.root,
+        train_split=data.train_split,
+        val_split=data.val_split if validates else None,
+        num_train=len(train),
+        num_val=0 if val is None else len(val),
+        looked_at=len(chosen),
+        size=(int(np.median([h for h, _ in sizes])), int(np.median([w for _, w in sizes]))),
+        largest=max(max(size) for size in sizes),
+        channels=channels,
+        shares={name: round(int(n) / labelled, 6) for name, n in zip(train.table.names, counts, strict=False)},
+        segments=segments and len(things) > 0,
+        thing_sides=(tenth, median, most),
+        most_things=max(map(len, sides), default=0),
+    )
+
+
+def _opened(data: Data, *, segments: bool, channels: int) -> tuple[Dataset, bool]:
+    """The training images, with segments where the data have them."""
+    data = replace(data, split=None)  # a division is of all of them
+    if segments and data.pack is None and data.pack_url is None:
+        try:
+            return build_dataset(data, data.train_split, segments=True, channels=channels), True
+        except NoInstancesError:
+            pass
+    return build_dataset(data, data.train_split, channels=channels), False
+
+
+def _thing_sides(segments: Segments, dataset: Any) -> npt.NDArray[np.float64]:
+    """Square roots of the areas of an image's things."""
+    single = np.array([dataset.table.classes[k].thing for k in segments.classes], np.bool_) & ~segments.crowd
+    areas = np.bincount(segments.index.ravel().astype(np.int32) + 1, minlength=len(single) + 1)[1:][single]
+    return np.sqrt(areas[areas > 0])

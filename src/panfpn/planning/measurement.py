@@ -1,0 +1,65 @@
+"""How quickly this machine trains. In: a configuration. Out: a Machine; and which weights are at hand."""
+
+from pathlib import Path
+
+import timm
+
+from panfpn.benchmark.child import in_child
+from panfpn.benchmark.machine import describe_machine
+from panfpn.benchmark.training import measure_training
+from panfpn.config import TrainConfig
+from panfpn.device import resolve_device
+from panfpn.memory import free_memory
+from panfpn.models.timm_weights import has_weights
+from panfpn.recipes.auto import Machine
+
+_FILES = (".safetensors", ".pth", ".pt", ".bin")
+_CACHED = ("tf_efficientnet_lite0", "resnet18", "resnet50", "convnext_tiny")  # that a cache is searched for
+_SAMPLES = {"cpu": 4, "mps": 4, "cuda": 8}  # of the step that is measured
+_STEPS, _WARMUP = 5, 2
+
+
+def measured(config: TrainConfig, num_classes: int) -> Machine:
+    """Train a few steps in a process of its own, with random weights and images, and take pace and memory."""
+    device = resolve_device(config.run.device)
+    batch = _SAMPLES[device.type]
+    figures = in_child(measure_training, config.changed(train__batch_size=batch, train__accumulate=1), _STEPS, _WARMUP,
+                       num_classes)  # fmt: skip
+    crop = figures.config.data.crop
+    assert crop is not None, "auto crops"
+    pixels = batch * crop[0] * crop[1]
+    hardware = describe_machine(device)["hardware"]
+    return Machine(
+        device=device.type, name=str(hardware["gpu"] or hardware["cpu"]), cores=int(hardware["cores"]),
+        memory_gb=round(free_memory(device) / 1e9, 1), network=config.model.backbone,
+        pixels_per_s=round(figures.steps_per_second * pixels), bytes_per_pixel=round(figures.memory / pixels, 1),
+    )  # fmt: skip
+
+
+def weights_at_hand(given: Path | None) -> dict[str, str]:
+    """Backbones of timm whose ImageNet weights lie in a file, a folder of NAME.safetensors, or the hub's cache.
+
+    ValueError for a path that holds none.
+    """
+    if given is None:
+        return {name: "hub" for name in _CACHED if _is_cached(name)}
+    given = given.expanduser().resolve()
+    files = sorted(given.iterdir()) if given.is_dir() else [given]
+    found = {f.stem: str(f) for f in files if f.is_file() and f.suffix in _FILES and timm.is_model(f.stem)}
+    if not found:
+        raise ValueError(f"{given}: no weights of a backbone; name a file, or a folder of files, called as timm calls "
+                         "the network: resnet50.safetensors")  # fmt: skip
+    return found
+
+
+def _is_cached(name: str) -> bool:
+    """Whether timm would find a network's weights without a network."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - a second
+
+    if not has_weights(name):
+        return False
+    repo = timm.get_pretrained_cfg(name).hf_hub_id
+    if not repo:
+        return False
+    cached = (try_to_load_from_cache(repo, file) for file in ("model.safetensors", "pytorch_model.bin"))
+    return any(isinstance(file, str) and Path(file).is_file() for file in cached)

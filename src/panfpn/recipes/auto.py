@@ -1,0 +1,295 @@
+"""Settings that follow from the data, the machine and the time. In: what they are. Out: choices, each with its reason.
+
+Nothing is read or measured here (panfpn.planning does): the same data, machine and minutes give the same settings.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from panfpn.config import Data, Inference, Loss, Model, Optim, Run, Train, TrainConfig
+
+_STRIDE = 32  # of the coarsest level: sides of crops are multiples of it
+_PIXELS = {"cpu": 176 * 1024, "cuda": 512 * 1024, "mps": 384 * 512}  # of a crop at most, by device
+_PANOPTIC_PIXELS = {"cpu": 80 * 1024, "cuda": 512 * 1024, "mps": 256 * 384}
+_LONGEST = {"cpu": 1024, "cuda": 2048, "mps": 1024}  # longer side of an image as the network sees it
+_BATCHES = {"cpu": (16, 8, 4), "cuda": (32, 16, 8), "mps": (16, 8, 4)}
+_STEPS_WANTED = 1500  # before batches become larger
+_TRAINED = 0.9  # share of the time that is spent in steps
+_VALIDATING = 0.08  # at most so much of it in validations
+_FORWARD = 3.0  # how many times as fast a validation sees pixels
+_MOST_MEMORY = 0.6  # share of the free memory that a step may take
+_SMALL_THING = 20.0  # pixels of side, below which images are enlarged
+_FEW = 64  # images
+_RARE = 0.005  # share of the pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What `auto` goes by of a data set; sizes are medians of the images that were looked at."""
+
+    dataset: str
+    root: Path | None
+    train_split: str
+    val_split: str | None  # None: there is no such split
+    num_train: int
+    num_val: int
+    looked_at: int
+    size: tuple[int, int]  # height and width
+    largest: int  # side of all
+    channels: int
+    shares: dict[str, float] = field(default_factory=dict)  # of the labelled pixels, by class
+    segments: bool = False  # whether things are told apart
+    thing_sides: tuple[float, float, float] = (0.0, 0.0, 0.0)  # square roots of areas: 10 %, 50 %, 90 %
+    most_things: int = 0  # in one image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What this machine can do with the network that was chosen."""
+
+    device: str  # cpu, cuda, mps
+    name: str  # of the processor
+    cores: int
+    memory_gb: float  # free
+    network: str  # that was measured
+    pixels_per_s: float  # of training crops
+    bytes_per_pixel: float  # that a step takes beside weights
+    fixed_gb: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A setting by its key, and why it is what it is."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+def structure(data: Fingerprint, device: str, weights: Mapping[str, str], given: Mapping[str, Any]) -> list[Choice]:
+    """What does not depend on the pace: data, network, crop, augmentation, loss.
+
+    `weights` are the backbones whose ImageNet weights are at hand, and where: a file, or "hub".
+    """
+    architecture = given.get("model.architecture", "PanopticFPN" if data.segments else "SemanticFPN")
+    panoptic = architecture == "PanopticFPN"
+    start = _small_panoptic() if panoptic else _semantic()
+    return [
+        *start,
+        Choice(key="model.architecture", value=architecture, reason="things are told apart in these data" if panoptic
+               else "no instances in these data" if not data.segments else "asked for"),
+        *_of_data(data), *_of_sizes(data, device, given, panoptic=panoptic), *_of_network(device, weights, given),
+        *(_of_things(data, given) if panoptic else _of_classes(data)),
+    ]  # fmt: skip
+
+
+def _semantic() -> list[Choice]:
+    why = "measured for fine-tuning on a few hundred photos (recipe camvid_lite0)"
+    return [
+        Choice(key="optim.weight_decay", value=0.05, reason=why),
+        Choice(key="optim.backbone_lr_factor", value=0.5, reason=why),
+        Choice(key="model.drop_path", value=0.05, reason=why),
+        Choice(key="loss.dice", value=0.5, reason="small classes count as much as large ones in mIoU"),
+    ]
+
+
+def _small_panoptic() -> list[Choice]:
+    why = "measured on nuclei and street scenes (recipe panoptic_folder)"
+    return [
+        Choice(key="optim.weight_decay", value=0.01, reason=why),
+        Choice(key="model.norm", value="group", reason="the paper's; few images a step"),
+        Choice(key="model.dropout", value=0.0, reason=why),
+        Choice(key="model.box_channels", value=512, reason="a small head; " + why),
+        Choice(key="model.mask_channels", value=128, reason="a small head; " + why),
+        Choice(key="train.rois", value=64, reason=why),
+    ]
+
+
+def _of_data(data: Fingerprint) -> Iterator[Choice]:
+    yield Choice(key="data.dataset", value=data.dataset, reason="the layout that the folder has")
+    yield Choice(key="data.root", value=data.root, reason="given")
+    yield Choice(key="data.train_split", value=data.train_split, reason=f"{data.num_train} images")
+    if data.val_split is not None:
+        yield Choice(key="data.val_split", value=data.val_split, reason=f"{data.num_val} images")
+    else:
+        share = 0.3 if data.num_train < _FEW else 0.2
+        yield Choice(key="data.split", value=share, reason=f"no split for validation: {share:.0%} of the "
+                     f"{data.num_train} images validate, each class divided so")  # fmt: skip
+    if data.channels != 3:
+        yield Choice(key="model.in_channels", value=data.channels, reason="bands of the images")
+
+
+def _of_sizes(data: Fingerprint, device: str, given: Mapping[str, Any], *, panoptic: bool) -> Iterator[Choice]:
+    """Scale of the images, crop, and how both vary."""
+    height, width = data.size
+    limit, factor = _LONGEST[device], 1.0
+    small = data.thing_sides[1]
+    if panoptic and 0 < small < _SMALL_THING:
+        factor = min(2.0, _SMALL_THING / small, limit / max(data.size))
+        why = f"things of {small:.0f} pixels (median) in images of {width}×{height} are small for a stride of 4"
+    elif max(data.size) > limit:
+        factor = limit / max(data.size)
+        why = f"images of {width}×{height} are more than this device does in time"
+    elif data.largest > limit:
+        factor, why = 1.0, f"the largest image has a side of {data.largest}"
+    if factor > 1 or max(data.size) > limit or data.largest > limit:
+        side = round(max(data.size) * factor / _STRIDE) * _STRIDE
+        yield Choice(key="data.scale", value=(side, side), reason=why)
+        height, width = round(height * factor), round(width * factor)
+    if scale := given.get("data.scale"):
+        factor = min(max(scale) / max(data.size), min(scale) / min(data.size))
+        height, width = round(data.size[0] * factor), round(data.size[1] * factor)
+    most = (_PANOPTIC_PIXELS if panoptic else _PIXELS)[device]
+    crop = fitting_crop(height, width, most)
+    whole = crop[0] * crop[1] >= 0.8 * height * width
+    yield Choice(key="data.crop", value=crop, reason=f"{'nearly all' if whole else 'a part'} of an image of "
+                 f"{width}×{height}, of at most {most >> 10} × 1024 pixels a sample on {device}")  # fmt: skip
+    ratio = (0.8, 1.25) if panoptic else (0.75, 1.75) if whole else (0.5, 2.0)
+    yield Choice(
+        key="data.ratio",
+        value=ratio,
+        reason="images are seen whole, so most variety is in what is enlarged"
+        if whole and not panoptic
+        else "the published range"
+        if not panoptic
+        else "things keep their size",
+    )
+    yield Choice(
+        key="data.cat_max_ratio",
+        value=1.0 if whole or panoptic else 0.75,
+        reason="crops are nearly whole images" if whole else "the published rule",
+    )
+    yield Choice(key="data.aspect", value=1.0 if panoptic else 1.2, reason="few images want variety"
+                 if not panoptic else "things keep their shape")  # fmt: skip
+    yield Choice(key="data.photometric", value=0.5 if panoptic else 1.0, reason="as in the measured recipes")
+
+
+def fitting_crop(height: int, width: int, most: int) -> tuple[int, int]:
+    """The largest crop of an image, in multiples of 32, of at most `most` pixels; long images lose length first."""
+
+    def down(side: float) -> int:
+        return max(64, int(side) // _STRIDE * _STRIDE)
+
+    if down(height) * down(width) <= most:
+        return down(height), down(width)
+    short = min(height, width, math.sqrt(most))
+    long = most / short
+    return (down(short), down(long)) if height <= width else (down(long), down(short))
+
+
+def _of_network(device: str, weights: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[Choice]:
+    wide = device == "cuda"
+    yield Choice(key="model.fpn_channels", value=256 if wide else 128,
+                 reason="the paper's" if wide else "half the paper's width, a third of its time")  # fmt: skip
+    if {"model.backbone", "model.start_from", "model.backbone_weights", "model.pretrained"} & set(given):
+        return
+    wanted = ("convnext_tiny", "resnet50", "tf_efficientnet_lite0") if wide else ("tf_efficientnet_lite0", "resnet18")
+    name = next((name for name in wanted if name in weights), next(iter(weights), None))
+    if name is None:
+        yield Choice(key="model.backbone", value="tf_efficientnet_lite0", reason="of the model that ships with panfpn")
+        yield Choice(
+            key="model.start_from",
+            value="camvid_lite0",
+            reason="no ImageNet weights at hand (--weights DIR), so all that fits of the model that ships",
+        )
+        return
+    yield Choice(key="model.backbone", value=name, reason=f"the best for {device} of those whose weights are at hand: "
+                 f"{', '.join(weights)}")  # fmt: skip
+    if weights[name] == "hub":
+        yield Choice(key="model.pretrained", value=True, reason="in the hub's cache")
+    else:
+        yield Choice(key="model.backbone_weights", value=Path(weights[name]), reason="a local file")
+
+
+def _of_classes(data: Fingerprint) -> Iterator[Choice]:
+    rare = {name: share for name, share in data.shares.items() if 0 < share < _RARE}
+    if rare and len(data.shares) > 2:
+        name = min(rare, key=lambda n: rare[n])
+        yield Choice(key="data.rare_crops", value=0.5, reason=f"{name!r} has {rare[name]:.2%} of the pixels"
+                     + f", and {len(rare) - 1} more are rare" * (len(rare) > 1))  # fmt: skip
+
+
+def _of_things(data: Fingerprint, given: Mapping[str, Any]) -> Iterator[Choice]:
+    tenth, median, _ = data.thing_sides
+    yield Choice(
+        key="model.anchor_scale",
+        value=4.0 if median < 100 else 8.0,
+        reason=f"things have sides of {tenth:.0f} to {data.thing_sides[2]:.0f} pixels (10 % to 90 %)",
+    )
+    if data.most_things > 60:
+        value = min(1000, math.ceil(1.5 * data.most_things / 50) * 50)
+        yield Choice(key="inference.detections", value=value, reason=f"an image has up to {data.most_things} things")
+    yield Choice(
+        key="inference.stuff_area",
+        value=64 if max(data.size) <= 640 else 1024,
+        reason=f"images of {data.size[1]}×{data.size[0]} are smaller than COCO's, whose 4096 is the default",
+    )
+
+
+def rhythm(
+    data: Fingerprint, machine: Machine, minutes: float, crop: tuple[int, int], given: Mapping[str, Any]
+) -> list[Choice]:
+    """What follows from the pace: batch, learning rate, warm-up, average, validations."""
+    pixels = crop[0] * crop[1]
+    images = 60 * minutes * _TRAINED * machine.pixels_per_s / pixels
+    sizes = _BATCHES[machine.device]
+    batch = given.get("train.batch_size") or next((b for b in sizes if images / b >= _STEPS_WANTED), sizes[-1])
+    steps = max(1, int(images / batch))
+    limit = _MOST_MEMORY * machine.memory_gb - machine.fixed_gb
+    parts = 1
+    while parts < batch and batch / parts * pixels * machine.bytes_per_pixel / 1e9 > limit and batch % (2 * parts) == 0:
+        parts *= 2
+    pace = f"{machine.pixels_per_s / pixels:.3g} images/s measured"
+    seen = data.num_val or data.num_train * 0.2
+    validation = seen * data.size[0] * data.size[1] / (_FORWARD * machine.pixels_per_s)
+    times = max(1, min(10, int(_VALIDATING * 60 * minutes / max(1e-9, validation))))
+    lr = 1.5e-3 * math.sqrt(batch / 8)
+    return [
+        Choice(key="train.minutes", value=minutes, reason="given"),
+        Choice(key="train.batch_size", value=batch, reason=f"{pace}: about {steps} steps in {minutes:g} minutes"),
+        Choice(key="train.accumulate", value=parts, reason=f"{machine.memory_gb:.1f} GB are free, of which a step may "
+               f"take {_MOST_MEMORY:.0%}"),
+        Choice(key="optim.lr", value=float(f"{lr:.2g}"), reason=f"1.5e-3 for batches of 8, by the root of {batch}"),
+        Choice(key="optim.warmup_steps", value=max(5, min(500, steps // 20)), reason="a twentieth of the steps"),
+        Choice(key="optim.ema_decay", value=float(f"{min(0.9998, max(0.9, 1 - 5 / steps)):.5g}"),
+               reason="the average of the last fifth of the steps is what is released"),
+        Choice(key="run.val_every", value=max(1, math.ceil(steps / times)), reason=f"{times} validations of about "
+               f"{validation:.0f} s"),
+        Choice(key="run.checkpoint_every", value=max(1, steps // 20), reason="a kill costs a twentieth of the time"),
+        Choice(key="run.log_every", value=max(1, min(50, steps // 40)), reason="some forty lines"),
+        Choice(key="data.num_workers", value=1 if machine.device == "cpu" else min(8, max(1, machine.cores - 1)),
+               reason=f"{machine.cores} cores" + ", which the network needs" * (machine.device == "cpu")),
+    ]  # fmt: skip
+
+
+def settled(choices: list[Choice], given: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of choices; what is `given` (by dotted key) wins."""
+    values = {c.key: c.value for c in choices}
+    start = TrainConfig(
+        data=Data(), model=Model(), loss=Loss(), train=Train(), inference=Inference(),
+        optim=Optim(name="adamw", decay_norm_bias=False, min_lr=0.0, clip_norm=5.0), run=Run(name="auto"),
+    )  # fmt: skip
+    return start.changed(**{**values, **given})
+
+
+def auto(
+    data: str | Path, *, minutes: float = 60.0, device: str = "auto", weights: str | Path | None = None,
+    machine: Machine | None = None, say: Callable[[str], Any] | None = None, **changes: Any,
+) -> TrainConfig:  # fmt: skip
+    """Settings for a folder of photos and a time limit, from the data and a short measurement of this machine.
+
+    Command: panfpn train auto --data.root DIR --minutes 60
+    Hardware: any; a step is measured first, for about 20 seconds. Score: see docs/benchmarks.md.
+    `weights` is a file or a folder of files NAME.safetensors with ImageNet weights of timm's backbones; `machine` an
+    earlier measurement, with which the settings depend on nothing else; `say` gets each choice with its reason.
+    """
+    from panfpn.planning import plan_training  # noqa: PLC0415 - it looks and measures, which is far above recipes
+
+    plan = plan_training(data, minutes=minutes, device=device, weights=weights, machine=machine, given=changes)
+    for line in plan.lines() if say else ():
+        assert say is not None
+        say(line)
+    return plan.config
