@@ -12,9 +12,10 @@ import panfpn
 from panfpn import Predictor
 from panfpn.cli import main
 from panfpn.data import open_dataset
-from panfpn.engine.calibrate import calibrate, fitted
+from panfpn.deploy.export import export
+from panfpn.engine.calibrate import calibrate, fitted, write_calibrated
 from panfpn.labels import IGNORE
-from panfpn.metrics.calibration import calibration_error, classwise_error, reliability, thresholds
+from panfpn.metrics.calibration import Calibration, calibration_error, classwise_error, reliability, thresholds
 from panfpn.weights.files import read_checkpoint
 from panfpn.weights.zoo import SHIPPED
 from toy_run import toy
@@ -87,13 +88,15 @@ def run(folder_data: Path, tmp_path: Path) -> Path:
 def test_the_verb_writes_a_copy_whose_confidence_is_calibrated(
     run: Path, folder_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, scores = tmp_path / "sure.safetensors", tmp_path / "found.json"
-    assert main(["calibrate", str(run), "-o", str(out), "--json", str(scores)]) == 0
+    out, scores, page = tmp_path / "sure.safetensors", tmp_path / "found.json", tmp_path / "page.html"
+    assert main(["calibrate", str(run), "-o", str(out), "--json", str(scores), "--page", str(page)]) == 0
     said = capsys.readouterr().out
     assert "temperature" in said and "--reject" in said
     found = json.loads(scores.read_text())
     assert found["error"][1] < found["error"][0] and found["images"] == 3
     assert read_checkpoint(out, role="release")[1]["calibration"]["temperature"] == found["temperature"]
+    shown = page.read_text()
+    assert f"{100 * found['error'][1]:.2f}" in shown and "as sure as right" in shown and "{{" not in shown
 
     plain, sure = (Predictor.from_file(f, "cpu", "float32") for f in (run, out))
     data = open_dataset("folder", folder_data, "val")
@@ -127,6 +130,22 @@ def test_the_verb_writes_a_copy_whose_confidence_is_calibrated(
     assert main([*words, "--model", str(out), "--reject", str(row["risk"])]) == 0
     assert main([*words, "--model", str(run), "--reject", "0.05"]) == 2
     assert "is not calibrated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_an_exported_file_is_as_sure(folder_data: Path, tmp_path: Path, suffix: str) -> None:
+    run, out, graph = (tmp_path / name for name in ("run", "sure.safetensors", f"graph{suffix}"))
+    panfpn.train(toy(folder_data, run, **{"train.steps": 2}))
+    found = Calibration(temperature=0.2, bias=(0.0, 0.0, 0.0), pixels=1, images=1, error=(0.0, 0.0),
+                        class_error=(0.0, 0.0), diagram=((), ()), thresholds=())  # fmt: skip
+    write_calibrated(out, run / "model.safetensors", found, {})
+    export(out, graph, confidence=True)
+    sure, plain, exported = (Predictor.from_file(f, "cpu", "float32") for f in (out, run, graph))
+    image = open_dataset("folder", folder_data, "val").read(0).image
+    ours, theirs = (p(image, confidence=True).confidence for p in (sure, exported))
+    assert ours is not None and theirs is not None
+    assert np.abs(ours - theirs).max() < 1e-5
+    assert np.abs(ours - plain(image, confidence=True).confidence).max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def measured(config: TrainConfig, num_classes: int) -> Machine:
     pixels = batch * crop[0] * crop[1]
     hardware = describe_machine(device)["hardware"]
     return Machine(
-        device=device.type, name=str(hardware["gpu"] or hardware["cpu"]), cores=int(hardware["cores"]),
+        device=device.type,  # type: ignore[arg-type]  # checked
+        name=str(hardware["gpu"] or hardware["cpu"]), cores=int(hardware["cores"]),
         memory_gb=round(free_memory(device) / 1e9, 1), network=config.model.backbone,
         pixels_per_s=round(figures.steps_per_second * pixels), bytes_per_pixel=round(figures.memory / pixels, 1),
     )  # fmt: skip

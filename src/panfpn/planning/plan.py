@@ -15,7 +15,7 @@ from panfpn.files import read_json, write_json
 from panfpn.parsing import parse, plain
 from panfpn.planning.fingerprint import fingerprint, located
 from panfpn.planning.measurement import measured, weights_at_hand
-from panfpn.recipes.auto import Choice, Fingerprint, Machine, rhythm, settled, structure
+from panfpn.recipes.auto import DEVICES, Choice, Fingerprint, Machine, rhythm, settled, structure
 
 FILE = "plan.json"  # in the run folder
 _FEW_A_CLASS = 10  # images
@@ -79,6 +79,8 @@ def plan_training(
                          "(model.architecture SemanticFPN)")  # fmt: skip
     at_hand = weights_at_hand(None if weights is None else Path(weights))
     kind = resolve_device(device).type
+    if kind not in DEVICES:
+        raise ValueError(f"device {device!r}: train auto knows {', '.join(DEVICES)}; train a recipe there")
     first = structure(seen, kind, at_hand, given)
     draft = settled(first, given)
     if machine is None:
@@ -103,12 +105,12 @@ def _notes(data: Fingerprint) -> Iterator[str]:
 
 def read_machine(file: Path) -> Machine:
     """The machine of an earlier plan; ValueError for a file that holds none."""
-    found = read_json(file)
-    values = found.get("machine") if isinstance(found, dict) else None
-    if not isinstance(values, dict):
-        raise ValueError(f"{file}: holds no machine's profile; give the {FILE} of a run of `panfpn train auto`")
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file")
     try:
-        return parse(Machine, values)
+        return parse(Machine, read_json(file)["machine"])
+    except (KeyError, TypeError) as error:  # a profile, or a part of it, is missing
+        raise ValueError(f"{file}: holds no machine's profile; give the {FILE} of a run of train auto") from error
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 

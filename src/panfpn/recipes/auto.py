@@ -7,12 +7,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from panfpn.config import Data, Inference, Loss, Model, Optim, Run, Train, TrainConfig
+from panfpn.parsing import Bounds, Count, NotNegative, check_settings
 
 _STRIDE = 32  # of the coarsest level: sides of crops are multiples of it
 _PIXELS = {"cpu": 176 * 1024, "cuda": 512 * 1024, "mps": 384 * 512}  # of a crop at most, by device
+DEVICES = tuple(_PIXELS)
 _PANOPTIC_PIXELS = {"cpu": 80 * 1024, "cuda": 512 * 1024, "mps": 256 * 384}
 _LONGEST = {"cpu": 1024, "cuda": 2048, "mps": 1024}  # longer side of an image as the network sees it
 _BATCHES = {"cpu": (16, 8, 4), "cuda": (32, 16, 8), "mps": (16, 8, 4)}
@@ -50,14 +52,16 @@ class Fingerprint:
 class Machine:
     """What this machine can do with the network that was chosen."""
 
-    device: str  # cpu, cuda, mps
+    device: Literal["cpu", "cuda", "mps"]
     name: str  # of the processor
-    cores: int
-    memory_gb: float  # free
+    cores: Count
+    memory_gb: NotNegative  # free
     network: str  # that was measured
-    pixels_per_s: float  # of training crops
-    bytes_per_pixel: float  # that a step takes beside weights
-    fixed_gb: float = 0.0
+    pixels_per_s: Annotated[float, Bounds(above=0)]  # of training crops
+    bytes_per_pixel: NotNegative  # that a step takes
+
+    def __post_init__(self) -> None:
+        check_settings(self, "machine.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +242,7 @@ def rhythm(
     sizes = _BATCHES[machine.device]
     batch = given.get("train.batch_size") or next((b for b in sizes if images / b >= _STEPS_WANTED), sizes[-1])
     steps = max(1, int(images / batch))
-    limit = _MOST_MEMORY * machine.memory_gb - machine.fixed_gb
+    limit = _MOST_MEMORY * machine.memory_gb
     parts = 1
     while parts < batch and batch / parts * pixels * machine.bytes_per_pixel / 1e9 > limit and batch % (2 * parts) == 0:
         parts *= 2

@@ -166,6 +166,8 @@ class _Calibrate:
     """Fit a bias of each class too, which moves some labels."""
     json: Path | None = None
     """Write temperature, errors, diagram and thresholds to this file."""
+    page: Path | None = None
+    """Write reliability diagram and risk against coverage to this HTML file."""
 
 
 _CALIBRATE_HELP = """panfpn calibrate MODEL|RUN_DIR -o OUT.safetensors [options]
@@ -196,6 +198,7 @@ def run_calibrate(arguments: list[str]) -> int:
     from panfpn.build import build_dataset, load_task
     from panfpn.engine.calibrate import calibrate, write_calibrated
     from panfpn.files import write_json
+    from panfpn.report.calibration import write_calibration_page
     from panfpn.report.tables import print_calibration
     from panfpn.weights.header import is_release
 
@@ -213,5 +216,7 @@ def run_calibrate(arguments: list[str]) -> int:
     write_calibrated(options.out, release.file, found, about)
     if options.json:
         write_json(options.json, found.to_dict())
+    if options.page:
+        write_calibration_page(options.page, found, title=options.out.name)
     print_calibration(found)
     return 0

@@ -5,10 +5,12 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from panfpn import recipes
-from panfpn.config import Run, TrainConfig
+from panfpn.config import TrainConfig
 from panfpn.verbs.options import Out, parse_options
 
 if TYPE_CHECKING:
@@ -36,8 +38,9 @@ _STOPPED = 143  # what a launcher that starts again must not take for the end: a
 _TRAIN_HELP = """panfpn train RECIPE|FILE.yaml [options], or panfpn train --resume DIR [options]
 
 Train a recipe (see `panfpn recipes`) or a YAML file; `panfpn train auto` chooses the settings for your data. Every
-setting is an option; its default here is the recipe's. A run that is resumed goes on with its settings and data: another --data.root, --run.device, --data.num-workers (where
-they lie now), and more --train.steps or --train.minutes are possible."""
+setting is an option; its default here is the recipe's. A run that is resumed goes on with its settings and data:
+another --data.root, --run.device, --data.num-workers (where they lie now), and more --train.steps or --train.minutes
+are possible."""
 
 
 def run_train(arguments: list[str]) -> int:
@@ -64,7 +67,8 @@ def run_train(arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Auto(TrainConfig):
+class _Auto:
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     weights: Path | None = None
     """File, or folder of files NAME.safetensors, with ImageNet weights of timm's backbones; without, those that are in
     the hub's cache."""
@@ -83,9 +87,9 @@ _SHORT = {"--minutes": "--train.minutes", "--device": "--run.device"}
 def _auto(arguments: list[str]) -> int:
     """Settle what is not given, and train."""
     words = [_SHORT.get(name, name) + equals + value for name, equals, value in (a.partition("=") for a in arguments)]
-    parsed = parse_options(_Auto, "train auto", words, _AUTO_HELP, _Auto(run=Run(name="auto")))
+    parsed = parse_options(_Auto, "train auto", words, _AUTO_HELP, _Auto(config=TrainConfig()))
     keys = [word[2:].partition("=")[0].replace("-", "_").partition(".") for word in words if word.startswith("--")]
-    given = {f"{section}.{key}": getattr(getattr(parsed, section), key) for section, dot, key in keys if dot}
+    given = {f"{section}.{key}": getattr(getattr(parsed.config, section), key) for section, dot, key in keys if dot}
     from panfpn.engine import train
     from panfpn.planning import PlanLogger, plan_training
     from panfpn.planning.plan import read_machine

@@ -1,0 +1,202 @@
+"""Settings from data, machine and time: what is chosen, what is given and kept, what is said, and a run of it."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from panfpn import recipes
+from panfpn.cli import main
+from panfpn.config import Data
+from panfpn.planning import plan_training
+from panfpn.planning.fingerprint import fingerprint, located
+from panfpn.planning.measurement import weights_at_hand
+from panfpn.planning.plan import read_machine
+from panfpn.recipes.auto import Fingerprint, Machine, fitting_crop, rhythm, settled, structure
+
+CPU = Machine(device="cpu", name="a CPU", cores=2, memory_gb=16.0, network="tf_efficientnet_lite0",
+              pixels_per_s=1e6, bytes_per_pixel=2500)  # fmt: skip
+STREET = Fingerprint(
+    dataset="camvid", root=Path("camvid"), train_split="train", val_split="val", num_train=367, num_val=101,
+    looked_at=200, size=(360, 480), largest=480, channels=3, shares={"road": 0.6, "sky": 0.398, "pole": 0.002},
+)  # fmt: skip
+NUCLEI = replace(
+    STREET, dataset="folder", val_split=None, num_train=40, num_val=0, size=(256, 256), largest=256,
+    shares={"background": 0.8, "nucleus": 0.2}, segments=True, thing_sides=(6.0, 14.0, 30.0), most_things=110,
+)  # fmt: skip
+
+
+def chosen(data: Fingerprint, minutes: float = 60, machine: Machine = CPU, **given: Any) -> Any:
+    given = {key.replace("__", "."): value for key, value in given.items()}
+    first = structure(data, machine.device, {}, given)
+    draft = settled(first, given)
+    assert draft.data.crop is not None
+    return settled([*first, *rhythm(data, machine, minutes, draft.data.crop, given)], given)
+
+
+def test_street_scenes_are_seen_whole_and_rare_classes_more_often() -> None:
+    config = chosen(STREET)
+    assert config.model.architecture == "SemanticFPN"
+    assert config.data.crop == (352, 480)
+    assert config.data.scale is None
+    assert config.data.rare_crops > 0
+    assert (config.train.minutes, config.model.start_from) == (60, "camvid_lite0")
+
+
+def test_small_things_are_enlarged_and_fewer_images_divided() -> None:
+    config = chosen(NUCLEI)
+    assert config.model.architecture == "PanopticFPN"
+    assert config.data.split == 0.3
+    assert config.data.scale is not None
+    assert 320 <= max(config.data.scale) <= 512
+    assert config.inference.detections == 200
+    assert config.model.anchor_scale == 4.0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (360, 480), (1024, 2048), (4000, 300), (3000, 4000)])
+def test_crops_fit_images_and_devices(device: str, height: int, width: int) -> None:
+    config = chosen(
+        replace(STREET, size=(height, width), largest=max(height, width)), machine=replace(CPU, device=device)
+    )
+    crop = config.data.crop
+    assert crop is not None
+    assert all(side % 32 == 0 and side >= 64 for side in crop)
+    assert crop[0] * crop[1] <= 512 * 1024
+    assert (config.data.scale is not None) == (max(height, width) > (2048 if device == "cuda" else 1024))
+
+
+def test_the_largest_crop_in_a_number_of_pixels() -> None:
+    assert fitting_crop(360, 480, 180_224) == (352, 480)
+    assert fitting_crop(1024, 2048, 524_288) == (704, 704)
+    assert fitting_crop(300, 4000, 90_000) == (288, 288)
+    assert fitting_crop(10, 10, 90_000) == (64, 64)
+
+
+def test_a_slow_machine_takes_smaller_batches_and_little_memory_divides_them() -> None:
+    fast, slow = chosen(STREET, machine=replace(CPU, pixels_per_s=5e6)), chosen(STREET, minutes=5)
+    assert fast.train.batch_size > slow.train.batch_size == 4
+    assert fast.optim.lr > slow.optim.lr
+    assert fast.optim.warmup_steps > slow.optim.warmup_steps
+    small = chosen(STREET, machine=replace(CPU, pixels_per_s=5e6, memory_gb=4.0))
+    assert small.train.accumulate > 1
+    assert small.train.batch_size % small.train.accumulate == 0
+
+
+def test_what_is_given_wins() -> None:
+    config = chosen(NUCLEI, model__architecture="SemanticFPN", data__crop=(96, 128), optim__lr=0.5, train__batch_size=3)
+    assert config.model.architecture == "SemanticFPN"
+    assert (config.data.crop, config.optim.lr, config.train.batch_size) == ((96, 128), 0.5, 3)
+    assert config.inference.detections == 100  # Panoptic FPN's own settings are left alone
+    other = chosen(STREET, model__backbone="resnet18")
+    assert (other.model.backbone, other.model.start_from) == ("resnet18", None)
+
+
+def test_the_same_data_machine_and_time_give_the_same_settings(folder_data: Path) -> None:
+    plans = [plan_training(folder_data, minutes=3, device="cpu", machine=CPU) for _ in range(2)]
+    assert plans[0].config == plans[1].config == recipes.auto(folder_data, minutes=3, device="cpu", machine=CPU)
+    assert plans[0].config.data.val_split == "val"
+    assert plans[0].fingerprint.num_train == 6
+    assert plans[0].fingerprint.size == (44, 60)
+    assert "6 training images for 3 classes are few" in plans[0].notes[0]
+    said: list[str] = []
+    recipes.auto(folder_data, device="cpu", machine=CPU, say=said.append)
+    assert len(said) == len(plans[0].choices) + 1
+    assert all("(" in line for line in said[:-1])
+
+
+def test_shares_and_sizes_are_those_of_the_masks(folder_data: Path) -> None:
+    data, validates = located(Data(root=folder_data), named=False)
+    found = fingerprint(data, validates=validates)
+    masks = [cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted((folder_data / "masks/train").iterdir())]
+    values = np.concatenate([m.ravel() for m in masks])
+    labelled = np.isin(values, (0, 10, 20)).sum()
+    assert found.shares["box"] == pytest.approx((values == 20).sum() / labelled, abs=1e-6)
+    assert not found.segments
+
+
+def test_without_a_split_for_validation_one_is_made(folder_data: Path) -> None:
+    for part in ("images", "masks"):
+        shutil.rmtree(folder_data / part / "val")
+    plan = plan_training(folder_data, minutes=3, device="cpu", machine=CPU)
+    assert plan.config.data.split == 0.3
+    assert plan.fingerprint.val_split is None
+
+
+def test_instances_are_measured(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for split, count in (("train", 3), ("val", 2)):
+        for i in range(count):
+            index = np.zeros((64, 96), np.uint16)
+            for k in range(6):
+                index[8:18, 4 + 15 * k : 14 + 15 * k] = k + 1
+            for part, pixels in (("images", np.full((64, 96, 3), 40 + i, np.uint8)), ("instances", index)):
+                file = root / part / split / f"{i}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(file), pixels)
+    (root / "labels.yaml").write_text("name: cells\nclasses:\n- {name: cell, value: 1, thing: true}\n"
+                                      "- {name: ground, value: 0}\n")  # fmt: skip
+    plan = plan_training(root, minutes=3, device="cpu", machine=CPU)
+    assert plan.config.model.architecture == "PanopticFPN"
+    assert plan.fingerprint.thing_sides == (10.0, 10.0, 10.0)
+    assert plan.fingerprint.most_things == 6
+    assert plan.config.data.scale == (192, 192)
+    semantic = plan_training(root, minutes=3, device="cpu", machine=CPU, given={"model.architecture": "SemanticFPN"})
+    assert not semantic.fingerprint.segments
+
+
+def test_weights_lie_where_they_are_said_to(tmp_path: Path) -> None:
+    for name in ("resnet18.safetensors", "readme.txt", "no_such_network.pth"):
+        (tmp_path / name).write_bytes(b"")
+    assert weights_at_hand(tmp_path) == {"resnet18": str(tmp_path / "resnet18.safetensors")}
+    with pytest.raises(ValueError, match="called as timm calls"):
+        weights_at_hand(tmp_path / "readme.txt")
+
+
+def test_a_profile_of_another_network_or_none_is_refused(folder_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="measure again"):
+        plan_training(folder_data, device="cpu", machine=replace(CPU, network="resnet50"))
+    file = tmp_path / "plan.json"
+    for text in ("[]", '{"machine": {"device": "cpu"}}', '{"machine": {"cores": -1}}', "{}"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"plan\.json"):
+            read_machine(file)
+
+
+def test_an_unlabelled_or_missing_folder_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "auto"]) == 2
+    assert "data.root is not set" in capsys.readouterr().err
+    assert main(["train", "auto", "--data.root", str(tmp_path / "none")]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+    assert main(["train", "auto", "--data.root", str(tmp_path), "--minutes", "-3"]) == 2
+    assert "train.minutes is -3" in capsys.readouterr().err
+
+
+def test_the_verb_measures_trains_and_leaves_its_plan(
+    folder_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "auto", f"--data.root={folder_data}", "--minutes=0.2", "--device", "cpu", "--run.dir",
+             str(tmp_path / "run"), "--model.fpn-channels", "16", "--run.loggers", "tensorboard"]  # fmt: skip
+    assert main(words) == 0
+    out = capsys.readouterr()
+    assert "images/s measured" in out.err
+    assert "model.fpn_channels        16  (given)" in out.err
+    assert "best mIoU" in out.out
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["machine"]["pixels_per_s"] > 0
+    assert {c["key"] for c in plan["choices"]} >= {"data.crop", "optim.lr", "train.minutes"}
+    assert read_machine(tmp_path / "run" / "plan.json").cores >= 1
+    assert torch.get_num_threads() == 1
+
+
+def test_auto_is_listed_with_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    assert "panfpn train auto --help" in capsys.readouterr().out
+    assert main(["recipes", "auto"]) == 0
+    assert "Hardware: any" in capsys.readouterr().out
