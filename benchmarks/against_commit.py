@@ -22,6 +22,7 @@ MEASURED = {
     "predict Panoptic FPN R-50 800x1067": "predict panoptic_r50_coco_1x 800 1067",
     "train Semantic FPN R-50 2x512x512": "train fpn_r50_ade20k 2",
     "train Panoptic FPN lite0 8x160x224": "train panoptic_scenes 8",
+    "train Semantic FPN lite0 8x352x480": "train camvid_lite0 8",
     "read 12 samples of 1024x2048, PNG": "read png 1024 2048",
     "read 12 samples of 1024x2048, JPEG": "read jpg 1024 2048",
     "read 12 samples of 480x640, TIFF": "read tif 480 640",

@@ -48,7 +48,10 @@ def test_train_eval_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     code, out, _ = run(capsys, "eval", str(folder), *options, "--json", str(tmp_path / "other.json"))
     assert code == 0 and "detectron2, %" in out and "pACC" in out and "mean: Boundary IoU" in out
     assert json.loads((tmp_path / "other.json").read_text())["boundary"]["trimap_width"] == 3
-    code, out, _ = run(capsys, "compare", str(tmp_path / "scores.json"), str(tmp_path / "other.json"))
+    files = str(tmp_path / "scores.json"), str(tmp_path / "other.json")
+    assert run(capsys, "compare", "--a", *files, "--b", files[1])[0] == 0  # two seeds of A
+    assert run(capsys, "compare", *files, "--b", files[1])[0] == 2
+    code, out, _ = run(capsys, "compare", *files)
     assert code == 0 and "+0.0000" in out and "B is better in 0.0 %" in out
     photo = tmp_path / "photo.jpg"
     cv2.imwrite(str(photo), np.full((40, 60, 3), 90, np.uint8))

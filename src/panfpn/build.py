@@ -22,6 +22,7 @@ from panfpn.labels import LabelTable
 from panfpn.models import Backbone
 from panfpn.models.depthwise import speed_up_depthwise
 from panfpn.models.pyramid import SimpleFeaturePyramid
+from panfpn.models.wide_maps import speed_up_wide_maps
 from panfpn.tasks import Loss, Task, architecture_of, reading_of, task_type
 from panfpn.weights import Program, Release, fitting, load, read_tensors
 
@@ -183,7 +184,7 @@ def build_task(
         if load_weights and local is not None:
             backbone.load(read_tensors(local.expanduser()), local)
         speed_up_depthwise(backbone)
-        network = task.build_network(model, backbone, table)
+        network = speed_up_wide_maps(task.build_network(model, backbone, table))
         if load_weights and model.start_from is not None:
             start_from(network, model.start_from, config, table, say)
     return task.build(config, table, network, loss=loss)

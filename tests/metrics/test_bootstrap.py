@@ -127,6 +127,22 @@ def test_images_are_paired_by_name() -> None:
     assert compare(a, replace(b, images=shuffled)) == compare(a, b)
 
 
+def test_seeds_of_a_model_are_compared_by_their_mean_and_widen_the_interval() -> None:
+    seeds = [make(0.6, seed=k) for k in (1, 2, 3)]
+    others = [make(0.6, seed=k) for k in (4, 5, 6)]
+    found = compare(seeds, others)
+    means = [np.mean([s.miou for s in side]) for side in (seeds, others)]
+    assert (found.a.value, found.b.value) == pytest.approx(tuple(means))
+    assert found.difference.value == pytest.approx(means[1] - means[0])
+    assert len(found.moved) > 0
+    assert compare(seeds[:1], others[:1]) == compare(seeds[0], others[0])
+    # Three seeds that differ by 6 points say less of the model than three copies of one that is as good.
+    apart = [make(p, seed=1) for p in (0.54, 0.60, 0.66)]
+    same = [apart[1]] * 3
+    wide, narrow = (compare(side, others).difference for side in (apart, same))
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+
+
 def test_what_cannot_be_compared_is_named() -> None:
     a = make(0.6)
     images = rows(a)

@@ -6,7 +6,7 @@ ch. 13).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from panfpn.metrics.images import ImageRows, Resampled
 if TYPE_CHECKING:
     from panfpn.metrics.panoptic_scores import PanopticScores
     from panfpn.metrics.semantic_scores import SemanticScores
+
+    Scored: TypeAlias = SemanticScores | PanopticScores
 
 _POWER = 2.8  # standard errors that a test of level 5 % finds in 80 % of all sets (1.96 + 0.84)
 _CELLS = 1 << 22  # float64 numbers held at a time
@@ -50,68 +52,83 @@ def miou_interval(images: ImageRows, *, resamples: int = 1000, seed: int = 0) ->
 
 
 def compare(
-    a: Union["SemanticScores", "PanopticScores"],
-    b: Union["SemanticScores", "PanopticScores"],
-    *,
-    sources: tuple[object, object] = ("A", "B"),
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Comparison:
-    """Paired comparison: both models are scored on the same resamples, which removes what the choice of images adds.
+    a: "Scored | Sequence[Scored]", b: "Scored | Sequence[Scored]", *, sources: Sequence[object] = (),
+    resamples: int = 1000, seed: int = 0,
+) -> Comparison:  # fmt: skip
+    """Paired comparison: all are scored on the same resamples, which removes what the choice of images adds.
+
+    Several scores of a side are trainings with other seeds: their mean is compared, and they are drawn with replacement
+    too, so that the interval has both. `sources` names them all, those of `a` first.
 
     Raises:
         ValueError: classes, images or truth that differ, or scores without images; it names `sources`.
     """
-    first, second = _paired(a, b, sources)
-    values, drawn = _resampled([first, second], resamples, seed)
-    difference = drawn[:, 1] - drawn[:, 0]
+    sides = [list(side) if isinstance(side, Sequence) else [side] for side in (a, b)]
+    scores = [one for side in sides for one in side]
+    rows = _paired(scores, sources or ["A"] * len(sides[0]) + ["B"] * len(sides[1]))
+    values, drawn = _resampled(rows, resamples, seed)
+    count, rng = len(sides[0]), np.random.default_rng((seed, 1))
+    first, second = (_of_side(part, rng) for part in (drawn[:, :count], drawn[:, count:]))
+    by_image = np.stack([one.score(one.sums) for one in rows])  # [models, N]
+    with np.errstate(invalid="ignore"):
+        scores_a, scores_b = by_image[:count].mean(0), by_image[count:].mean(0)
+    difference = second - first
     known = difference[~np.isnan(difference)]
-    scores_a, scores_b = (rows.score(rows.sums) for rows in (first, second))
     change = np.nan_to_num(np.abs(scores_b - scores_a), nan=-1.0)
     order = [i for i in np.argsort(-change, kind="stable") if change[i] > 0]
+    mean_a, mean_b = float(values[:count].mean()), float(values[count:].mean())
     return Comparison(
-        headline=a.headline,
-        a=_interval(float(values[0]), drawn[:, 0]),
-        b=_interval(float(values[1]), drawn[:, 1]),
-        difference=_interval(float(values[1] - values[0]), difference),
+        headline=scores[0].headline,
+        a=_interval(mean_a, first),
+        b=_interval(mean_b, second),
+        difference=_interval(mean_b - mean_a, difference),
         detectable=float(_POWER * known.std()) if known.size else float("nan"),
         b_better=mean((known > 0).astype(np.float64)),
-        moved=tuple((first.names[i], float(scores_a[i]), float(scores_b[i])) for i in order),
+        moved=tuple((rows[0].names[i], float(scores_a[i]), float(scores_b[i])) for i in order),
     )
 
 
-def _paired(
-    a: Union["SemanticScores", "PanopticScores"], b: Union["SemanticScores", "PanopticScores"],
-    sources: tuple[object, object],
-) -> tuple[Resampled, Resampled]:  # fmt: skip
-    """The images of both in one order."""
-    if type(a) is not type(b):
-        raise ValueError(f"{sources[0]} holds {a.headline} and {sources[1]} {b.headline}; compare models of one kind")
-    for scores, source in zip((a, b), sources, strict=True):
-        if scores.images is None:
+def _of_side(drawn: Floats, rng: np.random.Generator) -> Floats:
+    """The mean score of as many seeds, drawn anew for each resample; [resamples, seeds] -> [resamples]."""
+    seeds = rng.integers(drawn.shape[1], size=drawn.shape)
+    mean_of_seeds: Floats = np.take_along_axis(drawn, seeds, 1).mean(1)
+    return mean_of_seeds
+
+
+def _paired(scores: "Sequence[Scored]", sources: Sequence[object]) -> list[Resampled]:
+    """The images of all in the order of the first."""
+    paired: list[Resampled] = []
+    for one, source in zip(scores, sources, strict=True):
+        if type(one) is not type(scores[0]):
+            raise ValueError(f"{sources[0]} holds {scores[0].headline} and {source} {one.headline}; compare models of "
+                             "one kind")  # fmt: skip
+        if one.images is None:
             raise ValueError(
                 f"{source}: has no key 'images', the counts of each image; write it with panfpn eval --json"
             )
-    if a.names != b.names:
-        odd = next((pair for pair in zip(a.names, b.names, strict=False) if pair[0] != pair[1]), None)
-        what = f"{odd[0]!r} and {odd[1]!r}" if odd else f"{len(a.names)} and {len(b.names)} of them"
-        raise ValueError(f"{sources[0]} and {sources[1]}: the classes differ ({what})")
-    first: Resampled | None = a.images
-    second: Resampled | None = b.images
-    assert first is not None and second is not None
-    index = {name: i for i, name in enumerate(second.names)}
+        if one.names != scores[0].names:
+            odd = next((pair for pair in zip(scores[0].names, one.names, strict=False) if pair[0] != pair[1]), None)
+            what = f"{odd[0]!r} and {odd[1]!r}" if odd else f"{len(scores[0].names)} and {len(one.names)} of them"
+            raise ValueError(f"{sources[0]} and {source}: the classes differ ({what})")
+        paired.append(_in_order(one.images, paired[0], (sources[0], source)) if paired else one.images)
+    return paired
+
+
+def _in_order(rows: Resampled, first: Resampled, sources: tuple[object, object]) -> Resampled:
+    """The rows in the order of the first."""
+    index = {name: i for i, name in enumerate(rows.names)}
     unpaired = sorted(set(first.names) ^ index.keys())
-    if unpaired or len(first.names) != len(second.names) or len(index) != len(second.names):
+    if unpaired or len(first.names) != len(rows.names) or len(index) != len(rows.names):
         what = f"{unpaired[0]!r} is only in one" if unpaired else "a name stands twice"
         raise ValueError(f"{sources[0]} and {sources[1]}: the images differ ({what}); score both on the same split")
-    second = second.ordered([index[name] for name in first.names])
-    same = (first.truth == second.truth).all(1)
+    rows = rows.ordered([index[name] for name in first.names])
+    same = (first.truth == rows.truth).all(1)
     if not same.all():
         name = first.names[int(np.argmin(same))]
         raise ValueError(
             f"{sources[0]} and {sources[1]}: the truth of image {name!r} differs; score both on the same data"
         )
-    return first, second
+    return rows
 
 
 def _resampled(models: Sequence[Resampled], resamples: int, seed: int) -> tuple[Floats, Floats]:

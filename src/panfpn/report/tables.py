@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,7 +122,7 @@ def print_calibration(found: Calibration) -> None:
     ])  # fmt: skip
 
 
-def print_comparison(comparison: Comparison, first: Path, second: Path) -> None:
+def print_comparison(comparison: Comparison, first: str, second: str) -> None:
     """The score of both, their difference with its interval, and the images that moved most; in shares."""
     table = Table("", comparison.headline, "95 % interval")
     rows = (("A", comparison.a), ("B", comparison.b), ("B - A", comparison.difference))

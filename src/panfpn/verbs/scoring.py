@@ -128,28 +128,37 @@ def _check_data(data: Data) -> None:
 
 @dataclass(frozen=True)
 class _Compare:
-    files: tyro.conf.Positional[tuple[Path, Path]]
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Two files of `panfpn eval --json`, on the same images."""
+    a: tuple[Path, ...] = ()
+    """In place of the first file, those of several trainings of one model with other seeds."""
+    b: tuple[Path, ...] = ()
+    """The same of the other model."""
 
 
-_COMPARE_HELP = """panfpn compare A.json B.json
+_COMPARE_HELP = """panfpn compare A.json B.json, or panfpn compare --a A1.json A2.json --b B1.json B2.json
 
 Compare two models on the same images: mIoU (PQ of Panoptic FPNs), their difference, its 95 % interval (bootstrap over
-images), and the smallest difference that so many images could show."""
+images, and over seeds where there are several), and the smallest difference that so many images could show."""
 
 
 def run_compare(arguments: list[str]) -> int:
-    """Compare two files of scores."""
-    first, second = parse_options(_Compare, "compare", arguments, _COMPARE_HELP).files
+    """Compare two files of scores, or two groups of them."""
+    options = parse_options(_Compare, "compare", arguments, _COMPARE_HELP)
+    groups = (options.a, options.b) if options.a or options.b else (options.files[:1], options.files[1:])
+    if not all(groups) or len(options.files) not in ((0,) if options.a else (2,)):
+        raise ValueError("compare takes two files of `panfpn eval --json`, or --a FILE… and --b FILE… (see panfpn "
+                         "compare --help)")  # fmt: skip
     from panfpn.files import read_json
     from panfpn.metrics import PanopticScores, SemanticScores
     from panfpn.metrics.bootstrap import compare
     from panfpn.report.tables import print_comparison
 
-    read = {path: read_json(path) for path in (first, second)}
-    a, b = ((PanopticScores if "pq" in data else SemanticScores).from_dict(data, source=path)
-            for path, data in read.items())  # fmt: skip
-    print_comparison(compare(a, b, sources=(first, second)), first, second)
+    read = [[(path, read_json(path)) for path in group] for group in groups]
+    a, b = ([(PanopticScores if "pq" in data else SemanticScores).from_dict(data, source=path) for path, data in group]
+            for group in read)  # fmt: skip
+    names = [", ".join(map(str, group)) for group in groups]
+    print_comparison(compare(a, b, sources=(*groups[0], *groups[1])), *names)
     return 0
 
 
