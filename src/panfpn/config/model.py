@@ -76,6 +76,8 @@ class Data:
     rare_crops: Annotated[float, Bounds(at_least=0, at_most=1, of="a probability")] = 0.0
     """Probability that a training sample is drawn for a rare class: an image that has it, and a crop that shows it."""
     num_workers: Annotated[int, Bounds(at_least=0)] = 2
+    memory_gb: NotNegative = 1.0
+    """Training images stay decoded in memory, if all of them fit into so many GB (shared by all workers); 0: none."""
     scenes: Annotated[tuple[int, int], Bounds(above=0, of="two counts")] = (512, 64)
     """How many training and validation scenes there are (data set `scenes`)."""
     scene_size: Annotated[tuple[int, int], Bounds(at_least=64, of="two sizes in pixels")] = (192, 256)

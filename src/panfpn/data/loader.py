@@ -21,8 +21,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from panfpn.data.balance import RareCrops
-from panfpn.data.checked import open_sample, read_sample
+from panfpn.data.checked import read_sample
 from panfpn.data.dataset import Dataset
+from panfpn.data.remembered import Remembered
 from panfpn.data.targets import instances_of
 from panfpn.data.transforms import TrainTransform, cut, padded
 from panfpn.types import Batch, Sample, Segments
@@ -99,10 +100,10 @@ class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
 
     def __init__(
         self, dataset: Dataset, transform: TrainTransform, forms: Forms, rare: RareCrops | None,
-        needs_segments: bool | None, channels: int,
+        needs_segments: bool | None, opened: Remembered,
     ) -> None:  # fmt: skip
         self.dataset, self.transform, self.forms, self.rare = dataset, transform, forms, rare
-        self.needs_segments, self.channels = needs_segments, channels
+        self.needs_segments, self.opened = needs_segments, opened
 
     def __getitem__(self, draw: int | tuple[int, int]) -> Sample | ValueError:
         index, form = self.forms(draw) if isinstance(draw, int) else draw
@@ -116,7 +117,7 @@ class _Drawn(torch.utils.data.Dataset[Sample | ValueError]):
 
     def _augmented(self, index: int, rng: np.random.Generator, wanted: int | None) -> Sample:
         name = self.dataset.name(index)
-        image, target = open_sample(self.dataset, index, channels=self.channels)
+        image, target = self.opened(index)
         _check_segments(isinstance(target, Segments), self.needs_segments, name)
         if isinstance(target, Segments) and self.needs_segments is False:
             target = target.labels
@@ -203,9 +204,11 @@ def start_worker(_: int) -> None:
 def train_loader(
     dataset: Dataset, transform: TrainTransform, sampler: Sampler, *, seed: int, num_workers: int,
     variants: int | None = None, rare: RareCrops | None = None, pin: bool = False, needs_segments: bool | None = None,
-    channels: int = 3,
+    channels: int = 3, memory: int = 0,
 ) -> Iterator[Batch]:  # fmt: skip
     """Micro-batches in the sampler's order; each image comes in so many `variants` (see `Forms`), or as `rare` says.
+
+    Images that were decoded are kept in `memory` bytes, of all workers together, where all of them fit (`Remembered`).
 
     Samples with segments become batches with instances; with `needs_segments` False they do not, and with True a sample
     without segments is an error. ValueError for a sample that cannot be used.
@@ -215,8 +218,9 @@ def train_loader(
     if transform.crop is not None:
         pixels = transform.crop[0] * transform.crop[1]
         _check_shared_memory(num_workers, sampler.micro_batch * pixels * (channels + _TARGET_BYTES))
+    opened = Remembered(dataset, channels, memory // max(1, num_workers))
     loader: DataLoader[Any] = DataLoader(
-        _Drawn(dataset, transform, forms, rare, needs_segments, channels), batch_sampler=sampler,
+        _Drawn(dataset, transform, forms, rare, needs_segments, opened), batch_sampler=sampler,
         collate_fn=_Collate(transform.crop), num_workers=num_workers, worker_init_fn=start_worker, pin_memory=pin,
         timeout=_HANGS if num_workers else 0,
     )  # fmt: skip

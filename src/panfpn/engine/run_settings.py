@@ -12,6 +12,7 @@ from panfpn.weights.files import read_header
 LAST = "last.safetensors"  # of a run folder: the checkpoint
 MAY_CHANGE = (  # of a run that goes on: the machine, and how long it goes on
     "data.root", "data.pack", "data.pack_url", "data.pack_cache", "data.pack_cache_gb", "data.num_workers",
+    "data.memory_gb",
     "run.device", "run.log_every", "run.checkpoint_every", "run.val_batch_size", "run.loggers", "train.channels_last",
     "train.compile", "train.recompute", "train.steps", "train.minutes",
 )  # fmt: skip

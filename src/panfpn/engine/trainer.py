@@ -266,6 +266,7 @@ class Trainer:
             self.train_data, build.build_transform(data), sampler, seed=train.seed, num_workers=data.num_workers,
             variants=data.variants, rare=self._rare_crops(), pin=self.device.type == "cuda",
             needs_segments=self.task.needs_segments, channels=self.config.model.in_channels,
+            memory=int(1e9 * data.memory_gb) // self.ranks.world,
         )  # fmt: skip
         return prefetched(batches, self.device)
 
