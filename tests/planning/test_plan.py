@@ -18,7 +18,7 @@ from panfpn.planning import plan_training
 from panfpn.planning.fingerprint import fingerprint, located
 from panfpn.planning.measurement import weights_at_hand
 from panfpn.planning.plan import read_machine
-from panfpn.recipes.auto import Fingerprint, Machine, fitting_crop, rhythm, settled, structure
+from panfpn.recipes.automatic import Fingerprint, Machine, fitting_crop, rhythm, settled, structure
 
 CPU = Machine(device="cpu", name="a CPU", cores=2, memory_gb=16.0, network="tf_efficientnet_lite0",
               pixels_per_s=1e6, bytes_per_pixel=2500)  # fmt: skip

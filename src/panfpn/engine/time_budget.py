@@ -37,7 +37,7 @@ class Plan:
 
     def share(self, step: int, *, beyond: bool = False) -> float:
         """How much of the schedule is over at `step`: 1 at the last, or with `beyond` one step after it."""
-        left = self.steps - self.first if beyond else max(1, self.steps - self.first - 1)
+        left = max(1, self.steps - self.first - (not beyond))
         return self.done + (1 - self.done) * (step - self.first) / left
 
 

@@ -15,7 +15,7 @@ from panfpn.data.layouts.request import NoInstancesError
 from panfpn.data.recognition import recognise, splits_of
 from panfpn.labels import IGNORE
 from panfpn.progress import progress_bar
-from panfpn.recipes.auto import Fingerprint
+from panfpn.recipes.automatic import Fingerprint
 from panfpn.types import Segments
 
 _LOOKED_AT = 200  # images, spread over the training split
@@ -25,13 +25,15 @@ _VALIDATES = ("val", "valid", "validation")  # names of a split that is for choo
 def located(data: Data, *, named: bool) -> tuple[Data, bool]:
     """The data set with its layout (recognised unless it is `named`) and splits; and whether one of them validates.
 
-    ValueError for a folder in which nothing is recognised.
+    A pack has the splits that it was made with. ValueError for a folder in which nothing is recognised.
     """
     if data.dataset in DRAWN:
         return data, True
+    if data.pack is not None or data.pack_url is not None:
+        return data, data.split is None
+    if data.root is None:
+        raise ValueError("data.root is not set; train auto needs the folder of a data set")
     if not named:
-        if data.root is None:
-            raise ValueError("data.root is not set; train auto needs the folder of a data set")
         layout, root = recognise(data.root)
         data = replace(data, dataset=layout, root=root)
     assert data.root is not None

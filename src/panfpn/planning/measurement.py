@@ -11,7 +11,7 @@ from panfpn.config import TrainConfig
 from panfpn.device import resolve_device
 from panfpn.memory import free_memory
 from panfpn.models.timm_weights import has_weights
-from panfpn.recipes.auto import Machine
+from panfpn.recipes.automatic import Machine
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin")
 _CACHED = ("tf_efficientnet_lite0", "resnet18", "resnet50", "convnext_tiny")  # that a cache is searched for

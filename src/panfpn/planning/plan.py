@@ -15,7 +15,7 @@ from panfpn.files import read_json, write_json
 from panfpn.parsing import parse, plain
 from panfpn.planning.fingerprint import fingerprint, located
 from panfpn.planning.measurement import measured, weights_at_hand
-from panfpn.recipes.auto import DEVICES, Choice, Fingerprint, Machine, rhythm, settled, structure
+from panfpn.recipes.automatic import DEVICES, Choice, Fingerprint, Machine, rhythm, settled, structure
 
 FILE = "plan.json"  # in the run folder
 _FEW_A_CLASS = 10  # images

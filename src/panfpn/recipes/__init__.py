@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable
 
 from panfpn.config import TrainConfig
-from panfpn.recipes.auto import auto
+from panfpn.recipes.automatic import auto
 from panfpn.recipes.panoptic import (
     panoptic_folder,
     panoptic_r50_cityscapes,
