@@ -67,7 +67,7 @@ def build_dataset(data: Data, split: str, *, segments: bool = False, channels: i
     )  # fmt: skip
     if data.split is None or not divided:
         return dataset
-    return part_of(dataset, data.split, _SPLIT_SEED, validation=split == data.val_split)
+    return part_of(dataset, data.split, _SPLIT_SEED, validation=split == data.val_split, fold=data.fold)
 
 
 def build_transform(data: Data) -> TrainTransform:

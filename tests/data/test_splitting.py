@@ -9,7 +9,7 @@ from foreign_sets import photos, write_coco, write_list
 from panfpn import recipes
 from panfpn.build import build_datasets
 from panfpn.config import Data
-from panfpn.data.splitting import stratified
+from panfpn.data.splitting import in_fold, num_folds, stratified
 
 
 def test_every_class_is_divided_by_the_share() -> None:
@@ -22,6 +22,29 @@ def test_every_class_is_divided_by_the_share() -> None:
     assert ((taken > 0) & (taken < counts))[counts > 1].all()
     assert np.array_equal(chosen, stratified(present, 0.2, 3))
     assert not np.array_equal(chosen, stratified(present, 0.2, 4))
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.2, 5), (0.25, 4), (0.3, 3), (0.5, 2), (0.4, 2), (0.15, 7)])
+def test_each_image_validates_in_one_fold(share: float, count: int) -> None:
+    assert num_folds(share) == count
+    present = np.random.default_rng(0).random((211, 4)) < np.array([0.9, 0.5, 0.2, 0.05])
+    folds = [in_fold(present, share, 3, k) for k in range(count)]
+    assert np.array_equal(folds[0], stratified(present, share, 3))
+    assert (np.sum(folds, 0) == 1).all()
+    for fold in folds:
+        assert abs(fold.sum() - 211 / count) <= 0.35 * 211 / count
+        common = present.sum(0) >= 3 * count
+        assert (present[fold].sum(0) > 0)[common].all() and (present[~fold].sum(0) > 0).all()
+
+
+def test_a_fold_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.fold is 5; it must be from 0 to below 5"):
+        Data(split=0.2, fold=5)
+    with pytest.raises(ValueError, match=r"data\.fold is 1"):
+        Data(fold=1)
+    write_list(tmp_path, "train", photos(3))
+    with pytest.raises(ValueError, match="3 images are fewer than 5 folds"):
+        build_datasets(Data(dataset="list", root=tmp_path, split=0.2, fold=4))
 
 
 def test_images_without_a_class_and_single_ones() -> None:

@@ -69,7 +69,15 @@ def test_crops_fit_images_and_devices(device: str, height: int, width: int) -> N
     assert crop is not None
     assert all(side % 32 == 0 and side >= 64 for side in crop)
     assert crop[0] * crop[1] <= 512 * 1024
-    assert (config.data.scale is not None) == (max(height, width) > (2048 if device == "cuda" else 1024))
+    seen = {"cpu": 360_448, "cuda": 2_097_152, "mps": 393_216}[device]
+    assert (config.data.scale is not None) == (height * width > seen)
+    if config.data.scale is not None:
+        fitted = height * width * (max(config.data.scale) / max(height, width)) ** 2
+        assert fitted == pytest.approx(seen, rel=0.15)
+
+
+def test_a_giant_among_small_images_is_brought_to_their_size() -> None:
+    assert chosen(replace(STREET, largest=4000)).data.scale == (480, 480)
 
 
 def test_the_largest_crop_in_a_number_of_pixels() -> None:

@@ -38,6 +38,8 @@ class Data:
     split: Annotated[float | None, Bounds(above=0, below=1, of="a share")] = None
     """Share of the training images that validates in place of a split of its own; each class is divided so, always
     in the same way."""
+    fold: Annotated[int, Bounds(at_least=0)] = 0
+    """Which of the shares that data.split divides the training images into validates: of 0.2, 0 to 4."""
     crop: Size | None = (512, 512)
     """Height and width of a training sample in pixels; None: the whole scaled image, as large as it is."""
     scale: Size | None = None
@@ -101,6 +103,9 @@ class Data:
         require(
             free, "data.rare_crops", self.rare_crops, "0 where images are seen in a number of forms (data.variants)"
         )
+        folds = 1 if self.split is None else round(1 / self.split)
+        wanted = f"from 0 to below {folds}, of as many shares as data.split makes"
+        require(self.fold < max(1, folds), "data.fold", self.fold, wanted)
         parts = self.split is None or self.train_split != self.val_split
         require(parts, "data.val_split", self.val_split, "another name than data.train_split where data.split divides")
         require(not (self.pack and self.split), "data.split", self.split, "none for a pack, whose splits are made")

@@ -20,8 +20,10 @@ from panfpn.progress import progress_bar
 from panfpn.types import Segments
 
 
-def part_of(data: Dataset, share: float, seed: int, *, validation: bool) -> Dataset:
+def part_of(data: Dataset, share: float, seed: int, *, validation: bool, fold: int = 0) -> Dataset:
     """The part of a data set that validates, a `share` of it, or the rest, on which is trained.
+
+    Of as many `fold`s as there are such shares each image validates in one.
 
     ValueError for a data set that does not lie on disk, or is too small to be divided.
     """
@@ -29,7 +31,9 @@ def part_of(data: Dataset, share: float, seed: int, *, validation: bool) -> Data
         raise ValueError("data.split divides files; this data set is none")
     if len(data) < 2:
         raise ValueError(f"data.split: {len(data)} image cannot be divided")
-    chosen = _validating(_Key(data), share, seed)
+    if fold and len(data) < num_folds(share):
+        raise ValueError(f"data.fold: {len(data)} images are fewer than {num_folds(share)} folds; raise data.split")
+    chosen = _validating(_Key(data), share, seed, fold)
     indices = np.flatnonzero(chosen if validation else ~chosen).tolist()
     if isinstance(data, FileDataset):
         return replace(data, items=tuple(data.items[i] for i in indices))
@@ -81,7 +85,7 @@ class _Key:
 
 
 @lru_cache(maxsize=2)
-def _validating(key: _Key, share: float, seed: int) -> npt.NDArray[np.bool_]:
+def _validating(key: _Key, share: float, seed: int, fold: int) -> npt.NDArray[np.bool_]:
     """[images] whether each validates."""
     data = key.data
     present = np.zeros((len(data), data.table.num_classes), np.bool_)
@@ -90,7 +94,27 @@ def _validating(key: _Key, share: float, seed: int) -> npt.NDArray[np.bool_]:
             ids = np.unique(data.labels(i))
             present[i, ids[ids >= 0]] = True
             advance(i + 1)
-    return stratified(present, share, seed)
+    return in_fold(present, share, seed, fold)
+
+
+def num_folds(share: float) -> int:
+    """How many parts of this share there are."""
+    return round(1 / share)
+
+
+def in_fold(present: npt.NDArray[np.bool_], share: float, seed: int, fold: int) -> npt.NDArray[np.bool_]:
+    """[images] which validate in a fold: the first is `stratified`'s choice, the others are equal parts of the rest."""
+    left, count = np.arange(len(present)), num_folds(share)
+    for k in range(fold + 1):
+        last = 0 < k == count - 1
+        chosen = (
+            np.ones(len(left), np.bool_) if last else stratified(present[left], 1 / (count - k) if k else share, seed)
+        )
+        if k < fold:
+            left = left[~chosen]
+    found = np.zeros(len(present), np.bool_)
+    found[left[chosen]] = True
+    return found
 
 
 def stratified(present: npt.NDArray[np.bool_], share: float, seed: int) -> npt.NDArray[np.bool_]:

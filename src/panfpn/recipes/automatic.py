@@ -16,13 +16,14 @@ _STRIDE = 32  # of the coarsest level: sides of crops are multiples of it
 _PIXELS = {"cpu": 176 * 1024, "cuda": 512 * 1024, "mps": 384 * 512}  # of a crop at most, by device
 DEVICES = tuple(_PIXELS)
 _PANOPTIC_PIXELS = {"cpu": 80 * 1024, "cuda": 512 * 1024, "mps": 256 * 384}
-_LONGEST = {"cpu": 1024, "cuda": 2048, "mps": 1024}  # longer side of an image as the network sees it
+_SEEN = {"cpu": 352 * 1024, "cuda": 2048 * 1024, "mps": 768 * 512}  # pixels of an image as the network sees it
 _BATCHES = {"cpu": (16, 8, 4), "cuda": (32, 16, 8), "mps": (16, 8, 4)}
 _STEPS_WANTED = 1500  # before batches become larger
 _TRAINED = 0.9  # share of the time that is spent in steps
 _VALIDATING = 0.08  # at most so much of it in validations
 _FORWARD = 3.0  # how many times as fast a validation sees pixels
 _MOST_MEMORY = 0.6  # share of the free memory that a step may take
+_UNLIKE = 2  # times the usual side, from which on images are brought to one
 _SMALL_THING = 20.0  # pixels of side, below which images are enlarged
 _FEW = 64  # images
 _RARE = 0.005  # share of the pixels
@@ -129,17 +130,16 @@ def _of_data(data: Fingerprint) -> Iterator[Choice]:
 def _of_sizes(data: Fingerprint, device: str, given: Mapping[str, Any], *, panoptic: bool) -> Iterator[Choice]:
     """Scale of the images, crop, and how both vary."""
     height, width = data.size
-    limit, factor = _LONGEST[device], 1.0
-    small = data.thing_sides[1]
+    seen, small, factor, why = _SEEN[device], data.thing_sides[1], 1.0, ""
     if panoptic and 0 < small < _SMALL_THING:
-        factor = min(2.0, _SMALL_THING / small, limit / max(data.size))
-        why = f"things of {small:.0f} pixels (median) in images of {width}×{height} are small for a stride of 4"
-    elif max(data.size) > limit:
-        factor = limit / max(data.size)
-        why = f"images of {width}×{height} are more than this device does in time"
-    elif data.largest > limit:
-        factor, why = 1.0, f"the largest image has a side of {data.largest}"
-    if factor > 1 or max(data.size) > limit or data.largest > limit:
+        factor = min(2.0, _SMALL_THING / small)
+        why = f"things of {small:.0f} pixels (median) are small for a network of stride 4"
+    if height * width * factor**2 > seen:
+        factor = math.sqrt(seen / (height * width))
+        why = f"images of {width}×{height} have more pixels than {device} learns from in time"
+    elif data.largest > _UNLIKE * max(data.size):
+        why = f"one image has a side of {data.largest} pixels, where {width}×{height} is usual"
+    if why:
         side = round(max(data.size) * factor / _STRIDE) * _STRIDE
         yield Choice(key="data.scale", value=(side, side), reason=why)
         height, width = round(height * factor), round(width * factor)
