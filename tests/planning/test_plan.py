@@ -106,6 +106,46 @@ def test_what_is_given_wins() -> None:
     assert (other.model.backbone, other.model.start_from) == ("resnet18", None)
 
 
+def test_weights_are_those_at_hand_of_the_backbone_that_is_trained() -> None:
+    files = {"resnet50": "/w/resnet50.safetensors", "tf_efficientnet_lite0": "hub"}
+    on_cpu, on_gpu = (settled(structure(STREET, device, files, {}), {}).model for device in ("cpu", "cuda"))
+    assert (on_cpu.backbone, on_cpu.pretrained, on_cpu.fpn_channels) == ("tf_efficientnet_lite0", True, 128)
+    assert (on_gpu.backbone, on_gpu.backbone_weights) == ("resnet50", Path("/w/resnet50.safetensors"))
+    named = {"model.backbone": "resnet50"}
+    assert settled(structure(STREET, "cpu", files, named), named).model.backbone_weights is not None
+    other = {"model.backbone": "resnet18"}
+    plain = settled(structure(STREET, "cpu", {}, other), other).model
+    assert (plain.pretrained, plain.start_from) == (False, None)
+    none = settled(structure(STREET, "cuda", {}, {}), {}).model
+    assert (none.start_from, none.fpn_channels) == ("camvid_lite0", 128)  # as wide as the model that it goes on with
+
+
+def test_odd_sizes_and_machines() -> None:
+    assert chosen(replace(STREET, size=(12, 16), largest=2000)).data.scale == (64, 64)
+    assert chosen(STREET, machine=replace(CPU, memory_gb=None)).train.accumulate == 1
+    assert chosen(STREET, minutes=0.01).optim.ema_decay == 0.9
+    assert chosen(STREET, data__variants=4).data.rare_crops == 0
+
+
+def test_a_model_that_is_gone_on_with_brings_its_sizes(folder_data: Path) -> None:
+    plan = plan_training(folder_data, device="cpu", machine=CPU, given={"model.start_from": "camvid_lite0"})
+    model = plan.config.model
+    assert (model.backbone, model.fpn_channels, model.start_from) == ("tf_efficientnet_lite0", 128, "camvid_lite0")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"data.crop": None}, "data.crop is none"), ({"train.minutes": None}, "train.minutes is none"),
+     ({"train.minutes": 0.0}, "train.minutes is 0"), ({"data.root": None}, "data.root is not set"),
+     ({"data.nonsense": 1}, "data.nonsense"), ({"model.architecture": "PanopticFPN"}, "tells no things apart")],
+)  # fmt: skip
+def test_what_cannot_be_planned_is_said_before_anything_is_measured(
+    folder_data: Path, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        plan_training(None, device="cpu", given={"data.root": folder_data, **given})
+
+
 def test_the_same_data_machine_and_time_give_the_same_settings(folder_data: Path) -> None:
     plans = [plan_training(folder_data, minutes=3, device="cpu", machine=CPU) for _ in range(2)]
     assert plans[0].config == plans[1].config == recipes.auto(folder_data, minutes=3, device="cpu", machine=CPU)

@@ -1,5 +1,6 @@
 """How quickly this machine trains. In: a configuration. Out: a Machine; and which weights are at hand."""
 
+import math
 from pathlib import Path
 
 import timm
@@ -14,7 +15,9 @@ from panfpn.models.timm_weights import has_weights
 from panfpn.recipes.automatic import Machine
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin")
-_CACHED = ("tf_efficientnet_lite0", "resnet18", "resnet50", "convnext_tiny")  # that a cache is searched for
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_USUAL = ("tf_efficientnet_lite0", "resnet18", "resnet50", "convnext_tiny")
+_PATIENCE = 5.0  # seconds that the hub has to answer
 _SAMPLES = {"cpu": 4, "mps": 4, "cuda": 8}  # of the step that is measured
 _STEPS, _WARMUP = 5, 2
 
@@ -28,22 +31,27 @@ def measured(config: TrainConfig, num_classes: int) -> Machine:
     crop = figures.config.data.crop
     assert crop is not None, "auto crops"
     pixels = batch * crop[0] * crop[1]
+    free = free_memory(device)
     hardware = describe_machine(device)["hardware"]
     return Machine(
         device=device.type,  # type: ignore[arg-type]  # checked
         name=str(hardware["gpu"] or hardware["cpu"]), cores=int(hardware["cores"]),
-        memory_gb=round(free_memory(device) / 1e9, 1), network=config.model.backbone,
+        memory_gb=round(free / 1e9, 1) if math.isfinite(free) else None, network=config.model.backbone,
         pixels_per_s=round(figures.steps_per_second * pixels), bytes_per_pixel=round(figures.memory / pixels, 1),
     )  # fmt: skip
 
 
-def weights_at_hand(given: Path | None) -> dict[str, str]:
-    """Backbones of timm whose ImageNet weights lie in a file, a folder of NAME.safetensors, or the hub's cache.
+def weights_at_hand(given: Path | None, backbone: str | None = None) -> dict[str, str]:
+    """Backbones of timm whose ImageNet weights lie in a file or a folder of NAME.safetensors, or that the hub has.
+
+    Without a path: those of `backbone`, or else of what is usual, in the hub's cache or on the hub.
 
     ValueError for a path that holds none.
     """
     if given is None:
-        return {name: "hub" for name in _CACHED if _is_cached(name)}
+        names = _USUAL if backbone is None else (backbone,)
+        cached = {name: "hub" for name in names if _is_cached(name)}
+        return cached or {name: "hub" for name in names[:1] if _is_on_hub(name)}
     given = given.expanduser().resolve()
     files = sorted(given.iterdir()) if given.is_dir() else [given]
     found = {f.stem: str(f) for f in files if f.is_file() and f.suffix in _FILES and timm.is_model(f.stem)}
@@ -53,14 +61,28 @@ def weights_at_hand(given: Path | None) -> dict[str, str]:
     return found
 
 
+def _repository(name: str) -> str | None:
+    return timm.get_pretrained_cfg(name).hf_hub_id if has_weights(name) else None
+
+
 def _is_cached(name: str) -> bool:
     """Whether timm would find a network's weights without a network."""
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - a second
 
-    if not has_weights(name):
-        return False
-    repo = timm.get_pretrained_cfg(name).hf_hub_id
-    if not repo:
-        return False
-    cached = (try_to_load_from_cache(repo, file) for file in ("model.safetensors", "pytorch_model.bin"))
+    repository = _repository(name)
+    cached = (try_to_load_from_cache(repository, file) for file in _HUB_FILES if repository)
     return any(isinstance(file, str) and Path(file).is_file() for file in cached)
+
+
+def _is_on_hub(name: str) -> bool:
+    """Whether the hub answers, and has them."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - a second
+
+    repository = _repository(name)
+    if not repository:
+        return False
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, _HUB_FILES[0]), timeout=_PATIENCE)
+    except Exception:  # its libraries have many ways to say that there is no network
+        return False
+    return True

@@ -16,9 +16,11 @@ from panfpn.parsing import parse, plain
 from panfpn.planning.fingerprint import fingerprint, located
 from panfpn.planning.measurement import measured, weights_at_hand
 from panfpn.recipes.automatic import DEVICES, Choice, Fingerprint, Machine, rhythm, settled, structure
+from panfpn.weights import load
 
 FILE = "plan.json"  # in the run folder
 _FEW_A_CLASS = 10  # images
+_ABOUT_DATA = ("model.in_channels", "model.architecture")  # that settings of the data are checked with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +72,21 @@ def plan_training(
         given["data.root"] = Path(data)
     minutes, device = given.get("train.minutes", minutes), given.get("run.device", device)
     given |= {"train.minutes": minutes, "run.device": device}
-    asked = TrainConfig().changed(**{key: value for key, value in given.items() if key.startswith("data.")}).data
+    if minutes is None:
+        raise ValueError("train.minutes is none, but train auto plans for a time; give one, or train a recipe")
+    if given.get("data.crop", ()) is None:
+        raise ValueError("data.crop is none, but train auto reckons with samples of one size; give a height and width")
+    of_data = {key: value for key, value in given.items() if key.startswith("data.") or key in _ABOUT_DATA}
+    asked = TrainConfig().changed(**of_data, **{"train.minutes": minutes}).data
     where, validates = located(asked, named="data.dataset" in given)
     seen = fingerprint(where, validates=validates, channels=given.get("model.in_channels", 3),
                        semantic=given.get("model.architecture") == "SemanticFPN")  # fmt: skip
     if given.get("model.architecture") == "PanopticFPN" and not seen.segments:
         raise ValueError(f"{where.root}: tells no things apart, which Panoptic FPN learns from; use Semantic FPN "
                          "(model.architecture SemanticFPN)")  # fmt: skip
-    at_hand = weights_at_hand(None if weights is None else Path(weights))
+    if start := given.get("model.start_from"):
+        given = {**_model_of(str(start)), **given}
+    at_hand = {} if start else weights_at_hand(None if weights is None else Path(weights), given.get("model.backbone"))
     kind = resolve_device(device).type
     if kind not in DEVICES:
         raise ValueError(f"device {device!r}: train auto knows {', '.join(DEVICES)}; train a recipe there")
@@ -94,6 +103,12 @@ def plan_training(
         config=settled(choices, given), choices=tuple(choices), given=given, fingerprint=seen, machine=machine,
         notes=tuple(_notes(seen)),
     )  # fmt: skip
+
+
+def _model_of(name: str) -> dict[str, Any]:
+    """The settings of a model that is gone on with, by which its weights fit."""
+    model = load(name).with_weights().config.model
+    return {f"model.{key}": getattr(model, key) for key in ("backbone", "fpn_channels", "head_channels")}
 
 
 def _notes(data: Fingerprint) -> Iterator[str]:

@@ -56,7 +56,7 @@ class Machine:
     device: Literal["cpu", "cuda", "mps"]
     name: str  # of the processor
     cores: Count
-    memory_gb: NotNegative  # free
+    memory_gb: NotNegative | None  # free; None: the system does not say
     network: str  # that was measured
     pixels_per_s: Annotated[float, Bounds(above=0)]  # of training crops
     bytes_per_pixel: NotNegative  # that a step takes
@@ -87,7 +87,7 @@ def structure(data: Fingerprint, device: str, weights: Mapping[str, str], given:
         Choice(key="model.architecture", value=architecture, reason="things are told apart in these data" if panoptic
                else "no instances in these data" if not data.segments else "asked for"),
         *_of_data(data), *_of_sizes(data, device, given, panoptic=panoptic), *_of_network(device, weights, given),
-        *(_of_things(data, given) if panoptic else _of_classes(data)),
+        *(_of_things(data, given) if panoptic else _of_classes(data, given)),
     ]  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def _of_sizes(data: Fingerprint, device: str, given: Mapping[str, Any], *, panop
     elif data.largest > _UNLIKE * max(data.size):
         why = f"one image has a side of {data.largest} pixels, where {width}×{height} is usual"
     if why:
-        side = round(max(data.size) * factor / _STRIDE) * _STRIDE
+        side = max(2, round(max(data.size) * factor / _STRIDE)) * _STRIDE
         yield Choice(key="data.scale", value=(side, side), reason=why)
         height, width = round(height * factor), round(width * factor)
     if scale := given.get("data.scale"):
@@ -185,32 +185,37 @@ def fitting_crop(height: int, width: int, most: int) -> tuple[int, int]:
 
 
 def _of_network(device: str, weights: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[Choice]:
-    wide = device == "cuda"
+    """Backbone, weights and width; what continues a model (`model.start_from`) has that model's."""
+    if "model.start_from" in given:
+        return
+    wide = device == "cuda" and bool(weights)
     yield Choice(key="model.fpn_channels", value=256 if wide else 128,
                  reason="the paper's" if wide else "half the paper's width, a third of its time")  # fmt: skip
-    if {"model.backbone", "model.start_from", "model.backbone_weights", "model.pretrained"} & set(given):
+    if {"model.backbone_weights", "model.pretrained"} & set(given):
         return
     wanted = ("convnext_tiny", "resnet50", "tf_efficientnet_lite0") if wide else ("tf_efficientnet_lite0", "resnet18")
-    name = next((name for name in wanted if name in weights), next(iter(weights), None))
+    name = given.get("model.backbone") or next((n for n in wanted if n in weights), next(iter(weights), None))
     if name is None:
+        why = "no ImageNet weights at hand (--weights DIR), so all that fits of the model that ships"
         yield Choice(key="model.backbone", value="tf_efficientnet_lite0", reason="of the model that ships with panfpn")
-        yield Choice(
-            key="model.start_from",
-            value="camvid_lite0",
-            reason="no ImageNet weights at hand (--weights DIR), so all that fits of the model that ships",
-        )
+        yield Choice(key="model.start_from", value="camvid_lite0", reason=why)
         return
-    yield Choice(key="model.backbone", value=name, reason=f"the best for {device} of those whose weights are at hand: "
-                 f"{', '.join(weights)}")  # fmt: skip
-    if weights[name] == "hub":
-        yield Choice(key="model.pretrained", value=True, reason="in the hub's cache")
+    why = f"the best for {device} of those whose weights are at hand: {', '.join(weights)}"
+    yield Choice(key="model.backbone", value=name, reason=why)
+    if name not in weights:
+        why = (
+            "its ImageNet weights are neither at hand nor to be had (--weights FILE): it learns from these images alone"
+        )
+        yield Choice(key="model.pretrained", value=False, reason=why)
+    elif weights[name] == "hub":
+        yield Choice(key="model.pretrained", value=True, reason="from the hub, or its cache")
     else:
         yield Choice(key="model.backbone_weights", value=Path(weights[name]), reason="a local file")
 
 
-def _of_classes(data: Fingerprint) -> Iterator[Choice]:
+def _of_classes(data: Fingerprint, given: Mapping[str, Any]) -> Iterator[Choice]:
     rare = {name: share for name, share in data.shares.items() if 0 < share < _RARE}
-    if rare and len(data.shares) > 2:
+    if rare and len(data.shares) > 2 and not given.get("data.variants"):
         name = min(rare, key=lambda n: rare[n])
         yield Choice(key="data.rare_crops", value=0.5, reason=f"{name!r} has {rare[name]:.2%} of the pixels"
                      + f", and {len(rare) - 1} more are rare" * (len(rare) > 1))  # fmt: skip
@@ -242,10 +247,11 @@ def rhythm(
     sizes = _BATCHES[machine.device]
     batch = given.get("train.batch_size") or next((b for b in sizes if images / b >= _STEPS_WANTED), sizes[-1])
     steps = max(1, int(images / batch))
-    limit = _MOST_MEMORY * machine.memory_gb
+    limit = math.inf if machine.memory_gb is None else _MOST_MEMORY * machine.memory_gb
     parts = 1
     while parts < batch and batch / parts * pixels * machine.bytes_per_pixel / 1e9 > limit and batch % (2 * parts) == 0:
         parts *= 2
+    free = "an unknown" if machine.memory_gb is None else f"{machine.memory_gb:.1f} GB of"
     pace = f"{machine.pixels_per_s / pixels:.3g} images/s measured"
     seen = data.num_val or data.num_train * 0.2
     validation = seen * data.size[0] * data.size[1] / (_FORWARD * machine.pixels_per_s)
@@ -254,8 +260,7 @@ def rhythm(
     return [
         Choice(key="train.minutes", value=minutes, reason="given"),
         Choice(key="train.batch_size", value=batch, reason=f"{pace}: about {steps} steps in {minutes:g} minutes"),
-        Choice(key="train.accumulate", value=parts, reason=f"{machine.memory_gb:.1f} GB are free, of which a step may "
-               f"take {_MOST_MEMORY:.0%}"),
+        Choice(key="train.accumulate", value=parts, reason=f"of {free} free memory a step may take {_MOST_MEMORY:.0%}"),
         Choice(key="optim.lr", value=float(f"{lr:.2g}"), reason=f"1.5e-3 for batches of 8, by the root of {batch}"),
         Choice(key="optim.warmup_steps", value=max(5, min(500, steps // 20)), reason="a twentieth of the steps"),
         Choice(key="optim.ema_decay", value=float(f"{min(0.9998, max(0.9, 1 - 5 / steps)):.5g}"),
