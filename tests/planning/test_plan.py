@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 
+from hub_server import hub_server
 from panfpn import recipes
 from panfpn.cli import main
 from panfpn.config import Data
@@ -30,6 +33,18 @@ NUCLEI = replace(
     STREET, dataset="folder", val_split=None, num_train=40, num_val=0, size=(256, 256), largest=256,
     shares={"background": 0.8, "nucleus": 0.2}, segments=True, thing_sides=(6.0, 14.0, 30.0), most_things=110,
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A hub that has nothing yet, and a cache that is empty."""
+    with hub_server() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield server
 
 
 def chosen(data: Fingerprint, minutes: float = 60, machine: Machine = CPU, **given: Any) -> Any:
@@ -205,6 +220,16 @@ def test_weights_lie_where_they_are_said_to(tmp_path: Path) -> None:
     assert weights_at_hand(tmp_path) == {"resnet18": str(tmp_path / "resnet18.safetensors")}
     with pytest.raises(ValueError, match="called as timm calls"):
         weights_at_hand(tmp_path / "readme.txt")
+
+
+def test_the_hub_is_asked_where_nothing_is_cached(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert weights_at_hand(None) == {}
+    hub.repositories["timm/tf_efficientnet_lite0.in1k"] = {"main": {"model.safetensors": b"weights"}}
+    assert weights_at_hand(None) == {"tf_efficientnet_lite0": "hub"}
+    assert weights_at_hand(None, "resnet18") == {}
+    assert weights_at_hand(None, "no_such_network") == {}
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert weights_at_hand(None) == {}
 
 
 def test_a_profile_of_another_network_or_none_is_refused(folder_data: Path, tmp_path: Path) -> None:
