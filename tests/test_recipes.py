@@ -24,7 +24,7 @@ from panfpn.tasks.panoptic import PanopticTask
 def test_every_public_function_that_returns_a_configuration_is_listed() -> None:
     makers = [n for n, f in vars(recipes).items()
               if inspect.isfunction(f) and inspect.signature(f).return_annotation is TrainConfig]  # fmt: skip
-    assert sorted(makers) == sorted(recipes.NAMES)
+    assert sorted(makers) == sorted(["auto", *recipes.NAMES])  # which takes data
 
 
 @pytest.mark.parametrize("name", recipes.NAMES)
@@ -96,7 +96,7 @@ def test_unknown_recipe_names_the_nearest(name: str, hint: str) -> None:
 def test_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
-    assert shown == list(recipes.NAMES)
+    assert shown == [*recipes.NAMES, "auto"]
 
 
 PUBLISHED = [

@@ -9,7 +9,7 @@ import torch
 
 from panfpn.data import open_dataset, train_loader
 from panfpn.data.loader import DrawSampler
-from panfpn.data.remembered import Remembered, num_bytes
+from panfpn.data.remembered import Remembered, pixels_of
 from panfpn.types import Batch
 from transforming import train_transform
 
@@ -44,13 +44,13 @@ def test_each_file_is_read_once(folder_data: Path) -> None:
 def test_a_set_that_does_not_fit_is_not_kept(folder_data: Path) -> None:
     data = open_dataset("folder", folder_data, "train")
     image, target = Remembered(data, 3, 0)(0)
-    size = image.nbytes + num_bytes(target)
+    size = image.nbytes + pixels_of(target).nbytes
     for limit, kept in ((0, 0), (size * len(data) - 1, 0), (size * len(data), len(data))):
         opened = Remembered(data, 3, limit)
         for i in (*range(len(data)), 0):
             opened(i)
         assert len(opened.kept) == kept
-        assert sum(a.nbytes + num_bytes(b) for a, b in opened.kept.values()) <= limit
+        assert sum(a.nbytes + pixels_of(b).nbytes for a, b in opened.kept.values()) <= limit
 
 
 def test_what_is_larger_than_the_first_is_left_out(folder_data: Path) -> None:

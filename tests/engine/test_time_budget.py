@@ -1,20 +1,18 @@
 """A run that ends with its time, by a clock that is moved by hand; and as a whole, killed and gone on with."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from panfpn.config import Data, Inference, Model, Optim, Run, Train, TrainConfig
 from panfpn.engine import time_budget, train
-from panfpn.engine.time_budget import OPEN, Pace, Plan, Stopwatch
+from panfpn.engine.optim import lr_at
+from panfpn.engine.time_budget import OPEN, Pace, Plan, Stopwatch, fitting, replanned
 from panfpn.weights.files import read_checkpoint
 
 
@@ -37,7 +35,7 @@ def run(seconds, minutes: float = 10, *, val_every: int = 100, validation: float
         after = watch.look(step, plan)
         if after != plan:
             plans.append((step, after))
-            with watch.saving():
+            with watch.apart():
                 clock.now += 0.5
         plan = after
         if step % val_every == 0 or step == plan.steps:
@@ -83,18 +81,63 @@ def test_time_that_is_over_ends_the_run_at_once() -> None:
     assert watch.look(12, Plan()).steps == 12
 
 
-def test_more_minutes_make_a_new_plan_and_a_kept_pace_none() -> None:
+def test_a_kept_pace_keeps_the_plan_and_more_minutes_make_another() -> None:
     clock = Clock()
     pace = Pace(minutes=10, step=0.5, validation=6.0, spent=300.0)
     plan = Plan(steps=1086)
-    for minutes, same in ((10, True), (30, False)):
-        watch = Stopwatch(minutes, val_every=1000, begun=clock.now, estimate=lambda: 6.0, pace=pace, clock=clock)
-        after = plan
-        for step in range(501, 620):
-            clock.now += 0.5
-            after = watch.look(step, after)
-        assert (after == plan) is same
-    assert after.steps == pytest.approx(500 + (30 * 60 - 300) / 0.5, rel=0.05)
+    watch = Stopwatch(10, val_every=1000, begun=clock.now, estimate=lambda: 6.0, pace=pace, clock=clock)
+    for step in range(501, 620):
+        clock.now += 0.5
+        assert watch.look(step, plan) == plan
+    longer = replanned(500, pace, 30, 1000)
+    assert (longer.first, longer.done) == (0, 0.0)
+    assert longer.steps == pytest.approx(500 + (30 * 60 - 300) / 0.5, rel=0.05)
+    assert replanned(500, pace, 1, 1000).steps == 501  # one step more, so that it ends in order
+
+
+def test_no_plan_leads_beyond_its_schedule() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20_000):
+        steps, first = sorted(rng.integers(1, 5000, 2).tolist(), reverse=True)
+        plan = Plan(steps=steps, first=first, done=float(rng.uniform()))
+        for step in {max(first, steps - 1), (first + steps) // 2, first}:
+            assert plan.done - 1e-12 <= plan.share(step) <= 1
+        Plan.from_dict(asdict(plan))
+        lr_at(max(0, steps - 1), plan, Optim(min_lr=0.0))
+
+
+@pytest.mark.parametrize(("minutes", "step", "val_every", "validation"), [
+    (30, 1.0, 200, 300.0), (60, 0.5, 100, 60.0), (10, 5.0, 10, 20.0), (2, 2.0, 7, 3.0), (60, 1.0, 10_000, 500.0),
+])  # fmt: skip
+def test_steps_and_validations_fill_the_time(minutes: float, step: float, val_every: int, validation: float) -> None:
+    pace, whole = Pace(minutes=minutes, step=step, validation=validation), 60 * minutes
+    for first in (0, 10, 3 * val_every):
+        count = fitting(first, whole, pace, val_every)
+        due = {s for s in range(max(1, first), first + count + 1) if s % val_every == 0} | {first + count}
+        taken = count * step + len(due) * validation
+        assert whole - validation - val_every * step <= taken <= whole + validation
+
+
+@pytest.mark.parametrize("guess", [0.5, 2500.0])
+def test_a_wrong_guess_of_validations_does_not_end_a_run_early(guess: float) -> None:
+    plans, minutes = run(lambda step: 1.0, 30, val_every=200, validation=30.0, guess=guess)
+    assert minutes == pytest.approx(30, rel=0.05)
+    assert plans[0][1].steps > 400
+
+
+def test_long_steps_and_short_times_are_planned_too() -> None:
+    _, minutes = run(lambda step: 10.0, 2, validation=1.0, guess=1.0)
+    assert minutes <= 2.3
+    plans, _ = run(lambda step: 40.0, 60, val_every=1000)
+    assert plans[0][0] <= 10  # a plan after a tenth of the time, where steps are so long
+
+
+def test_saves_and_noise_do_not_change_the_plan_of_an_even_pace() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        plans, minutes = run(lambda step: float(rng.uniform(0.9, 1.1)) + 4 * (step % 100 == 99), 60, val_every=700)
+        assert len(plans) <= 2
+        assert minutes == pytest.approx(60, rel=0.05)
 
 
 @pytest.mark.parametrize("values", [{}, {"minutes": 1.0}, {**asdict(Pace(minutes=1.0)), "step": -1.0}, [1], None])
@@ -105,60 +148,65 @@ def test_a_damaged_pace_is_refused(values: object) -> None:
         Plan.from_dict({"steps": 5, "first": 9, "done": 0.5})
 
 
-def timed(folder: Path, minutes: float) -> TrainConfig:
+def timed(folder: Path, minutes: float, **changes: Any) -> TrainConfig:
     return TrainConfig(
         data=Data(dataset="scenes", crop=(64, 64), scenes=(64, 4), scene_size=(64, 96), num_workers=0),
         model=Model(backbone="resnet18", fpn_channels=16, head_channels=16), inference=Inference(),
         optim=Optim(name="adamw", lr=1e-3, warmup_steps=4), train=Train(minutes=minutes, batch_size=2),
         run=Run(dir=folder, log_every=5, val_every=10_000, checkpoint_every=10, device="cpu", loggers=()),
-    )  # fmt: skip
+    ).changed(**changes)  # fmt: skip
 
 
-def test_a_timed_run_that_was_killed_ends_as_its_checkpoint_says(
+class Copying:
+    """A logger that copies the run's folder when a plan has been saved: what a kill at that moment would leave."""
+
+    def __init__(self, source: Path, target: Path) -> None:
+        self.source, self.target = source, target
+
+    def start(self, run: object) -> None:
+        pass
+
+    def scalars(self, step: int, values: object) -> None:
+        file = self.source / "last.safetensors"
+        if self.target.exists() or not file.is_file():
+            return
+        if read_checkpoint(file, role="run")[1].get("plan", {}).get("steps", OPEN) < OPEN:
+            shutil.copytree(self.source, self.target)
+
+    def image(self, step: int, name: str, picture: object) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+def test_a_timed_run_that_was_killed_ends_as_the_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time_budget, "_NEAR", 100.0)  # no other plan than the saved one, whatever else runs here
-    folder, middle = tmp_path / "run", tmp_path / "middle"
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; import torch;"
-        "torch.set_num_threads(1); import test_time_budget as t; from panfpn.engine import train;"
-        f"train(t.timed(Path({str(folder)!r}), 0.25))"
-    )
-    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and running.poll() is None and not _planned(folder):
-            time.sleep(0.05)
-        running.send_signal(signal.SIGSTOP)  # no step between the look and the copy
-        shutil.copytree(folder, middle)
-        plan = read_checkpoint(middle / "last.safetensors", role="run")[1]["plan"]
-        running.send_signal(signal.SIGKILL)
-    finally:
-        running.kill()
-        running.wait()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        ends = []
-        for copy in (folder, middle):
-            result = train(resume=copy)
-            tensors, header = read_checkpoint(copy / "last.safetensors", role="run")
-            ends.append((result.step, header["plan"], tensors))
-    finally:
-        torch.set_num_threads(threads)
-    assert os.path.getsize(folder / "model.safetensors")  # noqa: PTH202
-    assert 0 < ends[0][0] < OPEN
-    assert ends[0][0] == ends[0][1]["steps"]
-    assert ends[0][1] == ends[1][1] == plan
-    assert ends[0][2].keys() == ends[1][2].keys()
-    assert all(torch.equal(a, ends[1][2][name]) for name, a in ends[0][2].items())
+    monkeypatch.setattr(time_budget, "_NEAR", 100.0)  # no second plan, whatever else runs on this machine
+    folder, killed = tmp_path / "run", tmp_path / "killed"
+    whole = train(timed(folder, 0.6), loggers=[Copying(folder, killed)])
+    assert killed.is_dir() and not (killed / "model.safetensors").exists()
+    again = train(resume=killed)
+    assert again.step == whole.step < OPEN
+    ends = [read_checkpoint(place / "last.safetensors", role="run") for place in (folder, killed)]
+    assert ends[0][1]["plan"] == ends[1][1]["plan"]
+    assert ends[0][1]["plan"]["steps"] == whole.step
+    assert ends[0][0].keys() == ends[1][0].keys()
+    assert all(torch.equal(tensor, ends[1][0][name]) for name, tensor in ends[0][0].items())
+
+    longer = train(resume=folder, changes={"train.minutes": 0.8})  # more time for a run that has ended
+    assert longer.step > whole.step
+    with pytest.raises(ValueError, match=r"train\.steps does nothing"):
+        train(resume=folder, changes={"train.steps": 9000})
 
 
-def _planned(folder: Path) -> bool:
-    try:
-        return read_checkpoint(folder / "last.safetensors", role="run")[1]["plan"]["steps"] < OPEN
-    except (ValueError, OSError, KeyError):
-        return False
+def test_a_timed_run_with_patience_and_cached_features_ends(tmp_path: Path) -> None:
+    frozen = {"train.freeze_at": "all", "data.variants": 1, "train.cache_gb": 0.5, "data.scenes": (8, 2)}
+    result = train(timed(tmp_path / "run", 0.1, **frozen))
+    assert 0 < result.step < OPEN and result.scores is not None
+    patient = train(timed(tmp_path / "other", 5, **{"run.patience": 1, "run.val_every": 2, "optim.lr": 1e-9}))
+    assert patient.step < 200
 
 
 def test_a_schedule_that_counts_steps_has_no_minutes() -> None:

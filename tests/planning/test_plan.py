@@ -18,7 +18,7 @@ from panfpn import recipes
 from panfpn.cli import main
 from panfpn.config import Data
 from panfpn.planning import plan_training
-from panfpn.planning.fingerprint import fingerprint, located
+from panfpn.planning.fingerprint import located, look_at
 from panfpn.planning.measurement import weights_at_hand
 from panfpn.planning.plan import read_machine
 from panfpn.recipes.automatic import Fingerprint, Machine, fitting_crop, rhythm, settled, structure
@@ -51,8 +51,7 @@ def chosen(data: Fingerprint, minutes: float = 60, machine: Machine = CPU, **giv
     given = {key.replace("__", "."): value for key, value in given.items()}
     first = structure(data, machine.device, {}, given)
     draft = settled(first, given)
-    assert draft.data.crop is not None
-    return settled([*first, *rhythm(data, machine, minutes, draft.data.crop, given)], given)
+    return settled([*first, *rhythm(data, machine, minutes, draft.data, given)], given)
 
 
 def test_street_scenes_are_seen_whole_and_rare_classes_more_often() -> None:
@@ -176,7 +175,7 @@ def test_the_same_data_machine_and_time_give_the_same_settings(folder_data: Path
 
 def test_shares_and_sizes_are_those_of_the_masks(folder_data: Path) -> None:
     data, validates = located(Data(root=folder_data), named=False)
-    found = fingerprint(data, validates=validates)
+    found = look_at(data, validates=validates)
     masks = [cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted((folder_data / "masks/train").iterdir())]
     values = np.concatenate([m.ravel() for m in masks])
     labelled = np.isin(values, (0, 10, 20)).sum()

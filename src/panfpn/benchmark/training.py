@@ -103,7 +103,8 @@ def synthetic_batch(config: TrainConfig, table: LabelTable) -> Batch:
     count = config.train.batch_size // config.train.accumulate
     height, width = config.data.crop or sorted(config.data.scale or (512, 512))  # None: a whole image
     random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=random)
+    bands = config.model.in_channels
+    images = torch.randint(0, 256, (count, height, width, bands), dtype=torch.uint8, generator=random)
     targets = torch.randint(0, table.num_classes, (count, height, width), dtype=torch.int16, generator=random)
     things = task_type(config.model.architecture).needs_segments
     return Batch(

@@ -272,3 +272,13 @@ def check_architecture(architecture: str, *sections: Any) -> None:
                 owner = setting.only.architecture.replace("FPN", " FPN")
                 key, value = f"{type(section).__name__.lower()}.{setting.name}", getattr(section, setting.name)
                 require(value == setting.default, key, value, f"left at {setting.default!r}: it is {owner}'s")
+
+
+def keys_of(architecture: str) -> frozenset[str]:
+    """Dotted keys of the settings that only this architecture has."""
+    keys = set()
+    for part in fields(TrainConfig):
+        for setting in settings_of(part.type):
+            if setting.only and setting.only.architecture == architecture:
+                keys.add(f"{part.name}.{setting.name}")
+    return frozenset(keys)

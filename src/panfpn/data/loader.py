@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import cv2
@@ -228,25 +229,33 @@ def train_loader(
 
 
 def _check_main_guard(num_workers: int) -> None:
-    """ValueError where workers would run the user's script again: spawned, and it has no guard."""
-    main = sys.modules["__main__"]
-    file = getattr(main, "__file__", None)
-    if not num_workers or file is None or multiprocessing.get_start_method() == "fork":
-        return
-    frame = sys._getframe()
-    while frame.f_back and not (frame.f_globals is main.__dict__ and frame.f_code.co_name == "<module>"):
-        frame = frame.f_back
-    if frame.f_globals is not main.__dict__:
-        return  # called from somewhere else, a thread for instance
+    """ValueError where workers would run the user's script again."""
+    if num_workers and multiprocessing.get_start_method() != "fork" and not has_main_guard():
+        file = getattr(sys.modules["__main__"], "__file__", None)
+        raise ValueError(f"{file}: line {_main_line()} trains or evaluates, and each data worker would run it again; "
+                         "put it under `if __name__ == \"__main__\":`, or set data.num_workers to 0")  # fmt: skip
+
+
+def has_main_guard() -> bool:
+    """Whether a process that is spawned here does not come to this place again: the user's script has a guard."""
+    file, line = getattr(sys.modules["__main__"], "__file__", None), _main_line()
+    if file is None or line is None:  # called from somewhere else, a thread for instance
+        return True
     try:
         statements = ast.parse(Path(file).read_bytes()).body
     except (OSError, SyntaxError, ValueError):
-        return
-    running = [statement for statement in statements if statement.lineno <= frame.f_lineno][-1:]
-    guarded = any(isinstance(s, ast.If) and "__name__" in ast.unparse(s.test) for s in running)
-    if running and not guarded:
-        raise ValueError(f"{file}: line {frame.f_lineno} trains or evaluates, and each data worker would run it again; "
-                         "put it under `if __name__ == \"__main__\":`, or set data.num_workers to 0")  # fmt: skip
+        return True
+    running = [statement for statement in statements if statement.lineno <= line][-1:]
+    return not running or any(isinstance(s, ast.If) and "__name__" in ast.unparse(s.test) for s in running)
+
+
+def _main_line() -> int | None:
+    """The line of the user's script that runs now, if it is one."""
+    main = sys.modules["__main__"].__dict__
+    frame: FrameType | None = sys._getframe()
+    while frame and not (frame.f_globals is main and frame.f_code.co_name == "<module>"):
+        frame = frame.f_back
+    return None if frame is None else frame.f_lineno
 
 
 def _check_shared_memory(num_workers: int, num_bytes: int) -> None:

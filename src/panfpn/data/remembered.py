@@ -30,17 +30,19 @@ class Remembered:
         if index in self.kept:
             return self.kept[index]
         image, target = open_sample(self.dataset, index, channels=self.channels)
-        size = image.nbytes + num_bytes(target)
+        size = image.nbytes + pixels_of(target).nbytes
         if not self.kept and size * len(self.dataset) > self.left:
             self.left = 0
         if size <= self.left:
             self.left -= size
-            image.flags.writeable = False
+            image.flags.writeable = pixels_of(target).flags.writeable = False
             self.kept[index] = image, target
         return image, target
 
 
-def num_bytes(target: Any) -> int:
-    """Of a target's pixels."""
-    array = target.values if isinstance(target, RawMask) else target.index if isinstance(target, Segments) else target
-    return int(array.nbytes)
+def pixels_of(target: Any) -> npt.NDArray[Any]:
+    """The array of a target."""
+    pixels: npt.NDArray[Any] = (
+        target.values if isinstance(target, RawMask) else target.index if isinstance(target, Segments) else target
+    )
+    return pixels

@@ -38,6 +38,7 @@ _ELSEWHERE = (
     "pack_cache",
     "pack_cache_gb",
     "num_workers",
+    "memory_gb",
 )  # settings of data that change nothing of what is computed
 _TOGETHER = 8  # images that go through the backbone at a time
 _SAVED = 16  # batches between two notes of how far it is
@@ -157,7 +158,8 @@ class FeatureCache:
         key = {
             "backbone": tensors_digest(self.task.model.backbone.state_dict()), "shapes": [list(s) for s in self.shapes],
             "forms": self.num_forms, "dtype": str(self.dtype), "ranks": world, "seed": self.config.train.seed,
-            "data": {name: value for name, value in self.config.to_dict()["data"].items() if name not in _ELSEWHERE},
+            "data": {name: value for name, value in self.config.to_dict()["data"].items()
+                     if name not in _ELSEWHERE and (name, value) != ("fold", 0)},
             "images": identity_of(self.dataset).digest, "mean": self.config.model.mean, "std": self.config.model.std,
         }  # fmt: skip
         key = json.loads(json.dumps(key))

@@ -18,6 +18,7 @@ from panfpn.draw import side_by_side
 from panfpn.engine.history import read_history
 from panfpn.engine.loggers import Logger
 from panfpn.engine.loggers.group import LoggerGroup
+from panfpn.engine.time_budget import OPEN
 from panfpn.files import replacing
 from panfpn.labels import LabelTable
 from panfpn.metrics import Scores
@@ -60,7 +61,8 @@ class RunLog:
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
         self._bar = Progress(*columns, console=self._console, disable=not has_bars(self._console))
-        self._task = self._bar.add_task("training", total=steps, completed=start, text="")
+        total = None if steps == OPEN else steps
+        self._task = self._bar.add_task("training", total=total, completed=start, text="")
         self._bar.start()
         self._start = self._logged = time.monotonic()
         self._logged_step, self._steps, self._first_step = start, steps, start
@@ -79,10 +81,9 @@ class RunLog:
         text = f"loss {row['loss']:.4f}  lr {lr:.2e}  {speed:.1f} images/s  {memory:.1f} GB"
         self._bar.update(self._task, completed=step, text=text)
         if self._bar.disable:
-            left = (now - self._start) / max(1, step - self._first_step) * (self._steps - step)
-            self._console.print(
-                f"step {step}/{self._steps}  {text}  {left / 60:.0f} min left", highlight=False, soft_wrap=True
-            )
+            left = (now - self._start) / max(1, step - self._first_step) * (self._steps - step) / 60
+            of, until = ("", "") if self._steps == OPEN else (f"/{self._steps}", f"  {left:.0f} min left")
+            self._console.print(f"step {step}{of}  {text}{until}", highlight=False, soft_wrap=True)
         self._logged, self._logged_step = now, step
 
     def planned(self, steps: int) -> None:

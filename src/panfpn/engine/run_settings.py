@@ -34,7 +34,11 @@ def resumed_config(folder: Path, changes: Mapping[str, Any] = {}) -> TrainConfig
         if key not in MAY_CHANGE:
             where = f"{folder / 'config.yaml'}: {key} was edited, and" if key in edited else f"--{key}"
             raise ValueError(f"{where} cannot change when a run goes on; what can: {', '.join(MAY_CHANGE)}")
-    return config.changed(**{**edited, **changes, "run.dir": folder})
+    changed = config.changed(**{**edited, **changes, "run.dir": folder})
+    if changed.train.minutes is not None and "train.steps" in changes:
+        raise ValueError("train.steps does nothing in a run that has train.minutes; give more of those, or also "
+                         "train.minutes none")  # fmt: skip
+    return changed
 
 
 def holds_same_run(config: TrainConfig) -> bool:

@@ -5,6 +5,7 @@ that goes on from a checkpoint is a function of it.
 """
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -12,11 +13,13 @@ from typing import Any
 
 OPEN = 1 << 40  # steps of a run whose plan is not made yet
 _MEASURED = 0.03  # share of the time after which the first plan is made
-_FEWEST = 8  # steps that are measured for it
-_UNLIKE = 3  # first steps, which are slower than others: kernels are chosen, workers start
+_FEWEST = 8  # steps that a pace is measured on
+_LATEST = 0.1  # share of the time after which a plan is made of fewer
+_UNLIKE = 2  # first steps, which are slower than others: kernels are chosen, workers start
 _LOOKS = 0.02  # share of the time between two looks at the pace
+_GUESSED = 0.25  # share of the time that validations may take before one was seen
 _NEAR = 0.025  # share of the time by which the end may be missed before the plan changes
-_RECENT = 0.5  # weight of the time since the last look in the pace
+_RECENT = 0.3  # weight of the time since the last look in the pace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,7 @@ class Plan:
     def share(self, step: int, *, beyond: bool = False) -> float:
         """How much of the schedule is over at `step`: 1 at the last, or with `beyond` one step after it."""
         left = max(1, self.steps - self.first - (not beyond))
-        return self.done + (1 - self.done) * (step - self.first) / left
+        return min(1.0, self.done + (1 - self.done) * (step - self.first) / left)  # a rounding above 1 has no power
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,21 @@ def _numbers(values: Any, kind: type, name: str) -> dict[str, Any]:
     return dict(values)
 
 
+def fitting(step: int, seconds: float, pace: Pace, val_every: int) -> int:
+    """How many steps after `step` fit into `seconds`, with the validations that are due at it, on the way and last."""
+
+    def taken(steps: int) -> float:
+        validations = 1 + (step + steps - 1) // val_every - max(0, step - 1) // val_every
+        return steps * pace.step + max(1, validations) * pace.validation
+
+    return max(0, bisect_right(range(int(seconds / pace.step) + 1), seconds, key=taken) - 1) if seconds > 0 else 0
+
+
+def replanned(step: int, pace: Pace, minutes: float, val_every: int) -> Plan:
+    """The plan of a run that goes on with another time: a schedule from the beginning to its end."""
+    return Plan(steps=max(step + 1, step + fitting(step, 60 * minutes - pace.spent, pace, val_every)))
+
+
 class Stopwatch:
     """The time of a run since `begun`, and the plan that follows from it; on the first rank alone.
 
@@ -78,8 +96,8 @@ class Stopwatch:
         self.minutes, self.val_every, self._estimate, self._clock = minutes, val_every, estimate, clock
         self.pace = pace or Pace(minutes=minutes)
         self._begun = begun - self.pace.spent
-        self._since, self._first, self._apart = 0.0, -1, 0.0  # of the steps that are measured
-        self._skip = _UNLIKE
+        self._start: int | None = None  # the first step that is looked at
+        self._since, self._first, self._apart = clock(), 0, 0.0  # of the steps that are measured
 
     @property
     def spent(self) -> float:
@@ -95,46 +113,41 @@ class Stopwatch:
         self._apart += self.pace.validation
 
     @contextmanager
-    def saving(self) -> Iterator[None]:
-        """Around what is no step, and comes seldom."""
+    def apart(self) -> Iterator[None]:
+        """Around what is no step, and comes but once."""
         before = self._clock()
         yield
         self._apart += self._clock() - before
 
     def look(self, step: int, plan: Plan) -> Plan:
         """The plan after `step` steps: the same one, or another where it would miss the end."""
-        if self._skip:
-            self._skip -= 1
-            self._since, self._first, self._apart = self._clock(), step, 0.0
+        whole, first = 60 * self.minutes, plan.steps == OPEN
+        if self._start is None:
+            self._start = step
+        if step < self._start + _UNLIKE:
+            self._measure_from(step)
             return plan
-        passed, steps = self._clock() - self._since, step - self._first
-        whole = 60 * self.minutes
-        first = plan.steps == OPEN or self.pace.minutes != self.minutes
-        if passed < (_MEASURED if first else _LOOKS) * whole or steps < (_FEWEST if first else 1):
+        passed, steps = self._clock() - self._since - self._apart, step - self._first
+        late = first and self.spent > _LATEST * whole
+        if not steps or not (late or (steps >= _FEWEST and passed >= (_MEASURED if first else _LOOKS) * whole)):
             return plan
-        now = (passed - self._apart) / steps
-        known = self.pace.step
-        self.pace = replace(self.pace, step=now if first or not known else _RECENT * now + (1 - _RECENT) * known)
-        self._since, self._first, self._apart = self._clock(), step, 0.0
+        now, known = passed / steps, self.pace.step
+        self.pace = replace(self.pace, step=_RECENT * now + (1 - _RECENT) * known if known else now)
         if not self.pace.validation:
-            with self.saving():
-                self.pace = replace(self.pace, validation=self._estimate())
-        wanted = step + self._fitting(step, whole - self.spent)
+            with self.apart():
+                most = _GUESSED * max(0.0, whole - self.spent)
+                guess = min(self._estimate(), most)
+            self.pace = replace(self.pace, validation=guess)
+        self._measure_from(step)
+        wanted = step + fitting(step, whole - self.spent, self.pace, self.val_every)
         if first:
-            self.pace = replace(self.pace, minutes=self.minutes)
-            return Plan(steps=max(wanted, 1))
-        miss = (plan.steps - wanted) * self.pace.step
-        if abs(miss) <= _NEAR * whole:
+            return Plan(steps=wanted)
+        if abs(plan.steps - wanted) * self.pace.step <= _NEAR * whole:
             return plan
         return Plan(steps=wanted, first=step, done=plan.share(step))
 
-    def _fitting(self, step: int, seconds: float) -> int:
-        """How many steps more fit into `seconds`, with the validations that come with them."""
-        steps, validations = 0, 1
-        for _ in range(3):  # it settles: fewer steps have fewer validations
-            steps = max(0, int((seconds - validations * self.pace.validation) / self.pace.step))
-            validations = 1 + max(0, (step + steps - 1) // self.val_every - step // self.val_every)
-        return steps
+    def _measure_from(self, step: int) -> None:
+        self._since, self._first, self._apart = self._clock(), step, 0.0
 
     def measured(self) -> Pace:
         """For the checkpoint."""

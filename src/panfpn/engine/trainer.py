@@ -5,10 +5,11 @@ never killed.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,10 @@ from panfpn.engine.loggers import Logger
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, num_moments, set_lr
 from panfpn.engine.run_folder import RunState, resume_command, save_run
 from panfpn.engine.run_log import RunLog, SilentLog
-from panfpn.engine.time_budget import OPEN, Plan, Stopwatch
+from panfpn.engine.time_budget import OPEN, Plan, Stopwatch, replanned
 from panfpn.files import write_json
 from panfpn.losses import CallableLoss
+from panfpn.memory import free_memory
 from panfpn.metrics import Scores
 from panfpn.models.backbone import freeze
 from panfpn.models.recompute import recompute_stages
@@ -48,7 +50,7 @@ from panfpn.weights.files import tensors_digest
 
 _LOOK_EVERY = 4.0  # seconds between two looks at the other ranks' stop requests, for which the host waits
 _MOST_STEPS = 100  # between them
-_PLANNED = 10  # steps between two looks at the time, where ranks must agree
+_PLANNED = 10  # steps between two looks at the time of several ranks
 _TRIED = 8  # images that tell how long a validation takes
 
 
@@ -73,8 +75,12 @@ class Trainer:
         self.config, self.folder, self.ranks, self.device = config, folder, ranks, device
         self.train_data, self.val_data, self.identities, self.parts = train_data, val_data, identities, parts
         self.state = state or RunState()
-        if config.train.minutes is None:
+        minutes, pace = config.train.minutes, self.state.pace
+        if minutes is None:
             self.state.plan = Plan(steps=config.train.steps)
+        elif pace is not None and pace.minutes != minutes and pace.step:
+            self.state.plan = replanned(self.state.step, pace, minutes, config.run.val_every)
+            self.state.pace = replace(pace, minutes=minutes)
         self.begun = begun  # of a new run, on time.monotonic()
         self.watch: Stopwatch | None = None
         self.lineage = {} if parts.network is not None else lineage(config.model, folder)
@@ -101,6 +107,7 @@ class Trainer:
         self.log: RunLog | SilentLog = SilentLog()
         self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext  # around waits for data
         self._looked, self._looked_step, self._next_look = time.monotonic(), self.state.step, 0
+        self.lr = 0.0  # of the last step
         self.pending: list[tuple[tuple[str, ...], dict[str, torch.Tensor]]] = []  # losses still on the device
 
     def _prepare_network(self) -> None:
@@ -188,7 +195,7 @@ class Trainer:
             with self.watch.validating() if self.watch else nullcontext():
                 self._validate()
         if save and self.ranks.first:
-            with self.watch.saving() if self.watch else nullcontext():
+            with self.watch.apart() if self.watch and changed else nullcontext():
                 self._save()
         if not stop or done == self.state.plan.steps:
             return False
@@ -207,9 +214,10 @@ class Trainer:
 
     def _planned_anew(self) -> bool:
         """Whether the plan has changed, on all ranks: as the first of them finds by its clock."""
-        if self.config.train.minutes is None or (self.ranks.world > 1 and self.state.step % _PLANNED):
-            return False
         before = self.state.plan
+        seldom = self.ranks.world > 1 and before.steps < OPEN  # ranks must agree
+        if self.config.train.minutes is None or (seldom and self.state.step % _PLANNED):
+            return False
         self.state.plan = self.ranks.agreed(self.watch.look(self.state.step, before) if self.watch else before)
         if self.state.plan == before:
             return False
@@ -224,8 +232,10 @@ class Trainer:
 
     def _validation_seconds(self) -> float:
         """What a validation will take, by its first images."""
-        data, before = self.val_data, time.monotonic()
+        data = self.val_data
         with self._evaluated(alone=True) as task, tuned_backend(self.device, fixed_sizes=False):
+            score_dataset(task, data, most=1)  # kernels are chosen, files come into memory
+            before = time.monotonic()
             score_dataset(task, data, batch_size=self.config.run.val_batch_size, most=_TRIED)
         return (time.monotonic() - before) * max(1.0, len(data) / (_TRIED * self.ranks.world))
 
@@ -266,9 +276,16 @@ class Trainer:
             self.train_data, build.build_transform(data), sampler, seed=train.seed, num_workers=data.num_workers,
             variants=data.variants, rare=self._rare_crops(), pin=self.device.type == "cuda",
             needs_segments=self.task.needs_segments, channels=self.config.model.in_channels,
-            memory=int(1e9 * data.memory_gb) // self.ranks.world,
+            memory=self._memory(),
         )  # fmt: skip
         return prefetched(batches, self.device)
+
+    def _memory(self) -> int:
+        """Bytes for decoded images in this process: its share of what is allowed, and of a quarter of what is free."""
+        free = free_memory(torch.device("cpu"))
+        allowed = 1e9 * self.config.data.memory_gb
+        most = min(allowed, free / 4) if math.isfinite(free) else allowed
+        return int(most) // int(os.environ.get("LOCAL_WORLD_SIZE", self.ranks.world))
 
     def _rare_crops(self) -> RareCrops | None:
         share = self.config.data.rare_crops
@@ -285,7 +302,8 @@ class Trainer:
     def step(self, batches: Iterator[Batch]) -> None:
         """One step of the optimiser, on the next `train.accumulate` batches."""
         config, step = self.config, self.state.step
-        set_lr(self.optimizer, lr_at(step, self.state.plan, config.optim))
+        self.lr = lr_at(step, self.state.plan, config.optim)
+        set_lr(self.optimizer, self.lr)
         with self.waiting():
             micro = [next(batches) for _ in range(config.train.accumulate)]
         # Only now: a loader that starts (in the first step after a restart) draws from the global generator too.
@@ -332,8 +350,7 @@ class Trainer:
             self._stop_non_finite(first, here == first)
         means = (self.ranks.total(table) / self.ranks.world).mean(0).tolist()
         done = self.state.step
-        lr = lr_at(done - 1, self.state.plan, self.config.optim)
-        self.log.train(done, dict(zip(names, means, strict=True)), lr)
+        self.log.train(done, dict(zip(names, means, strict=True)), self.lr)
         self.pending.clear()
 
     def _stop_non_finite(self, index: int, mine: bool) -> None:

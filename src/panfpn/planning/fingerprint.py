@@ -44,7 +44,7 @@ def located(data: Data, *, named: bool) -> tuple[Data, bool]:
     return (data, False) if val is None else (replace(data, val_split=val), data.split is None)
 
 
-def fingerprint(data: Data, *, validates: bool, semantic: bool = False, channels: int = 3) -> Fingerprint:
+def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: int = 3) -> Fingerprint:
     """Look at a data set; with `semantic`, things are not told apart.
 
     ValueError for data that cannot be used, as training gives it.
@@ -53,6 +53,9 @@ def fingerprint(data: Data, *, validates: bool, semantic: bool = False, channels
     val = build_dataset(data, data.val_split, segments=segments, channels=channels) if validates else None
     if not len(train):
         raise ValueError(f"{data.root}: split {data.train_split!r} holds no images to learn from")
+    if len(train) < 2 and val is None and data.split is None:
+        raise ValueError(f"{data.root}: 1 image is not enough to train on and to validate; add another, or a split "
+                         "called val")  # fmt: skip
     k = train.table.num_classes
     counts = np.zeros(k + 1, np.int64)
     sizes: list[tuple[int, int]] = []

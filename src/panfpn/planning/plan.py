@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from panfpn.config import TrainConfig
+from panfpn.config.training import keys_of
 from panfpn.device import resolve_device
 from panfpn.engine.loggers import LoggedRun
 from panfpn.files import read_json, write_json
 from panfpn.parsing import parse, plain
-from panfpn.planning.fingerprint import fingerprint, located
-from panfpn.planning.measurement import measured, weights_at_hand
+from panfpn.planning.fingerprint import located, look_at
+from panfpn.planning.measurement import USUAL, measure, weights_at_hand
 from panfpn.recipes.automatic import DEVICES, Choice, Fingerprint, Machine, rhythm, settled, structure
 from panfpn.weights import load
 
@@ -55,7 +56,7 @@ class TrainingPlan:
 
 
 def _shown(value: Any) -> str:
-    return "×".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def plan_training(
@@ -72,37 +73,62 @@ def plan_training(
         given["data.root"] = Path(data)
     minutes, device = given.get("train.minutes", minutes), given.get("run.device", device)
     given |= {"train.minutes": minutes, "run.device": device}
-    if minutes is None:
-        raise ValueError("train.minutes is none, but train auto plans for a time; give one, or train a recipe")
-    if given.get("data.crop", ()) is None:
-        raise ValueError("data.crop is none, but train auto reckons with samples of one size; give a height and width")
+    _check_given(given, weights)
     of_data = {key: value for key, value in given.items() if key.startswith("data.") or key in _ABOUT_DATA}
-    asked = TrainConfig().changed(**of_data, **{"train.minutes": minutes}).data
-    where, validates = located(asked, named="data.dataset" in given)
-    seen = fingerprint(where, validates=validates, channels=given.get("model.in_channels", 3),
-                       semantic=given.get("model.architecture") == "SemanticFPN")  # fmt: skip
-    if given.get("model.architecture") == "PanopticFPN" and not seen.segments:
+    if keys_of("PanopticFPN") & set(given):
+        of_data = {"model.architecture": "PanopticFPN", **of_data}
+    where, validates = located(TrainConfig().changed(**of_data).data, named="data.dataset" in given)
+    if where.root is not None:
+        given["data.root"] = where.root  # the folder of a file that was named
+    fingerprint = look_at(where, validates=validates, channels=given.get("model.in_channels", 3),
+                          semantic=given.get("model.architecture") == "SemanticFPN")  # fmt: skip
+    if given.get("model.architecture") == "PanopticFPN" and not fingerprint.segments:
         raise ValueError(f"{where.root}: tells no things apart, which Panoptic FPN learns from; use Semantic FPN "
                          "(model.architecture SemanticFPN)")  # fmt: skip
     if start := given.get("model.start_from"):
         given = {**_model_of(str(start)), **given}
-    at_hand = {} if start else weights_at_hand(None if weights is None else Path(weights), given.get("model.backbone"))
+    at_hand = _weights_for(given, None if weights is None else Path(weights))
     kind = resolve_device(device).type
     if kind not in DEVICES:
         raise ValueError(f"device {device!r}: train auto knows {', '.join(DEVICES)}; train a recipe there")
-    first = structure(seen, kind, at_hand, given)
+    first = structure(fingerprint, kind, at_hand, given)
     draft = settled(first, given)
     if machine is None:
-        machine = measured(draft, len(seen.shares))
+        machine = measure(draft, len(fingerprint.shares))
     elif (machine.device, machine.network) != (kind, draft.model.backbone):
         raise ValueError(f"the machine's profile is of {machine.network} on {machine.device}, but "
                          f"{draft.model.backbone} on {kind} is to be trained; measure again")  # fmt: skip
-    assert draft.data.crop is not None
-    choices = [*first, *rhythm(seen, machine, minutes, draft.data.crop, given)]
+    choices = [*first, *rhythm(fingerprint, machine, minutes, draft.data, given)]
     return TrainingPlan(
-        config=settled(choices, given), choices=tuple(choices), given=given, fingerprint=seen, machine=machine,
-        notes=tuple(_notes(seen)),
+        config=settled(choices, given), choices=tuple(choices), given=given, fingerprint=fingerprint,
+        machine=machine, notes=tuple(_notes(fingerprint)),
     )  # fmt: skip
+
+
+def _check_given(given: Mapping[str, Any], weights: Any) -> None:
+    """ValueError for what a plan cannot be made with."""
+    if given["train.minutes"] is None:
+        raise ValueError("train.minutes is none, but train auto plans for a time; give one, or train a recipe")
+    if "train.steps" in given:
+        raise ValueError("train.steps does nothing beside train.minutes, which train auto plans for; leave it out")
+    if given.get("data.crop", ()) is None:
+        raise ValueError("data.crop is none, but train auto reckons with samples of one size; give a height and width")
+    if weights is not None and given.get("model.start_from"):
+        raise ValueError("weights and model.start_from are two beginnings of one network; give one of them")
+    TrainConfig().changed(**{"train.minutes": given["train.minutes"]})
+
+
+def _weights_for(given: Mapping[str, Any], weights: Path | None) -> dict[str, str]:
+    """Backbones whose weights are at hand, or are named by settings."""
+    if given.get("model.start_from"):
+        return {}
+    named = weights or given.get("model.backbone_weights")
+    backbone = given.get("model.backbone")
+    if named is not None and backbone is not None and Path(named).is_file():
+        return {backbone: str(named)}  # whatever the file is called
+    if named is not None or "model.pretrained" not in given:
+        return weights_at_hand(None if named is None else Path(named), backbone)
+    return {backbone or USUAL[0]: "hub"} if given["model.pretrained"] else {}
 
 
 def _model_of(name: str) -> dict[str, Any]:

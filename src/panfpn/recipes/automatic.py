@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from panfpn.config import Data, Inference, Loss, Model, Optim, Run, Train, TrainConfig
+from panfpn.config import Data, Run, TrainConfig
 from panfpn.parsing import Bounds, Count, NotNegative, check_settings
 
 _STRIDE = 32  # of the coarsest level: sides of crops are multiples of it
@@ -82,13 +82,25 @@ def structure(data: Fingerprint, device: str, weights: Mapping[str, str], given:
     architecture = given.get("model.architecture", "PanopticFPN" if data.segments else "SemanticFPN")
     panoptic = architecture == "PanopticFPN"
     start = _small_panoptic() if panoptic else _semantic()
+    sizes = list(_of_sizes(data, device, given, panoptic=panoptic))
+    factor = _scale_factor(data, given.get("data.scale", next((c.value for c in sizes if c.key == "data.scale"), None)))
     return [
-        *start,
+        *_of_optimizer(), *start,
         Choice(key="model.architecture", value=architecture, reason="things are told apart in these data" if panoptic
-               else "no instances in these data" if not data.segments else "asked for"),
-        *_of_data(data), *_of_sizes(data, device, given, panoptic=panoptic), *_of_network(device, weights, given),
-        *(_of_things(data, given) if panoptic else _of_classes(data, given)),
+               else "no instances in these data"),
+        *_of_data(data), *sizes, *_of_network(device, weights, given),
+        *(_of_things(data, factor) if panoptic else _of_classes(data, given)),
     ]  # fmt: skip
+
+
+def _of_optimizer() -> list[Choice]:
+    why = "of all small recipes that were measured"
+    return [
+        Choice(key="optim.name", value="adamw", reason=why),
+        Choice(key="optim.decay_norm_bias", value=False, reason=why),
+        Choice(key="optim.clip_norm", value=5.0, reason=why),
+        Choice(key="optim.min_lr", value=0.0, reason="the schedule ends with the time"),
+    ]
 
 
 def _semantic() -> list[Choice]:
@@ -143,8 +155,8 @@ def _of_sizes(data: Fingerprint, device: str, given: Mapping[str, Any], *, panop
         side = max(2, round(max(data.size) * factor / _STRIDE)) * _STRIDE
         yield Choice(key="data.scale", value=(side, side), reason=why)
         height, width = round(height * factor), round(width * factor)
-    if scale := given.get("data.scale"):
-        factor = min(max(scale) / max(data.size), min(scale) / min(data.size))
+    if given.get("data.scale"):
+        factor = _scale_factor(data, given["data.scale"])
         height, width = round(data.size[0] * factor), round(data.size[1] * factor)
     most = (_PANOPTIC_PIXELS if panoptic else _PIXELS)[device]
     crop = fitting_crop(height, width, most)
@@ -171,6 +183,11 @@ def _of_sizes(data: Fingerprint, device: str, given: Mapping[str, Any], *, panop
     yield Choice(key="data.photometric", value=0.5 if panoptic else 1.0, reason="as in the measured recipes")
 
 
+def _scale_factor(data: Fingerprint, scale: tuple[int, int] | None) -> float:
+    """How much larger the network sees an image than it is."""
+    return min(max(scale) / max(data.size), min(scale) / min(data.size)) if scale else 1.0
+
+
 def fitting_crop(height: int, width: int, most: int) -> tuple[int, int]:
     """The largest crop of an image, in multiples of 32, of at most `most` pixels; long images lose length first."""
 
@@ -186,13 +203,11 @@ def fitting_crop(height: int, width: int, most: int) -> tuple[int, int]:
 
 def _of_network(device: str, weights: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[Choice]:
     """Backbone, weights and width; what continues a model (`model.start_from`) has that model's."""
-    if "model.start_from" in given:
+    if given.get("model.start_from"):
         return
     wide = device == "cuda" and bool(weights)
     yield Choice(key="model.fpn_channels", value=256 if wide else 128,
                  reason="the paper's" if wide else "half the paper's width, a third of its time")  # fmt: skip
-    if {"model.backbone_weights", "model.pretrained"} & set(given):
-        return
     wanted = ("convnext_tiny", "resnet50", "tf_efficientnet_lite0") if wide else ("tf_efficientnet_lite0", "resnet18")
     name = given.get("model.backbone") or next((n for n in wanted if n in weights), next(iter(weights), None))
     if name is None:
@@ -221,12 +236,13 @@ def _of_classes(data: Fingerprint, given: Mapping[str, Any]) -> Iterator[Choice]
                      + f", and {len(rare) - 1} more are rare" * (len(rare) > 1))  # fmt: skip
 
 
-def _of_things(data: Fingerprint, given: Mapping[str, Any]) -> Iterator[Choice]:
-    tenth, median, _ = data.thing_sides
+def _of_things(data: Fingerprint, factor: float) -> Iterator[Choice]:
+    """Anchors and thresholds; the network sees things `factor` times as large as they are."""
+    tenth, median, most = (factor * side for side in data.thing_sides)
     yield Choice(
         key="model.anchor_scale",
         value=4.0 if median < 100 else 8.0,
-        reason=f"things have sides of {tenth:.0f} to {data.thing_sides[2]:.0f} pixels (10 % to 90 %)",
+        reason=f"the network sees things with sides of {tenth:.0f} to {most:.0f} pixels (10 % to 90 %)",
     )
     if data.most_things > 60:
         value = min(1000, math.ceil(1.5 * data.most_things / 50) * 50)
@@ -239,13 +255,16 @@ def _of_things(data: Fingerprint, given: Mapping[str, Any]) -> Iterator[Choice]:
 
 
 def rhythm(
-    data: Fingerprint, machine: Machine, minutes: float, crop: tuple[int, int], given: Mapping[str, Any]
+    data: Fingerprint, machine: Machine, minutes: float, settings: Data, given: Mapping[str, Any]
 ) -> list[Choice]:
-    """What follows from the pace: batch, learning rate, warm-up, average, validations."""
-    pixels = crop[0] * crop[1]
+    """What follows from the pace with `settings` of the data: batch, learning rate, warm-up, average, validations."""
+    assert settings.crop is not None, "samples have one size"
+    pixels = settings.crop[0] * settings.crop[1]
     images = 60 * minutes * _TRAINED * machine.pixels_per_s / pixels
     sizes = _BATCHES[machine.device]
-    batch = given.get("train.batch_size") or next((b for b in sizes if images / b >= _STEPS_WANTED), sizes[-1])
+    batch = next((b for b in sizes if images / b >= _STEPS_WANTED), sizes[-1])
+    whole = given.get("train.accumulate", 1)
+    batch = given.get("train.batch_size", math.ceil(batch / whole) * whole)
     steps = max(1, int(images / batch))
     limit = math.inf if machine.memory_gb is None else _MOST_MEMORY * machine.memory_gb
     parts = 1
@@ -254,11 +273,12 @@ def rhythm(
     free = "an unknown" if machine.memory_gb is None else f"{machine.memory_gb:.1f} GB of"
     pace = f"{machine.pixels_per_s / pixels:.3g} images/s measured"
     seen = data.num_val or data.num_train * 0.2
-    validation = seen * data.size[0] * data.size[1] / (_FORWARD * machine.pixels_per_s)
+    image = data.size[0] * data.size[1] * _scale_factor(data, settings.scale) ** 2
+    validation = seen * image / (_FORWARD * machine.pixels_per_s)
     times = max(1, min(10, int(_VALIDATING * 60 * minutes / max(1e-9, validation))))
     lr = 1.5e-3 * math.sqrt(batch / 8)
     return [
-        Choice(key="train.minutes", value=minutes, reason="given"),
+        Choice(key="train.minutes", value=minutes, reason="the time that there is"),
         Choice(key="train.batch_size", value=batch, reason=f"{pace}: about {steps} steps in {minutes:g} minutes"),
         Choice(key="train.accumulate", value=parts, reason=f"of {free} free memory a step may take {_MOST_MEMORY:.0%}"),
         Choice(key="optim.lr", value=float(f"{lr:.2g}"), reason=f"1.5e-3 for batches of 8, by the root of {batch}"),
@@ -277,11 +297,7 @@ def rhythm(
 def settled(choices: list[Choice], given: Mapping[str, Any]) -> TrainConfig:
     """The configuration of choices; what is `given` (by dotted key) wins."""
     values = {c.key: c.value for c in choices}
-    start = TrainConfig(
-        data=Data(), model=Model(), loss=Loss(), train=Train(), inference=Inference(),
-        optim=Optim(name="adamw", decay_norm_bias=False, min_lr=0.0, clip_norm=5.0), run=Run(name="auto"),
-    )  # fmt: skip
-    return start.changed(**{**values, **given})
+    return TrainConfig(run=Run(name="auto")).changed(**{**values, **given})
 
 
 def auto(

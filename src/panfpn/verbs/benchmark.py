@@ -9,7 +9,7 @@ import tyro
 
 from panfpn.config import Data, TrainConfig
 from panfpn.labels import MAX_CLASSES
-from panfpn.verbs.options import EngineName, check_json, parse_options
+from panfpn.verbs.options import EngineName, check_file, parse_options
 
 if TYPE_CHECKING:
     from panfpn.benchmark import InferenceJob
@@ -76,7 +76,7 @@ def _run_inference(arguments: list[str]) -> int:
         raise ValueError(f"--num-classes is {options.num_classes}; it must be from 1 to {MAX_CLASSES}")
     if not options.models:
         raise ValueError("benchmark inference needs a recipe (`panfpn recipes` lists them), a model, or `published`")
-    check_json(options.json, "figures")
+    check_file(options.json, "figures")
     from panfpn.benchmark import InferenceJob, in_child, measure_inference
     from panfpn.benchmark.tables import document, inference_rows, print_rows
     from panfpn.device import resolve_precision
@@ -157,7 +157,7 @@ def _run_train(arguments: list[str]) -> int:
         parse_options(_Train, f"benchmark train {name or 'RECIPE'}", words, _TRAIN_HELP, _Train(config=start))
         for start in starts
     ]
-    check_json(jobs[0].json, "figures")
+    check_file(jobs[0].json, "figures")
     from panfpn.benchmark.tables import document, print_rows, training_rows
     from panfpn.device import resolve_device
     from panfpn.files import write_json
@@ -197,7 +197,7 @@ def _run_data(arguments: list[str]) -> int:
     start = starting_config(name) if name else TrainConfig()
     default = replace(_Data(), data=start.data, batch_size=start.train.batch_size)
     options = parse_options(_Data, f"benchmark data {name or 'RECIPE'}", words, _DATA_HELP, default)
-    check_json(options.json, "figures")
+    check_file(options.json, "figures")
     import torch
 
     from panfpn.files import write_json

@@ -143,10 +143,10 @@ def num_bytes(text: str, option: str) -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
-def check_json(path: Path | None, what: str) -> None:
+def check_file(path: Path | None, what: str, suffix: str = ".json") -> None:
     """ValueError unless `what` can go into the file `path`; checked before hours of work."""
-    if path and (path.is_dir() or path.suffix != ".json"):
-        raise ValueError(f"{path}: the {what} go into a file whose name ends in .json")
+    if path and (path.is_dir() or path.suffix != suffix):
+        raise ValueError(f"{path}: the {what} go into a file whose name ends in {suffix}")
     if path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

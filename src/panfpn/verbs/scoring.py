@@ -9,7 +9,7 @@ import tyro
 from panfpn.choices import DRAWN
 from panfpn.config import Data, Inference, TrainConfig
 from panfpn.parsing import parse
-from panfpn.verbs.options import EngineName, Out, ProtocolName, check_json, parse_options, print_notes
+from panfpn.verbs.options import EngineName, Out, ProtocolName, check_file, parse_options, print_notes
 
 if TYPE_CHECKING:
     from panfpn.deploy.predictor import Predictor
@@ -56,7 +56,7 @@ def run_eval(arguments: list[str]) -> int:
         raise ValueError("--trimap-width goes with --boundary")
     default, complete = _defaults(model)
     options = parse_options(_Eval, f"eval {model}", words, _EVAL_HELP, default)
-    check_json(options.json, "scores")
+    check_file(options.json, "scores")
     _check_data(options.data)
     from panfpn.deploy.predictor import Predictor
     from panfpn.deploy.runtime import shared_cores
@@ -202,7 +202,8 @@ def run_calibrate(arguments: list[str]) -> int:
         raise ValueError(f"{options.out}: exists already; name another file")
     if options.pixels < 1:
         raise ValueError(f"--pixels is {options.pixels}; it must be 1 or more")
-    check_json(options.json, "the calibration")
+    check_file(options.json, "the calibration")
+    check_file(options.page, "the diagrams", ".html")
     _check_data(options.data)
     from panfpn.build import build_dataset, load_task
     from panfpn.engine.calibrate import calibrate, write_calibrated

@@ -11,6 +11,7 @@ import tyro
 
 from panfpn import recipes
 from panfpn.config import TrainConfig
+from panfpn.config.training import keys_of
 from panfpn.verbs.options import Out, parse_options
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def run_recipes(arguments: list[str]) -> int:
     for name in recipes.NAMES:
         sys.stdout.write(f"  {name:<{width}}  {recipes.summary(name)}\n")
     about = (recipes.auto.__doc__ or "").splitlines()[0]
-    sys.stdout.write(f"\n  {'auto':<{width}}  {about} See panfpn train auto --help.\n")
+    sys.stdout.write(f"  {'auto':<{width}}  {about} See panfpn train auto --help.\n")
     return 0
 
 
@@ -60,7 +61,10 @@ def run_train(arguments: list[str]) -> int:
         start = TrainConfig.from_yaml(Path(name))
     else:
         start = recipes.find(name)()
-    config = parse_options(TrainConfig, f"train {name or 'RECIPE'}", arguments[len(from_start) :], _TRAIN_HELP, start)
+    words = arguments[len(from_start) :]
+    config = parse_options(TrainConfig, f"train {name or 'RECIPE'}", words, _TRAIN_HELP, start)
+    if config.train.minutes is not None and any(word.partition("=")[0] == "--train.steps" for word in words):
+        raise ValueError("train.steps does nothing beside train.minutes; leave one of them out")
     from panfpn.engine import train
 
     return _finished(train(config))
@@ -74,6 +78,8 @@ class _Auto:
     the hub's cache."""
     machine: Path | None = None
     """The plan.json of an earlier run, of which the measurement of this machine is taken over."""
+    write: Path | None = None
+    """Write the settings to this YAML file, and train nothing."""
 
 
 _AUTO_HELP = """panfpn train auto --data.root DIR [--minutes 60] [--device cpu] [options]
@@ -87,10 +93,18 @@ _SHORT = {"--minutes": "--train.minutes", "--device": "--run.device"}
 def _auto(arguments: list[str]) -> int:
     """Settle what is not given, and train."""
     words = [_SHORT.get(name, name) + equals + value for name, equals, value in (a.partition("=") for a in arguments)]
-    parsed = parse_options(_Auto, "train auto", words, _AUTO_HELP, _Auto(config=TrainConfig()))
-    keys = [word[2:].partition("=")[0].replace("-", "_").partition(".") for word in words if word.startswith("--")]
-    given = {f"{section}.{key}": getattr(getattr(parsed.config, section), key) for section, dot, key in keys if dot}
+    keys = [word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--") and "." in word]
+    start = TrainConfig()
+    if keys_of("PanopticFPN") & set(keys) and "model.architecture" not in keys:
+        start = start.changed(model__architecture="PanopticFPN")  # without it they could not be given
+    parsed = parse_options(_Auto, "train auto", words, _AUTO_HELP, _Auto(config=start))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("train auto plans on one process; write its settings first (--write FILE.yaml), and train "
+                         "them on several")  # fmt: skip
+    given = {key: getattr(getattr(parsed.config, section), name)
+             for key in keys for section, _, name in [key.partition(".")]}  # fmt: skip
     from panfpn.engine import train
+    from panfpn.files import write_text
     from panfpn.planning import PlanLogger, plan_training
     from panfpn.planning.plan import read_machine
 
@@ -98,6 +112,9 @@ def _auto(arguments: list[str]) -> int:
     plan = plan_training(None, weights=parsed.weights, machine=machine, given=given)
     for line in plan.lines():
         sys.stderr.write(f"{line}\n")
+    if parsed.write is not None:
+        write_text(parsed.write, plan.config.to_yaml())
+        return 0
     return _finished(train(plan.config, loggers=[PlanLogger(plan)]))
 
 

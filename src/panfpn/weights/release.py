@@ -23,7 +23,7 @@ from panfpn.weights.zoo import model_file, published_model
 # Of `config.Data`: what says how a network was trained, or where, and not what it was trained on.
 _NOT_THE_DATA = frozenset(
     """root pack pack_url pack_cache pack_cache_gb crop scale size_divisor ratio short_sides aspect cat_max_ratio flip
-    photometric num_workers""".split()  # noqa: SIM905
+    photometric num_workers memory_gb""".split()  # noqa: SIM905
 )
 _READING = ("bands", "range", "pages", "mask_orientation")  # of `config.Data`: what image files leave open
 
@@ -105,7 +105,7 @@ def write_release(
     False where the network was trained on something else than `config.data` names, so that the file names nothing.
     """
     data = plain(asdict(config.data)) if named_data else {}
-    data = {key: value for key, value in data.items() if key not in _NOT_THE_DATA}
+    data = {key: value for key, value in data.items() if key not in _NOT_THE_DATA and (key, value) != ("fold", 0)}
     header = release_header(config, table, scores, source, data or None)
     tensors = {n: t.half() if half and t.ndim > 1 and t.is_floating_point() else t for n, t in weights.items()}
     return write_checkpoint(path, tensors, header, role="release")
