@@ -31,9 +31,10 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        grad_x, _, grad_bias = torch.ops.aten.convolution_backward(
-            grad, x, weight, [weight.shape[0]], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [needed[0], False, needed[2]]
-        )
+        grad_x = torch.ops.aten.convolution_backward(  # asked for the bias, oneDNN computes the weight too
+            grad, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [needed[0], False, False]
+        )[0]
+        grad_bias = grad.sum((0, 2, 3)) if needed[2] else None
         return grad_x, weight_gradient(x, grad) if needed[1] else None, grad_bias
 
 
