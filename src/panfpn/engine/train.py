@@ -59,7 +59,7 @@ class RunResult:
 def train(
     config: TrainConfig | None = None, *, resume: str | Path | None = None, train_data: Any = None,
     val_data: Any = None, model: nn.Module | None = None, loss: Callable[..., Any] | None = None,
-    loggers: Sequence[Any] = (), changes: Mapping[str, Any] | None = None,
+    loggers: Sequence[Any] = (), changes: Mapping[str, Any] | None = None, begun: float | None = None,
 ) -> RunResult:  # fmt: skip
     """Train as `config` says, or go on with the run in folder `resume`.
 
@@ -70,7 +70,8 @@ def train(
     What a configuration names can be an object of your own: `train_data` and `val_data` (what `panfpn.data.as_dataset`
     takes; both or none), `model` (a SemanticFPN or PanopticFPN, maybe on a backbone of your own), `loss` (stride-4
     logits [B, K, h, w] and train ids [B, H, W] -> a scalar, or scalars by name), `loggers` (`panfpn.engine.loggers`,
-    beside those in `run.loggers`). A run that was started with such objects is resumed with them.
+    beside those in `run.loggers`). A run that was started with such objects is resumed with them. `train.minutes` count
+    from `begun` (a value of time.monotonic()), by default from this call.
 
     Raises:
         ValueError: data, settings or a run folder that cannot be used; nothing has been trained or overwritten then.
@@ -80,18 +81,18 @@ def train(
         raise ValueError("train takes a configuration or a run folder to resume, and not both")
     if (train_data is None) != (val_data is None):
         raise ValueError("train_data and val_data go together; give both, or neither")
-    begun_at = time.monotonic()
+    start = time.monotonic() if begun is None else begun
     objects = {"train_data": train_data, "val_data": val_data, "model": model, "loss": loss}
     if config is not None and changes:
         raise ValueError("changes are for a run that is resumed; change the configuration instead")
 
-    def begun() -> dict[str, Any]:
+    def settings() -> dict[str, Any]:
         if config is not None:
             return config.to_dict()
         check_objects(Path(str(resume)).expanduser(), objects)
         return resumed_config(Path(str(resume)).expanduser(), changes or {}).to_dict()
 
-    with joined_ranks(begun, lambda first: str(first["run"]["device"])) as (ranks, first, name):
+    with joined_ranks(settings, lambda first: str(first["run"]["device"])) as (ranks, first, name):
         own = config or parse(TrainConfig, first).changed(**changes or {})
         check_same_settings(own, parse(TrainConfig, first))
         device = resolve_device(name)
@@ -101,7 +102,7 @@ def train(
             tuned_backend(device, fixed_sizes=own.data.crop is not None),
             named_loss(ranks, lambda: "begin again" if resume is None else f"resume {resume} again"),
         ):
-            return _trained(own, ranks, device, resume is not None, objects, loggers, begun_at)
+            return _trained(own, ranks, device, resume is not None, objects, loggers, start)
 
 
 def _trained(

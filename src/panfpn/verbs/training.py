@@ -3,6 +3,7 @@
 import inspect
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,6 +47,7 @@ are possible."""
 
 def run_train(arguments: list[str]) -> int:
     """Train, or go on with a run."""
+    begun = time.monotonic()  # what is imported, looked at and measured is a part of train.minutes
     arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--resume=") else [a])]
     from_start = [a for a in arguments[:1] if not a.startswith("-")]
     if "--resume" in arguments:
@@ -54,7 +56,7 @@ def run_train(arguments: list[str]) -> int:
         raise ValueError("train needs a recipe (`panfpn recipes` lists them), a YAML file, or --resume DIR")
     name = from_start[0] if from_start else None
     if name == "auto":
-        return _auto(arguments[1:])
+        return _auto(arguments[1:], begun)
     if name is None:
         start = TrainConfig()
     elif name.endswith((".yaml", ".yml")):
@@ -67,7 +69,7 @@ def run_train(arguments: list[str]) -> int:
         raise ValueError("train.steps does nothing beside train.minutes; leave one of them out")
     from panfpn.engine import train
 
-    return _finished(train(config))
+    return _finished(train(config, begun=begun))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ one that is given is kept."""
 _SHORT = {"--minutes": "--train.minutes", "--device": "--run.device"}
 
 
-def _auto(arguments: list[str]) -> int:
+def _auto(arguments: list[str], begun: float) -> int:
     """Settle what is not given, and train."""
     words = [_SHORT.get(name, name) + equals + value for name, equals, value in (a.partition("=") for a in arguments)]
     keys = [word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--") and "." in word]
@@ -115,7 +117,7 @@ def _auto(arguments: list[str]) -> int:
     if parsed.write is not None:
         write_text(parsed.write, plan.config.to_yaml())
         return 0
-    return _finished(train(plan.config, loggers=[PlanLogger(plan)]))
+    return _finished(train(plan.config, loggers=[PlanLogger(plan)], begun=begun))
 
 
 def _resume(arguments: list[str]) -> int:
