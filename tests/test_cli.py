@@ -117,9 +117,8 @@ def test_flags_of_a_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     trained: list[panfpn.TrainConfig] = []
-    monkeypatch.setattr(
-        engine, "train", lambda config: trained.append(config) or SimpleNamespace(scores=None, interrupted=False)
-    )
+    ended = SimpleNamespace(scores=None, interrupted=False)
+    monkeypatch.setattr(engine, "train", lambda config, *, begun: trained.append(config) or ended)
     for option in (f"--{flag}", f"--{flag.replace('_', '-')}"):
         for after in ([], ["--train.steps", "300"]):  # the last word, and not
             words = [] if value is None else [option, *value]
