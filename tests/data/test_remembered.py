@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from panfpn.data import open_dataset, train_loader
+from panfpn.data.dataset import FileDataset
 from panfpn.data.loader import DrawSampler
 from panfpn.data.remembered import Remembered, pixels_of
 from panfpn.types import Batch
@@ -55,8 +56,9 @@ def test_a_set_that_does_not_fit_is_not_kept(folder_data: Path) -> None:
 
 def test_what_is_larger_than_the_first_is_left_out(folder_data: Path) -> None:
     data = open_dataset("folder", folder_data, "train")
-    items = (data.items[1], *(data.items[0] for _ in range(4)))  # type: ignore[attr-defined]  # the second kind is smaller
-    opened = Remembered(replace(data, items=items), 3, 5 * 40 * 56 * 4)  # type: ignore[type-var]
+    assert isinstance(data, FileDataset)
+    items = (data.items[1], *(data.items[0] for _ in range(4)))  # the second kind is smaller
+    opened = Remembered(replace(data, items=items), 3, 5 * 40 * 56 * 4)
     for i in range(5):
         opened(i)
     assert 1 < len(opened.kept) < 5

@@ -9,7 +9,8 @@ from foreign_sets import photos, write_coco, write_list
 from panfpn import recipes
 from panfpn.build import build_datasets
 from panfpn.config import Data
-from panfpn.data.splitting import in_fold, num_folds, stratified
+from panfpn.config.model import num_folds
+from panfpn.data.splitting import in_fold, stratified
 
 
 def test_every_class_is_divided_by_the_share() -> None:

@@ -12,7 +12,7 @@ import torch
 import yaml
 from huggingface_hub import constants
 
-from hub_server import hub_server
+from hub_server import local_hub
 from panfpn import Predictor
 from panfpn.cli import main
 from panfpn.data.images import decode_image
@@ -23,12 +23,7 @@ from panfpn.weights.zoo import find_model, shipped_model
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    with hub_server() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with local_hub(monkeypatch, tmp_path / "cache") as server:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         monkeypatch.delenv("PANFPN_WEIGHTS", raising=False)

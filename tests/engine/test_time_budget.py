@@ -143,7 +143,7 @@ def test_saves_and_noise_do_not_change_the_plan_of_an_even_pace() -> None:
 @pytest.mark.parametrize("values", [{}, {"minutes": 1.0}, {**asdict(Pace(minutes=1.0)), "step": -1.0}, [1], None])
 def test_a_damaged_pace_is_refused(values: object) -> None:
     with pytest.raises(ValueError, match="pace is"):
-        Pace.from_dict(values)  # type: ignore[arg-type]
+        Pace.from_dict(values)  # type: ignore[arg-type]  # what a damaged file may hold
     with pytest.raises(ValueError, match="plan is"):
         Plan.from_dict({"steps": 5, "first": 9, "done": 0.5})
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from hub_server import hub_server
+from hub_server import local_hub
 from panfpn import recipes
 from panfpn.cli import main
 from panfpn.config import Data
@@ -38,12 +38,7 @@ NUCLEI = replace(
 @pytest.fixture(autouse=True)
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A hub that has nothing yet, and a cache that is empty."""
-    with hub_server() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with local_hub(monkeypatch, tmp_path / "cache") as server:
         yield server
 
 

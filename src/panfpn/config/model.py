@@ -16,6 +16,11 @@ _LARGEST_SIDE = 32_768  # of an image that is made larger
 _PANOPTIC = Only("PanopticFPN")
 
 
+def num_folds(share: float) -> int:
+    """How many parts of this share a data set has."""
+    return max(1, round(1 / share))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Training and validation data, and how they are augmented (defaults: mmsegmentation's published pipeline)."""
@@ -103,9 +108,8 @@ class Data:
         require(
             free, "data.rare_crops", self.rare_crops, "0 where images are seen in a number of forms (data.variants)"
         )
-        folds = 1 if self.split is None else round(1 / self.split)
-        wanted = f"from 0 to below {folds}, of as many shares as data.split makes"
-        require(self.fold < max(1, folds), "data.fold", self.fold, wanted)
+        folds = 1 if self.split is None else num_folds(self.split)
+        require(self.fold < folds, "data.fold", self.fold, f"from 0 to below {folds}, of as many as data.split makes")
         parts = self.split is None or self.train_split != self.val_split
         require(parts, "data.val_split", self.val_split, "another name than data.train_split where data.split divides")
         require(not (self.pack and self.split), "data.split", self.split, "none for a pack, whose splits are made")

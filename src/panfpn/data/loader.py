@@ -5,15 +5,11 @@ Draw d of a run takes sample permutation(seed, d // N)[d % N], augmented by a ge
 of global batch G uses the draws s·G … s·G + G − 1. So neither workers, nor ranks, nor a restart change the data.
 """
 
-import ast
-import multiprocessing
 import shutil
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import cv2
@@ -24,6 +20,7 @@ from torch.utils.data import DataLoader
 from panfpn.data.balance import RareCrops
 from panfpn.data.checked import read_sample
 from panfpn.data.dataset import Dataset
+from panfpn.data.main_guard import check_main_guard
 from panfpn.data.remembered import Remembered
 from panfpn.data.targets import instances_of
 from panfpn.data.transforms import TrainTransform, cut, padded
@@ -214,7 +211,7 @@ def train_loader(
     Samples with segments become batches with instances; with `needs_segments` False they do not, and with True a sample
     without segments is an error. ValueError for a sample that cannot be used.
     """
-    _check_main_guard(num_workers)
+    check_main_guard(num_workers)
     forms = Forms(len(dataset), seed, variants)
     if transform.crop is not None:
         pixels = transform.crop[0] * transform.crop[1]
@@ -226,36 +223,6 @@ def train_loader(
         timeout=_HANGS if num_workers else 0,
     )  # fmt: skip
     return _raising(loader)
-
-
-def _check_main_guard(num_workers: int) -> None:
-    """ValueError where workers would run the user's script again."""
-    if num_workers and multiprocessing.get_start_method() != "fork" and not has_main_guard():
-        file = getattr(sys.modules["__main__"], "__file__", None)
-        raise ValueError(f"{file}: line {_main_line()} trains or evaluates, and each data worker would run it again; "
-                         "put it under `if __name__ == \"__main__\":`, or set data.num_workers to 0")  # fmt: skip
-
-
-def has_main_guard() -> bool:
-    """Whether a process that is spawned here does not come to this place again: the user's script has a guard."""
-    file, line = getattr(sys.modules["__main__"], "__file__", None), _main_line()
-    if file is None or line is None:  # called from somewhere else, a thread for instance
-        return True
-    try:
-        statements = ast.parse(Path(file).read_bytes()).body
-    except (OSError, SyntaxError, ValueError):
-        return True
-    running = [statement for statement in statements if statement.lineno <= line][-1:]
-    return not running or any(isinstance(s, ast.If) and "__name__" in ast.unparse(s.test) for s in running)
-
-
-def _main_line() -> int | None:
-    """The line of the user's script that runs now, if it is one."""
-    main = sys.modules["__main__"].__dict__
-    frame: FrameType | None = sys._getframe()
-    while frame and not (frame.f_globals is main and frame.f_code.co_name == "<module>"):
-        frame = frame.f_back
-    return None if frame is None else frame.f_lineno
 
 
 def _check_shared_memory(num_workers: int, num_bytes: int) -> None:
@@ -276,7 +243,7 @@ def evaluation_loader(
 
     ValueError for a sample that cannot be used, and with `needs_segments` for one without segments.
     """
-    _check_main_guard(num_workers)
+    check_main_guard(num_workers)
     loader: DataLoader[Any] = DataLoader(
         _Whole(dataset, needs_segments, channels), batch_size=batch_size, sampler=indices, collate_fn=_as_list,
         num_workers=num_workers, worker_init_fn=start_worker, timeout=_HANGS if num_workers else 0,

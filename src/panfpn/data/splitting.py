@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from panfpn.config.model import num_folds
 from panfpn.data.dataset import Dataset, FileDataset
 from panfpn.data.rasters.blocks import RasterBlocks
 from panfpn.data.segments import InstanceSource, PanopticDataset, SegmentSource
@@ -97,19 +98,12 @@ def _validating(key: _Key, share: float, seed: int, fold: int) -> npt.NDArray[np
     return in_fold(present, share, seed, fold)
 
 
-def num_folds(share: float) -> int:
-    """How many parts of this share there are."""
-    return round(1 / share)
-
-
 def in_fold(present: npt.NDArray[np.bool_], share: float, seed: int, fold: int) -> npt.NDArray[np.bool_]:
     """[images] which validate in a fold: the first is `stratified`'s choice, the others are equal parts of the rest."""
     left, count = np.arange(len(present)), num_folds(share)
     for k in range(fold + 1):
-        last = 0 < k == count - 1
-        chosen = (
-            np.ones(len(left), np.bool_) if last else stratified(present[left], 1 / (count - k) if k else share, seed)
-        )
+        part = 1 / (count - k) if k else share
+        chosen = stratified(present[left], part, seed) if part < 1 else np.ones(len(left), np.bool_)
         if k < fold:
             left = left[~chosen]
     found = np.zeros(len(present), np.bool_)

@@ -131,7 +131,7 @@ class Stopwatch:
         late = first and self.spent > _LATEST * whole
         if not steps or not (late or (steps >= _FEWEST and passed >= (_MEASURED if first else _LOOKS) * whole)):
             return plan
-        now, known = passed / steps, self.pace.step
+        now, known = max(1e-9, passed / steps), self.pace.step  # a coarse clock may stand still
         self.pace = replace(self.pace, step=_RECENT * now + (1 - _RECENT) * known if known else now)
         if not self.pace.validation:
             with self.apart():

@@ -32,6 +32,7 @@ from panfpn.engine.features import FeatureCache
 from panfpn.engine.history import read_history
 from panfpn.engine.lineage import lineage
 from panfpn.engine.loggers import Logger
+from panfpn.engine.network import check_batch_norm, freeze_batch_norm, prepare_network
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, num_moments, set_lr
 from panfpn.engine.run_folder import RunState, resume_command, save_run
 from panfpn.engine.run_log import RunLog, SilentLog
@@ -40,8 +41,6 @@ from panfpn.files import write_json
 from panfpn.losses import CallableLoss
 from panfpn.memory import free_memory
 from panfpn.metrics import Scores
-from panfpn.models.backbone import freeze
-from panfpn.models.recompute import recompute_stages
 from panfpn.report.page import write_report
 from panfpn.tasks import Task
 from panfpn.types import Batch, Example
@@ -90,8 +89,8 @@ class Trainer:
             config, train_data.table, network=parts.network, load_weights=not self.state.tensors,
             loss=None if parts.loss is None else CallableLoss(parts.loss), say=self.notes.append,
         )  # fmt: skip
-        self._check_batch_norm()
-        self._prepare_network()
+        check_batch_norm(self.task, config, ranks.world)
+        prepare_network(self.task, config.train, device, world=ranks.world)
         self.optimizer = build_optimizer(self.task.model, config.optim)
         self.average = WeightAverage(self.task.model, config.optim.ema_decay) if config.optim.ema_decay else None
         # float16 needs its small gradients scaled up; for the other types this does nothing
@@ -109,37 +108,6 @@ class Trainer:
         self._looked, self._looked_step, self._next_look = time.monotonic(), self.state.step, 0
         self.lr = 0.0  # of the last step
         self.pending: list[tuple[tuple[str, ...], dict[str, torch.Tensor]]] = []  # losses still on the device
-
-    def _prepare_network(self) -> None:
-        train, pixels = self.config.train, self.task.pixels
-        if train.frozen_bn:
-            freeze_batch_norm(self.task.model.backbone)
-        freeze(self.task.model.backbone, train.freeze_at)
-        if self.ranks.world > 1 and train.sync_bn and self.device.type == "cuda":
-            from timm.layers import convert_sync_batchnorm  # noqa: PLC0415 - knows timm's own norm layers too
-
-            pixels.network = convert_sync_batchnorm(pixels.network)
-        if train.recompute:
-            recompute_stages(self.task.model.backbone)
-        pixels.channels_last = train.channels_last
-        self.task.to(self.device).to(memory_format=pixels.layout)
-        if train.compile:
-            pixels.compile()
-            pixels.decoded = torch.compile(pixels.decoded)  # type: ignore[method-assign] # where features are stored
-
-    def _check_batch_norm(self) -> None:
-        """ValueError where batch norm would see one value of a channel, of which there is no variance."""
-        config, crop = self.config, self.config.data.crop
-        if crop is None or config.train.frozen_bn or config.train.freeze_at == "all":
-            return
-        samples = config.train.batch_size // (self.ranks.world * config.train.accumulate)
-        values = samples * math.prod(-(-side // 32) for side in crop)
-        kinds = nn.modules.batchnorm._BatchNorm
-        if values < 2 and any(isinstance(module, kinds) for module in self.task.model.backbone.modules()):
-            raise ValueError(
-                f"data.crop {crop[0]}×{crop[1]} and {samples} sample a step and rank leave batch norm "
-                "one value of each channel at stride 32; raise one of them, or set train.frozen_bn"
-            )
 
     def num_bytes(self) -> int:
         """Size of a checkpoint: weights, their average, and the optimiser's moments."""
@@ -443,12 +411,3 @@ class Trainer:
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Seed of torch's generators (dropout, stochastic depth) at one step of one rank."""
     return int(np.random.SeedSequence((seed, 2, step, rank)).generate_state(1, np.uint64)[0])
-
-
-def freeze_batch_norm(module: nn.Module) -> None:
-    """Keep batch norm as a fixed affine: statistics and weights stay as they are (paper §3.1)."""
-    for child in module.modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            child.eval()
-            for parameter in child.parameters():
-                parameter.requires_grad_(False)

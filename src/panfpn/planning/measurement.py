@@ -9,7 +9,7 @@ from panfpn.benchmark.child import in_child
 from panfpn.benchmark.machine import describe_machine
 from panfpn.benchmark.training import measure_training
 from panfpn.config import TrainConfig
-from panfpn.data.loader import has_main_guard
+from panfpn.data.main_guard import has_main_guard
 from panfpn.device import resolve_device
 from panfpn.memory import free_memory
 from panfpn.models.timm_weights import has_weights

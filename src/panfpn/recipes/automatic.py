@@ -81,11 +81,10 @@ def structure(data: Fingerprint, device: str, weights: Mapping[str, str], given:
     """
     architecture = given.get("model.architecture", "PanopticFPN" if data.segments else "SemanticFPN")
     panoptic = architecture == "PanopticFPN"
-    start = _small_panoptic() if panoptic else _semantic()
     sizes = list(_of_sizes(data, device, given, panoptic=panoptic))
     factor = _scale_factor(data, given.get("data.scale", next((c.value for c in sizes if c.key == "data.scale"), None)))
     return [
-        *_of_optimizer(), *start,
+        *_fixed(_MEASURED), *_fixed(_PANOPTIC if panoptic else _SEMANTIC),
         Choice(key="model.architecture", value=architecture, reason="things are told apart in these data" if panoptic
                else "no instances in these data"),
         *_of_data(data), *sizes, *_of_network(device, weights, given),
@@ -93,36 +92,25 @@ def structure(data: Fingerprint, device: str, weights: Mapping[str, str], given:
     ]  # fmt: skip
 
 
-def _of_optimizer() -> list[Choice]:
-    why = "of all small recipes that were measured"
-    return [
-        Choice(key="optim.name", value="adamw", reason=why),
-        Choice(key="optim.decay_norm_bias", value=False, reason=why),
-        Choice(key="optim.clip_norm", value=5.0, reason=why),
-        Choice(key="optim.min_lr", value=0.0, reason="the schedule ends with the time"),
-    ]
+_MEASURED = (  # whatever the data are
+    "of all small recipes that were measured",
+    {"optim.name": "adamw", "optim.decay_norm_bias": False, "optim.clip_norm": 5.0, "optim.min_lr": 0.0},
+)
+_SEMANTIC = (
+    "measured for fine-tuning on a few hundred photos (recipe camvid_lite0)",
+    {"optim.weight_decay": 0.05, "optim.backbone_lr_factor": 0.5, "model.drop_path": 0.05, "loss.dice": 0.5},
+)
+_PANOPTIC = (
+    "measured on nuclei and street scenes (recipe panoptic_folder)",
+    {"optim.weight_decay": 0.01, "model.norm": "group", "model.dropout": 0.0, "model.box_channels": 512,
+     "model.mask_channels": 128, "train.rois": 64},
+)  # fmt: skip
 
 
-def _semantic() -> list[Choice]:
-    why = "measured for fine-tuning on a few hundred photos (recipe camvid_lite0)"
-    return [
-        Choice(key="optim.weight_decay", value=0.05, reason=why),
-        Choice(key="optim.backbone_lr_factor", value=0.5, reason=why),
-        Choice(key="model.drop_path", value=0.05, reason=why),
-        Choice(key="loss.dice", value=0.5, reason="small classes count as much as large ones in mIoU"),
-    ]
-
-
-def _small_panoptic() -> list[Choice]:
-    why = "measured on nuclei and street scenes (recipe panoptic_folder)"
-    return [
-        Choice(key="optim.weight_decay", value=0.01, reason=why),
-        Choice(key="model.norm", value="group", reason="the paper's; few images a step"),
-        Choice(key="model.dropout", value=0.0, reason=why),
-        Choice(key="model.box_channels", value=512, reason="a small head; " + why),
-        Choice(key="model.mask_channels", value=128, reason="a small head; " + why),
-        Choice(key="train.rois", value=64, reason=why),
-    ]
+def _fixed(table: tuple[str, Mapping[str, Any]]) -> Iterator[Choice]:
+    """Choices that have one reason."""
+    reason, values = table
+    return (Choice(key=key, value=value, reason=reason) for key, value in values.items())
 
 
 def _of_data(data: Fingerprint) -> Iterator[Choice]:
@@ -163,24 +151,16 @@ def _of_sizes(data: Fingerprint, device: str, given: Mapping[str, Any], *, panop
     whole = crop[0] * crop[1] >= 0.8 * height * width
     yield Choice(key="data.crop", value=crop, reason=f"{'nearly all' if whole else 'a part'} of an image of "
                  f"{width}×{height}, of at most {most >> 10} × 1024 pixels a sample on {device}")  # fmt: skip
-    ratio = (0.8, 1.25) if panoptic else (0.75, 1.75) if whole else (0.5, 2.0)
-    yield Choice(
-        key="data.ratio",
-        value=ratio,
-        reason="images are seen whole, so most variety is in what is enlarged"
-        if whole and not panoptic
-        else "the published range"
-        if not panoptic
-        else "things keep their size",
-    )
-    yield Choice(
-        key="data.cat_max_ratio",
-        value=1.0 if whole or panoptic else 0.75,
-        reason="crops are nearly whole images" if whole else "the published rule",
-    )
-    yield Choice(key="data.aspect", value=1.0 if panoptic else 1.2, reason="few images want variety"
-                 if not panoptic else "things keep their shape")  # fmt: skip
-    yield Choice(key="data.photometric", value=0.5 if panoptic else 1.0, reason="as in the measured recipes")
+    if panoptic:
+        why = "things keep their size and shape (recipe panoptic_folder)"
+        varied = {"data.ratio": (0.8, 1.25), "data.cat_max_ratio": 1.0, "data.aspect": 1.0, "data.photometric": 0.5}
+    elif whole:
+        why = "images are seen nearly whole, so variety is in how they are enlarged (recipe camvid_lite0)"
+        varied = {"data.ratio": (0.75, 1.75), "data.cat_max_ratio": 1.0, "data.aspect": 1.2, "data.photometric": 1.0}
+    else:
+        why = "parts of images are seen: the published range and rule, and a stretch"
+        varied = {"data.ratio": (0.5, 2.0), "data.cat_max_ratio": 0.75, "data.aspect": 1.2, "data.photometric": 1.0}
+    yield from _fixed((why, varied))
 
 
 def _scale_factor(data: Fingerprint, scale: tuple[int, int] | None) -> float:
@@ -309,7 +289,8 @@ def auto(
     Command: panfpn train auto --data.root DIR --minutes 60
     Hardware: any; a step is measured first, for about 20 seconds. Score: see docs/benchmarks.md.
     `weights` is a file or a folder of files NAME.safetensors with ImageNet weights of timm's backbones; `machine` an
-    earlier measurement, with which the settings depend on nothing else; `say` gets each choice with its reason.
+    earlier measurement, with which the settings depend on the data and the weights at hand alone; `say` gets each
+    choice with its reason.
     """
     from panfpn.planning import plan_training  # noqa: PLC0415 - it looks and measures, which is far above recipes
 
