@@ -37,7 +37,8 @@ class PeakMemory:
         """Bytes; NaN where the system does not say."""
         if self.device.type == "cuda":
             return float(torch.cuda.max_memory_allocated(self.device))
-        return _resident("VmHWM") - self.start
+        growth = _resident("VmHWM") - self.start
+        return 0.0 if growth < 0 else growth  # what was given back since counts as room; the kernel's marks lag too
 
 
 def installed_memory() -> float:

@@ -20,6 +20,7 @@ from panfpn.device import on_device, resolve_device, tuned_backend
 from panfpn.engine.distributed import Ranks
 from panfpn.engine.train import check_batch
 from panfpn.engine.trainer import Trainer
+from panfpn.heap import kept_heap
 from panfpn.labels import IGNORE, LabelTable
 from panfpn.memory import PeakMemory
 from panfpn.tasks import task_type
@@ -67,7 +68,7 @@ def measure_training(
         raise ValueError(f"{repeats} steps after {warmup} to warm up; both must be at least 1")
     device = resolve_device(config.run.device)
     config = config.changed(train__steps=max(config.train.steps, warmup + repeats), train__minutes=None)
-    with on_device(device), tuned_backend(device, fixed_sizes=config.data.crop is not None):
+    with on_device(device), tuned_backend(device, fixed_sizes=config.data.crop is not None), kept_heap():
         meter = PeakMemory(device)
         trainer, batches = prepare_training(config, num_classes)
         for _ in range(warmup):

@@ -34,6 +34,7 @@ from panfpn.engine.run_folder import (
 from panfpn.engine.run_settings import check_same_settings, holds_same_run, resumed_config
 from panfpn.engine.signals import StopRequested, stop_requests
 from panfpn.engine.trainer import Parts, Trainer
+from panfpn.heap import kept_heap
 from panfpn.metrics import Scores
 from panfpn.parsing import parse
 from panfpn.tasks import architecture_of, task_type
@@ -100,6 +101,7 @@ def train(
             on_device(device),
             kept_generators(device),
             tuned_backend(device, fixed_sizes=own.data.crop is not None),
+            kept_heap(),
             named_loss(ranks, lambda: "begin again" if resume is None else f"resume {resume} again"),
         ):
             return _trained(own, ranks, device, resume is not None, objects, loggers, start)
