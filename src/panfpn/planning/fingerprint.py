@@ -93,7 +93,7 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
 
 def _opened(data: Data, *, segments: bool, channels: int) -> tuple[Dataset, bool]:
     """The training images, with segments where the data have them."""
-    data = replace(data, split=None)  # a division is of all of them
+    data = replace(data, split=None, fold=0)  # a division is of all of them
     if segments and data.pack is None and data.pack_url is None:
         try:
             return build_dataset(data, data.train_split, segments=True, channels=channels), True

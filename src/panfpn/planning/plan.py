@@ -1,7 +1,7 @@
 """A folder and a time into settings. In: paths, minutes, what the user sets. Out: a TrainingPlan."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from panfpn.files import read_json, write_json
 from panfpn.parsing import parse, plain
 from panfpn.planning.fingerprint import located, look_at
 from panfpn.planning.measurement import USUAL, measure, weights_at_hand
-from panfpn.recipes.automatic import DEVICES, Choice, Fingerprint, Machine, rhythm, settled, structure
+from panfpn.recipes.automatic import DEVICES, FEW, FOLDS, Choice, Fingerprint, Machine, rhythm, settled, structure
 from panfpn.weights import load
 
 FILE = "plan.json"  # in the run folder
@@ -34,6 +34,7 @@ class TrainingPlan:
     fingerprint: Fingerprint
     machine: Machine
     notes: tuple[str, ...] = ()
+    folds: int = 1  # runs whose images validate in turn, before one on all images; 1: one run alone
 
     def lines(self) -> Iterator[str]:
         """A line for each choice: key, value, reason; then what the user should know."""
@@ -50,7 +51,7 @@ class TrainingPlan:
         """Plain data: data, machine, choices with their reasons, what was given."""
         data: dict[str, Any] = plain({
             "fingerprint": asdict(self.fingerprint), "machine": asdict(self.machine), "given": self.given,
-            "choices": [asdict(choice) for choice in self.choices], "notes": list(self.notes),
+            "choices": [asdict(choice) for choice in self.choices], "notes": list(self.notes), "folds": self.folds,
         })  # fmt: skip
         return data
 
@@ -61,9 +62,12 @@ def _shown(value: Any) -> str:
 
 def plan_training(
     data: str | Path | None, *, minutes: float = 60.0, device: str = "auto", weights: str | Path | None = None,
-    machine: Machine | None = None, given: Mapping[str, Any] = {},
+    machine: Machine | None = None, given: Mapping[str, Any] = {}, folds: int | None = 1,
 ) -> TrainingPlan:  # fmt: skip
     """Settings for the data in a folder; see `panfpn.recipes.auto`. `given` are settings by key, which win.
+
+    `folds` divide the training images, each part of which validates in a run of its own, and `minutes` are for all
+    runs; None: as many as few images need that have no split for validation, else 1.
 
     Raises:
         ValueError: data or settings that cannot be used.
@@ -82,6 +86,9 @@ def plan_training(
         given["data.root"] = where.root  # the folder of a file that was named
     fingerprint = look_at(where, validates=validates, channels=given.get("model.in_channels", 3),
                           semantic=given.get("model.architecture") == "SemanticFPN")  # fmt: skip
+    folds = _folds(folds, fingerprint, given)
+    divided = _of_folds(folds, minutes)
+    given = {**given, **{choice.key: choice.value for choice in divided}}
     if given.get("model.architecture") == "PanopticFPN" and not fingerprint.segments:
         raise ValueError(f"{where.root}: tells no things apart, which Panoptic FPN learns from; use Semantic FPN "
                          "(model.architecture SemanticFPN)")  # fmt: skip
@@ -98,11 +105,38 @@ def plan_training(
     elif (machine.device, machine.network) != (kind, draft.model.backbone):
         raise ValueError(f"the machine's profile is of {machine.network} on {machine.device}, but "
                          f"{draft.model.backbone} on {kind} is to be trained; measure again")  # fmt: skip
-    choices = [*first, *rhythm(fingerprint, machine, minutes, draft.data, given)]
+    seen = replace(fingerprint, num_val=fingerprint.num_train // folds) if folds > 1 else fingerprint
+    choices = [*first, *rhythm(seen, machine, given["train.minutes"], draft.data, given)]
+    divided_keys = {choice.key for choice in divided}
+    choices = [*(choice for choice in choices if choice.key not in divided_keys), *divided]
     return TrainingPlan(
-        config=settled(choices, given), choices=tuple(choices), given=given, fingerprint=fingerprint,
-        machine=machine, notes=tuple(_notes(fingerprint)),
+        config=settled(choices, given), choices=tuple(choices), fingerprint=fingerprint,
+        given={key: value for key, value in given.items() if key not in divided_keys},
+        machine=machine, notes=tuple(_notes(fingerprint, minutes, folds)), folds=folds,
     )  # fmt: skip
+
+
+def _folds(wanted: int | None, data: Fingerprint, given: Mapping[str, Any]) -> int:
+    """How many folds there are; ValueError for as many as these data do not have."""
+    divided = {"data.split", "data.fold"} & set(given)
+    if wanted is None:
+        return FOLDS if data.val_split is None and FOLDS <= data.num_train < FEW and not divided else 1
+    if wanted > 1 and divided:
+        raise ValueError(f"folds divide the training images, and so does {min(divided)}; give one of them")
+    if not 1 <= wanted <= data.num_train:
+        raise ValueError(f"folds is {wanted}; it must be from 1 to the number of training images, {data.num_train}")
+    return wanted
+
+
+def _of_folds(folds: int, minutes: float) -> list[Choice]:
+    """What is settled for each run where there are folds."""
+    if folds == 1:
+        return []
+    return [
+        Choice(key="data.split", value=round(1 / folds, 6), reason=f"{folds} folds"),
+        Choice(key="train.minutes", value=round(minutes / (folds + 1), 6), reason=f"of {minutes:g}, for {folds} folds "
+               "and a last run on all images"),
+    ]  # fmt: skip
 
 
 def _check_given(given: Mapping[str, Any], weights: Any) -> None:
@@ -137,8 +171,11 @@ def _model_of(name: str) -> dict[str, Any]:
     return {f"model.{key}": getattr(model, key) for key in ("backbone", "fpn_channels", "head_channels")}
 
 
-def _notes(data: Fingerprint) -> Iterator[str]:
+def _notes(data: Fingerprint, minutes: float, folds: int) -> Iterator[str]:
     classes = len(data.shares)
+    if folds > 1:
+        yield (f"note: {folds} folds of the {data.num_train} training images validate in turn, and then all are learnt "
+               f"from, in {minutes:g} minutes altogether; the mean of the folds is the score")  # fmt: skip
     if data.num_train < _FEW_A_CLASS * classes:
         yield (f"note: {data.num_train} training images for {classes} classes are few; expect classes that are seen "
                "seldom to be missed, and scores that another choice of images would change")  # fmt: skip

@@ -25,7 +25,8 @@ _FORWARD = 3.0  # how many times as fast a validation sees pixels
 _MOST_MEMORY = 0.6  # share of the free memory that a step may take
 _UNLIKE = 2  # times the usual side, from which on images are brought to one
 _SMALL_THING = 20.0  # pixels of side, below which images are enlarged
-_FEW = 64  # images
+FEW = 64  # images, fewer than which are divided into folds where no split validates
+FOLDS = 3
 _RARE = 0.005  # share of the pixels
 
 
@@ -120,7 +121,7 @@ def _of_data(data: Fingerprint) -> Iterator[Choice]:
     if data.val_split is not None:
         yield Choice(key="data.val_split", value=data.val_split, reason=f"{data.num_val} images")
     else:
-        share = 0.3 if data.num_train < _FEW else 0.2
+        share = 0.3 if data.num_train < FEW else 0.2
         yield Choice(key="data.split", value=share, reason=f"no split for validation: {share:.0%} of the "
                      f"{data.num_train} images validate, each class divided so")  # fmt: skip
     if data.channels != 3:

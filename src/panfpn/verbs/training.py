@@ -17,6 +17,7 @@ from panfpn.verbs.options import Out, parse_options
 
 if TYPE_CHECKING:
     from panfpn.engine import RunResult
+    from panfpn.planning import Folds
 
 
 def run_recipes(arguments: list[str]) -> int:
@@ -82,6 +83,9 @@ class _Auto:
     """The plan.json of an earlier run, of which the measurement of this machine is taken over."""
     write: Path | None = None
     """Write the settings to this YAML file, and train nothing."""
+    folds: int | None = None
+    """Divide the training images into so many parts, each of which validates in a run of its own, and then train on
+    all; the minutes are for all runs. Without: 3 where fewer than 64 images have no split for validation, else 1."""
 
 
 _AUTO_HELP = """panfpn train auto --data.root DIR [--minutes 60] [--device cpu] [options]
@@ -107,16 +111,23 @@ def _auto(arguments: list[str], begun: float) -> int:
              for key in keys for section, _, name in [key.partition(".")]}  # fmt: skip
     from panfpn.engine import train
     from panfpn.files import write_text
-    from panfpn.planning import PlanLogger, plan_training
+    from panfpn.planning import Folds, PlanLogger, plan_training, train_folds
     from panfpn.planning.plan import read_machine
 
     machine = read_machine(parsed.machine) if parsed.machine else None
-    plan = plan_training(None, weights=parsed.weights, machine=machine, given=given)
+    folds = 1 if parsed.write is not None and parsed.folds is None else parsed.folds
+    if parsed.write is not None and folds != 1:
+        raise ValueError("--write writes the settings of one run; leave out --folds, and give data.split and data.fold")
+    plan = plan_training(None, weights=parsed.weights, machine=machine, given=given, folds=folds)
     for line in plan.lines():
-        sys.stderr.write(f"{line}\n")
+        _say(line)
     if parsed.write is not None:
         write_text(parsed.write, plan.config.to_yaml())
         return 0
+    if plan.folds > 1:
+        parts = Folds(config=plan.config, count=plan.folds,
+                      val_split=plan.fingerprint.val_split or plan.config.data.train_split)  # fmt: skip
+        return _finished_folds(*train_folds(parts, loggers=[PlanLogger(plan)], begun=begun, say=_say))
     return _finished(train(plan.config, loggers=[PlanLogger(plan)], begun=begun))
 
 
@@ -128,16 +139,33 @@ def _resume(arguments: list[str]) -> int:
         raise ValueError("--resume DIR goes on with the run in folder DIR; a recipe or YAML file begins another one")
     from panfpn.engine import train
     from panfpn.engine.run_settings import resumed_config
+    from panfpn.planning import Folds, resume_folds
 
+    folds = Folds.read(folder)
     # Of several ranks the first reads the run's folder, which may lie on its host alone.
     elsewhere = os.environ.get("RANK", "0") != "0" and not (folder / "config.yaml").is_file()
-    before = TrainConfig() if elsewhere else resumed_config(folder)
+    before = folds.config if folds else TrainConfig() if elsewhere else resumed_config(folder)
     after = parse_options(TrainConfig, f"train --resume {folder}", words, _TRAIN_HELP, before).to_dict()
     changes = {
         f"{part}.{key}": after[part][key]
         for part, values in before.to_dict().items() for key, value in values.items() if after[part][key] != value
     }  # fmt: skip
+    if folds:
+        return _finished_folds(*resume_folds(folder, changes, say=_say))
     return _finished(train(resume=folder, changes=changes))
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _finished_folds(result: "RunResult", folds: "Folds") -> int:
+    code = _finished(result)
+    if result.scores is not None and len(folds.values) == folds.count:
+        if folds.seen_in_training():
+            sys.stdout.write("the table is of the images that the last run learnt from\n")
+        sys.stdout.write(f"{result.scores.headline} {folds.summary()}\n")
+    return code
 
 
 def _finished(result: "RunResult") -> int:
