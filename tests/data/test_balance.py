@@ -11,7 +11,7 @@ from panfpn import recipes
 from panfpn.build import build_datasets, build_transform, resolve
 from panfpn.config import Data
 from panfpn.data import train_loader
-from panfpn.data.balance import RareCrops, count_classes, effective_number, grouped, median_frequency
+from panfpn.data.balance import RareCrops, count_classes, effective_number, grouped, median_frequency, root_frequency
 from panfpn.data.loader import DrawSampler
 
 COUNTS = np.array([[900, 90, 10, 0], [800, 200, 0, 0], [1000, 0, 0, 0], [500, 490, 10, 0]])
@@ -25,6 +25,13 @@ def test_median_frequency() -> None:
     expected = raw * pixels.sum() / (raw * pixels).sum()
     assert np.allclose(weights[:3], expected, atol=1e-3) and weights[3] == 1
     assert (weights * COUNTS.sum(0)).sum() / COUNTS.sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_root_frequency_is_half_way() -> None:
+    weights, whole = np.array(root_frequency(COUNTS)), np.array(median_frequency(COUNTS))
+    ratios = weights[:3] / weights[0]
+    assert np.allclose(ratios, np.sqrt(whole[:3] / whole[0]), rtol=1e-2)
+    assert (weights * COUNTS.sum(0)).sum() / COUNTS.sum() == pytest.approx(1, abs=1e-3) and weights[3] == 1
 
 
 def test_effective_number() -> None:

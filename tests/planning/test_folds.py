@@ -12,7 +12,7 @@ from panfpn.config import TrainConfig
 from panfpn.engine import RunResult, train
 from panfpn.planning import Folds, plan_training, resume_folds, train_folds
 from panfpn.planning import folds as module
-from panfpn.recipes.automatic import Machine
+from panfpn.recipes.observed import Machine
 
 CPU = Machine(device="cpu", name="a CPU", cores=2, memory_gb=16.0, network="tf_efficientnet_lite0",
               pixels_per_s=1e6, bytes_per_pixel=2500)  # fmt: skip

@@ -21,7 +21,9 @@ from panfpn.planning import plan_training
 from panfpn.planning.fingerprint import located, look_at
 from panfpn.planning.measurement import weights_at_hand
 from panfpn.planning.plan import read_machine
-from panfpn.recipes.automatic import Fingerprint, Machine, fitting_crop, rhythm, settled, structure
+from panfpn.recipes.automatic import rhythm, settled, structure
+from panfpn.recipes.observed import Fingerprint, Machine
+from panfpn.recipes.sizes import enlarged, fitting_crop
 
 CPU = Machine(device="cpu", name="a CPU", cores=2, memory_gb=16.0, network="tf_efficientnet_lite0",
               pixels_per_s=1e6, bytes_per_pixel=2500)  # fmt: skip
@@ -55,6 +57,7 @@ def test_street_scenes_are_seen_whole_and_rare_classes_more_often() -> None:
     assert config.data.crop == (352, 480)
     assert config.data.scale is None
     assert config.data.rare_crops > 0
+    assert config.loss.class_weights == "root"
     assert (config.train.minutes, config.model.start_from) == (60, "camvid_lite0")
 
 
@@ -89,6 +92,24 @@ def test_a_giant_among_small_images_is_brought_to_their_size() -> None:
     assert chosen(replace(STREET, largest=4000)).data.scale == (480, 480)
 
 
+def test_thin_regions_are_enlarged_where_the_time_allows() -> None:
+    thin = replace(NUCLEI, thin=0.5, smallest=256, segments=False)
+    side = {factor: round(256 * factor / 32) * 32 for factor in (1.75, 1.5, 1.25)}
+    often = 30 * 40 * 256 * 256 / 60  # pixels a second that show 40 images 30 times in a minute
+    for factor, pace in ((1.75, 3.2), (1.5, 2.4), (1.25, 1.6), (None, 1.5)):
+        choices = {c.key: c for c in enlarged(thin, replace(CPU, pixels_per_s=pace * often), 1, {})}
+        assert bool(choices) == (factor is not None)
+        if factor is not None:
+            assert choices["data.scale"].value == (side[factor], side[factor])
+            assert choices["data.crop"].value[0] <= side[factor]
+    fast = replace(CPU, pixels_per_s=1e9)
+    assert enlarged(replace(thin, thin=0.3), fast, 1, {}) == []
+    assert enlarged(replace(thin, smallest=100), fast, 1, {}) == []
+    assert enlarged(thin, fast, 1, {"data.crop": (64, 64)}) == []
+    large = replace(thin, size=(500, 700), largest=700, smallest=700)
+    assert enlarged(large, fast, 1, {}) == []  # has as many pixels as a CPU learns from already
+
+
 def test_the_largest_crop_in_a_number_of_pixels() -> None:
     assert fitting_crop(360, 480, 180_224) == (352, 480)
     assert fitting_crop(1024, 2048, 524_288) == (704, 704)
@@ -108,6 +129,7 @@ def test_a_slow_machine_takes_smaller_batches_and_little_memory_divides_them() -
 
 def test_what_is_given_wins() -> None:
     config = chosen(NUCLEI, model__architecture="SemanticFPN", data__crop=(96, 128), optim__lr=0.5, train__batch_size=3)
+    assert config.loss.class_weights is None  # two classes
     assert config.model.architecture == "SemanticFPN"
     assert (config.data.crop, config.optim.lr, config.train.batch_size) == ((96, 128), 0.5, 3)
     assert config.inference.detections == 100  # Panoptic FPN's own settings are left alone
@@ -184,6 +206,19 @@ def test_without_a_split_for_validation_one_is_made(folder_data: Path) -> None:
     plan = plan_training(folder_data, minutes=3, device="cpu", machine=CPU)
     assert plan.config.data.split == 0.3
     assert plan.fingerprint.val_split is None
+
+
+def test_how_narrow_regions_are(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        stripes = np.zeros((64, 64), np.uint8)
+        stripes[:, 20:24] = 1  # four pixels wide
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+            pixels = stripes if kind == "masks" else np.repeat(stripes[..., None], 3, -1) * 90
+            for name in "ab":
+                cv2.imwrite(str(tmp_path / kind / split / f"{name}.png"), pixels)
+    (tmp_path / "labels.yaml").write_text("classes:\n- {name: ground, value: 0}\n- {name: line, value: 1}\n")
+    assert look_at(Data(root=tmp_path), validates=True).thin == 0.5
 
 
 def test_instances_are_measured(tmp_path: Path) -> None:

@@ -56,11 +56,12 @@ class Loss(_LossWeights):  # type: ignore[misc]  # a field for every line of cho
     denominator: Literal["labelled", "all"] = "labelled"
     """Divide the pixel losses by the labelled pixels, or by all pixels as mmsegmentation does."""
     class_weights: Annotated[
-        tuple[float, ...] | Literal["auto", "median", "effective"] | None,
+        tuple[float, ...] | Literal["auto", "median", "root", "effective"] | None,
         Bounds(at_least=0, of="a weight for every class"),
     ] = None
     """Of cross-entropy, OHEM and focal loss. From the counts of the training pixels: median (auto is the same), the
-    median class's frequency over each class's; effective, one over the effective number of images that have it."""
+    median class's frequency over each class's; root, the root of that; effective, one over the effective number of
+    images that have it."""
     label_smoothing: BelowOne = 0.0
     ohem_threshold: Annotated[float, Bounds(above=0, at_most=1, of="a probability")] = 0.7
     """Pixels whose true class has at least this probability are easy."""

@@ -53,10 +53,19 @@ def median_frequency(counts: Counts) -> tuple[float, ...]:
     the median class's, and on average over all labelled pixels 1, so that the learning rate need not change; classes
     without a pixel weigh 1.
     """
+    return _normalised(_over_frequency(counts), counts)
+
+
+def root_frequency(counts: Counts) -> tuple[float, ...]:
+    """A weight for each class [K]: the root of its `median_frequency`, half way between that and none."""
+    return _normalised(np.sqrt(np.minimum(_over_frequency(counts), _MOST)), counts)
+
+
+def _over_frequency(counts: Counts) -> npt.NDArray[np.float64]:
     there = counts > 0
     having = (there * counts.sum(1, keepdims=True)).sum(0)  # [K]
     frequency = counts.sum(0) / np.maximum(having, 1)
-    return _normalised(np.median(frequency[frequency > 0]) / np.maximum(frequency, 1e-12), counts)
+    return np.asarray(np.median(frequency[frequency > 0]) / np.maximum(frequency, 1e-12))
 
 
 def effective_number(counts: Counts) -> tuple[float, ...]:
@@ -76,6 +85,11 @@ def _normalised(weights: npt.NDArray[np.float64], counts: Counts) -> tuple[float
     weights = np.where(pixels > 0, np.minimum(weights, _MOST), 0)
     mean = (weights * pixels).sum() / max(1, pixels.sum())
     return tuple(np.where(pixels > 0, weights / max(mean, 1e-12), 1).round(4).tolist())
+
+
+WEIGHINGS = {
+    "auto": median_frequency, "median": median_frequency, "root": root_frequency, "effective": effective_number,
+}  # fmt: skip
 
 
 def grouped(counts: Counts, names: Sequence[str], groups: Sequence[str], rest: int) -> Counts:

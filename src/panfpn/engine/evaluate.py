@@ -48,13 +48,16 @@ def score_dataset(
     ranks: Ranks = Ranks(), progress: Callable[[int], None] | None = None,  # noqa: B008 - frozen
     most: int | None = None,
 ) -> tuple[Scores, list[Example]]:  # fmt: skip
-    """Scores of `task` on every image (or at `most` so many) at its own size, and its best and worst (of this rank).
+    """Scores of `task` on every image at its own size, and its best and worst (of this rank).
 
-    Neighbours of one size, up to `batch_size`, go through the network together. `progress` is called with the number of
-    images done. The task is left in the mode (training or not) that it was in, also on an error.
+    With `most`, of at most so many, spread over the data set. Neighbours of one size, up to `batch_size`, go through
+    the network together. `progress` is called with the number of images done. The task is left in the mode (training or
+    not) that it was in, also on an error.
     """
     scorer, extremes = scorer or task.scorer(dataset), _Extremes()
-    indices = range(ranks.rank, len(dataset), ranks.world)[:most]
+    indices: Sequence[int] = range(ranks.rank, len(dataset), ranks.world)
+    if most is not None and most < len(indices):
+        indices = [indices[k * len(indices) // most] for k in range(most)]
     was_training, done = task.training, 0
     task.eval()
     try:

@@ -6,5 +6,6 @@ panfpn.recipes.automatic. Few images are trained on in folds (folds.py).
 
 from panfpn.planning.folds import Folds, resume_folds, train_folds
 from panfpn.planning.plan import PlanLogger, TrainingPlan, plan_training
+from panfpn.planning.scale import suit_scale
 
-__all__ = ["Folds", "PlanLogger", "TrainingPlan", "plan_training", "resume_folds", "train_folds"]
+__all__ = ["Folds", "PlanLogger", "TrainingPlan", "plan_training", "resume_folds", "suit_scale", "train_folds"]

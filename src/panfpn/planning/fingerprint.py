@@ -15,9 +15,10 @@ from panfpn.data.layouts.request import NoInstancesError
 from panfpn.data.recognition import recognise, splits_of
 from panfpn.labels import IGNORE
 from panfpn.progress import progress_bar
-from panfpn.recipes.automatic import Fingerprint
+from panfpn.recipes.observed import Fingerprint
 from panfpn.types import Segments
 
+_NARROW = 10.0  # pixels
 _LOOKED_AT = 200  # images, spread over the training split
 _VALIDATES = ("val", "valid", "validation")  # names of a split that is for choosing; a test split is not
 
@@ -57,7 +58,7 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
         raise ValueError(f"{data.root}: 1 image is not enough to train on and to validate; add another, or a split "
                          "called val")  # fmt: skip
     k = train.table.num_classes
-    counts = np.zeros(k + 1, np.int64)
+    counts, edges = np.zeros(k + 1, np.int64), np.zeros(k + 1, np.int64)
     sizes: list[tuple[int, int]] = []
     sides: list[npt.NDArray[np.float64]] = []
     chosen = np.unique(np.linspace(0, len(train) - 1, min(_LOOKED_AT, len(train))).astype(int)).tolist()
@@ -67,12 +68,15 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
             labels = target.labels if isinstance(target, Segments) else target[:, :]
             sizes.append((target.shape[0], target.shape[1]))
             counts += np.roll(np.bincount((labels.astype(np.int32) - IGNORE).ravel(), minlength=k + 1), -1)
+            edges += _edges(labels, k)
             if isinstance(target, Segments):
                 sides.append(_thing_sides(target, train))
             advance(done)
     things = np.concatenate(sides) if sides else np.empty(0)
     labelled = max(1, int(counts[:-1].sum()))
     tenth, median, most = np.percentile(things, (10, 50, 90)).round(1).tolist() if len(things) else (0.0, 0.0, 0.0)
+    there = counts[:-1] > 0
+    widths = 2 * counts[:-1][there] / np.maximum(1, edges[:-1][there])  # of a long strip: area over half its outline
     return Fingerprint(
         dataset=data.dataset,
         root=data.root,
@@ -82,13 +86,25 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
         num_val=0 if val is None else len(val),
         looked_at=len(chosen),
         size=(int(np.median([h for h, _ in sizes])), int(np.median([w for _, w in sizes]))),
+        smallest=min(max(size) for size in sizes),
         largest=max(max(size) for size in sizes),
         channels=channels,
         shares={name: round(int(n) / labelled, 6) for name, n in zip(train.table.names, counts, strict=False)},
         segments=segments and len(things) > 0,
         thing_sides=(tenth, median, most),
         most_things=max(map(len, sides), default=0),
+        thin=round(float((widths < _NARROW).mean()), 3) if len(widths) else 0.0,
     )
+
+
+def _edges(labels: npt.NDArray[np.int16], k: int) -> npt.NDArray[np.int64]:
+    """How often a pixel of each class (and of none) has another one to its right, left, above or below [k + 1]."""
+    found = np.zeros(k + 1, np.int64)
+    for one, other in ((labels[:, 1:], labels[:, :-1]), (labels[1:], labels[:-1])):
+        apart = one != other
+        for side in (one[apart], other[apart]):
+            found += np.roll(np.bincount(side.astype(np.int32) - IGNORE, minlength=k + 1), -1)
+    return found
 
 
 def _opened(data: Data, *, segments: bool, channels: int) -> tuple[Dataset, bool]:

@@ -13,7 +13,7 @@ from panfpn.data.main_guard import has_main_guard
 from panfpn.device import resolve_device
 from panfpn.memory import free_memory
 from panfpn.models.timm_weights import has_weights
-from panfpn.recipes.automatic import Machine
+from panfpn.recipes.observed import Machine
 
 _FILES = (".safetensors", ".pth", ".pt", ".bin")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")

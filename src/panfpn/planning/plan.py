@@ -16,11 +16,15 @@ from panfpn.files import read_json, write_json
 from panfpn.parsing import parse, plain
 from panfpn.planning.fingerprint import located, look_at
 from panfpn.planning.measurement import USUAL, measure, weights_at_hand
-from panfpn.recipes.automatic import DEVICES, FEW, FOLDS, Choice, Fingerprint, Machine, rhythm, settled, structure
+from panfpn.recipes.automatic import DEVICES, FEW, FOLDS, rhythm, settled, structure
+from panfpn.recipes.observed import Choice, Fingerprint, Machine
+from panfpn.recipes.sizes import alike, enlarged
 from panfpn.weights import load
 
 FILE = "plan.json"  # in the run folder
+SPARE = 0.03  # of the minutes, for trying larger sizes for prediction
 _FEW_A_CLASS = 10  # images
+_SIZED = {"data.scale", "inference.ratios", "inference.mode", "inference.stretch"}  # what settles it otherwise
 _ABOUT_DATA = ("model.in_channels", "model.architecture")  # that settings of the data are checked with
 
 
@@ -33,7 +37,9 @@ class TrainingPlan:
     given: dict[str, Any]
     fingerprint: Fingerprint
     machine: Machine
+    minutes: float  # of all runs, and all else
     notes: tuple[str, ...] = ()
+    spare: float = 0.0  # seconds after the training, in which larger sizes for prediction are tried
     folds: int = 1  # runs whose images validate in turn, before one on all images; 1: one run alone
 
     def lines(self) -> Iterator[str]:
@@ -52,6 +58,7 @@ class TrainingPlan:
         data: dict[str, Any] = plain({
             "fingerprint": asdict(self.fingerprint), "machine": asdict(self.machine), "given": self.given,
             "choices": [asdict(choice) for choice in self.choices], "notes": list(self.notes), "folds": self.folds,
+            "spare_seconds": self.spare,
         })  # fmt: skip
         return data
 
@@ -62,12 +69,13 @@ def _shown(value: Any) -> str:
 
 def plan_training(
     data: str | Path | None, *, minutes: float = 60.0, device: str = "auto", weights: str | Path | None = None,
-    machine: Machine | None = None, given: Mapping[str, Any] = {}, folds: int | None = 1,
+    machine: Machine | None = None, given: Mapping[str, Any] = {}, folds: int | None = 1, suits: bool = False,
 ) -> TrainingPlan:  # fmt: skip
     """Settings for the data in a folder; see `panfpn.recipes.auto`. `given` are settings by key, which win.
 
     `folds` divide the training images, each part of which validates in a run of its own, and `minutes` are for all
-    runs; None: as many as few images need that have no split for validation, else 1.
+    runs; None: as many as few images need that have no split for validation, else 1. With `suits` some of the minutes
+    are kept for `suit_scale`.
 
     Raises:
         ValueError: data or settings that cannot be used.
@@ -87,8 +95,6 @@ def plan_training(
     fingerprint = look_at(where, validates=validates, channels=given.get("model.in_channels", 3),
                           semantic=given.get("model.architecture") == "SemanticFPN")  # fmt: skip
     folds = _folds(folds, fingerprint, given)
-    divided = _of_folds(folds, minutes)
-    given = {**given, **{choice.key: choice.value for choice in divided}}
     if given.get("model.architecture") == "PanopticFPN" and not fingerprint.segments:
         raise ValueError(f"{where.root}: tells no things apart, which Panoptic FPN learns from; use Semantic FPN "
                          "(model.architecture SemanticFPN)")  # fmt: skip
@@ -105,14 +111,22 @@ def plan_training(
     elif (machine.device, machine.network) != (kind, draft.model.backbone):
         raise ValueError(f"the machine's profile is of {machine.network} on {machine.device}, but "
                          f"{draft.model.backbone} on {kind} is to be trained; measure again")  # fmt: skip
+    sized = _SIZED & set(given) or not (draft.data.scale or alike(fingerprint))
+    spare = 60 * minutes * SPARE if suits and folds == 1 and not sized else 0.0
+    runs = _of_runs(folds, minutes, spare)
+    ours = {choice.key: choice.value for choice in runs}
+    given |= ours
+    if draft.model.architecture == "SemanticFPN" and draft.data.scale is None:
+        larger = enlarged(fingerprint, machine, given["train.minutes"], given)
+        first = [*(choice for choice in first if choice.key not in {c.key for c in larger}), *larger]
+        draft = settled(first, given)
     seen = replace(fingerprint, num_val=fingerprint.num_train // folds) if folds > 1 else fingerprint
     choices = [*first, *rhythm(seen, machine, given["train.minutes"], draft.data, given)]
-    divided_keys = {choice.key for choice in divided}
-    choices = [*(choice for choice in choices if choice.key not in divided_keys), *divided]
+    choices = [*(choice for choice in choices if choice.key not in ours), *runs]
     return TrainingPlan(
         config=settled(choices, given), choices=tuple(choices), fingerprint=fingerprint,
-        given={key: value for key, value in given.items() if key not in divided_keys},
-        machine=machine, notes=tuple(_notes(fingerprint, minutes, folds)), folds=folds,
+        given={key: value for key, value in given.items() if key not in ours},
+        machine=machine, minutes=minutes, notes=tuple(_notes(fingerprint, minutes, folds)), folds=folds, spare=spare,
     )  # fmt: skip
 
 
@@ -128,15 +142,18 @@ def _folds(wanted: int | None, data: Fingerprint, given: Mapping[str, Any]) -> i
     return wanted
 
 
-def _of_folds(folds: int, minutes: float) -> list[Choice]:
-    """What is settled for each run where there are folds."""
-    if folds == 1:
-        return []
-    return [
-        Choice(key="data.split", value=round(1 / folds, 6), reason=f"{folds} folds"),
-        Choice(key="train.minutes", value=round(minutes / (folds + 1), 6), reason=f"of {minutes:g}, for {folds} folds "
-               "and a last run on all images"),
-    ]  # fmt: skip
+def _of_runs(folds: int, minutes: float, spare: float) -> list[Choice]:
+    """What is settled where there are folds, or seconds to `spare` at the end."""
+    if folds > 1:
+        return [
+            Choice(key="data.split", value=round(1 / folds, 6), reason=f"{folds} folds"),
+            Choice(key="train.minutes", value=round(minutes / (folds + 1), 6), reason=f"of {minutes:g}, for {folds} "
+                   "folds and a last run on all images"),
+        ]  # fmt: skip
+    if spare:
+        why = f"of {minutes:g}; the rest is for trying larger sizes for prediction"
+        return [Choice(key="train.minutes", value=round(minutes - spare / 60, 6), reason=why)]
+    return []
 
 
 def _check_given(given: Mapping[str, Any], weights: Any) -> None:

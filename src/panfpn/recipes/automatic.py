@@ -5,74 +5,23 @@ Nothing is read or measured here (panfpn.planning does): the same data, machine 
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from panfpn.config import Data, Run, TrainConfig
-from panfpn.parsing import Bounds, Count, NotNegative, check_settings
+from panfpn.recipes.observed import Choice, Fingerprint, Machine, fixed
+from panfpn.recipes.sizes import PIXELS, scale_factor, sizes_of
 
-_STRIDE = 32  # of the coarsest level: sides of crops are multiples of it
-_PIXELS = {"cpu": 176 * 1024, "cuda": 512 * 1024, "mps": 384 * 512}  # of a crop at most, by device
-DEVICES = tuple(_PIXELS)
-_PANOPTIC_PIXELS = {"cpu": 80 * 1024, "cuda": 512 * 1024, "mps": 256 * 384}
-_SEEN = {"cpu": 352 * 1024, "cuda": 2048 * 1024, "mps": 768 * 512}  # pixels of an image as the network sees it
+DEVICES = tuple(PIXELS)
 _BATCHES = {"cpu": (16, 8, 4), "cuda": (32, 16, 8), "mps": (16, 8, 4)}
 _STEPS_WANTED = 1500  # before batches become larger
 _TRAINED = 0.9  # share of the time that is spent in steps
 _VALIDATING = 0.08  # at most so much of it in validations
 _FORWARD = 3.0  # how many times as fast a validation sees pixels
 _MOST_MEMORY = 0.6  # share of the free memory that a step may take
-_UNLIKE = 2  # times the usual side, from which on images are brought to one
-_SMALL_THING = 20.0  # pixels of side, below which images are enlarged
 FEW = 64  # images, fewer than which are divided into folds where no split validates
 FOLDS = 3
 _RARE = 0.005  # share of the pixels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fingerprint:
-    """What `auto` goes by of a data set; sizes are medians of the images that were looked at."""
-
-    dataset: str
-    root: Path | None
-    train_split: str
-    val_split: str | None  # None: there is no such split
-    num_train: int
-    num_val: int
-    looked_at: int
-    size: tuple[int, int]  # height and width
-    largest: int  # side of all
-    channels: int
-    shares: dict[str, float] = field(default_factory=dict)  # of the labelled pixels, by class
-    segments: bool = False  # whether things are told apart
-    thing_sides: tuple[float, float, float] = (0.0, 0.0, 0.0)  # square roots of areas: 10 %, 50 %, 90 %
-    most_things: int = 0  # in one image
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What this machine can do with the network that was chosen."""
-
-    device: Literal["cpu", "cuda", "mps"]
-    name: str  # of the processor
-    cores: Count
-    memory_gb: NotNegative | None  # free; None: the system does not say
-    network: str  # that was measured
-    pixels_per_s: Annotated[float, Bounds(above=0)]  # of training crops
-    bytes_per_pixel: NotNegative  # that a step takes
-
-    def __post_init__(self) -> None:
-        check_settings(self, "machine.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A setting by its key, and why it is what it is."""
-
-    key: str
-    value: Any
-    reason: str
 
 
 def structure(data: Fingerprint, device: str, weights: Mapping[str, str], given: Mapping[str, Any]) -> list[Choice]:
@@ -82,10 +31,10 @@ def structure(data: Fingerprint, device: str, weights: Mapping[str, str], given:
     """
     architecture = given.get("model.architecture", "PanopticFPN" if data.segments else "SemanticFPN")
     panoptic = architecture == "PanopticFPN"
-    sizes = list(_of_sizes(data, device, given, panoptic=panoptic))
-    factor = _scale_factor(data, given.get("data.scale", next((c.value for c in sizes if c.key == "data.scale"), None)))
+    sizes = list(sizes_of(data, device, given, panoptic=panoptic))
+    factor = scale_factor(data, given.get("data.scale", next((c.value for c in sizes if c.key == "data.scale"), None)))
     return [
-        *_fixed(_MEASURED), *_fixed(_PANOPTIC if panoptic else _SEMANTIC),
+        *fixed(_MEASURED), *fixed(_PANOPTIC if panoptic else _SEMANTIC),
         Choice(key="model.architecture", value=architecture, reason="things are told apart in these data" if panoptic
                else "no instances in these data"),
         *_of_data(data), *sizes, *_of_network(device, weights, given),
@@ -108,12 +57,6 @@ _PANOPTIC = (
 )  # fmt: skip
 
 
-def _fixed(table: tuple[str, Mapping[str, Any]]) -> Iterator[Choice]:
-    """Choices that have one reason."""
-    reason, values = table
-    return (Choice(key=key, value=value, reason=reason) for key, value in values.items())
-
-
 def _of_data(data: Fingerprint) -> Iterator[Choice]:
     yield Choice(key="data.dataset", value=data.dataset, reason="the layout that the folder has")
     yield Choice(key="data.root", value=data.root, reason="given")
@@ -126,60 +69,6 @@ def _of_data(data: Fingerprint) -> Iterator[Choice]:
                      f"{data.num_train} images validate, each class divided so")  # fmt: skip
     if data.channels != 3:
         yield Choice(key="model.in_channels", value=data.channels, reason="bands of the images")
-
-
-def _of_sizes(data: Fingerprint, device: str, given: Mapping[str, Any], *, panoptic: bool) -> Iterator[Choice]:
-    """Scale of the images, crop, and how both vary."""
-    height, width = data.size
-    seen, small, factor, why = _SEEN[device], data.thing_sides[1], 1.0, ""
-    if panoptic and 0 < small < _SMALL_THING:
-        factor = min(2.0, _SMALL_THING / small)
-        why = f"things of {small:.0f} pixels (median) are small for a network of stride 4"
-    if height * width * factor**2 > seen:
-        factor = math.sqrt(seen / (height * width))
-        why = f"images of {width}×{height} have more pixels than {device} learns from in time"
-    elif data.largest > _UNLIKE * max(data.size):
-        why = f"one image has a side of {data.largest} pixels, where {width}×{height} is usual"
-    if why:
-        side = max(2, round(max(data.size) * factor / _STRIDE)) * _STRIDE
-        yield Choice(key="data.scale", value=(side, side), reason=why)
-        height, width = round(height * factor), round(width * factor)
-    if given.get("data.scale"):
-        factor = _scale_factor(data, given["data.scale"])
-        height, width = round(data.size[0] * factor), round(data.size[1] * factor)
-    most = (_PANOPTIC_PIXELS if panoptic else _PIXELS)[device]
-    crop = fitting_crop(height, width, most)
-    whole = crop[0] * crop[1] >= 0.8 * height * width
-    yield Choice(key="data.crop", value=crop, reason=f"{'nearly all' if whole else 'a part'} of an image of "
-                 f"{width}×{height}, of at most {most >> 10} × 1024 pixels a sample on {device}")  # fmt: skip
-    if panoptic:
-        why = "things keep their size and shape (recipe panoptic_folder)"
-        varied = {"data.ratio": (0.8, 1.25), "data.cat_max_ratio": 1.0, "data.aspect": 1.0, "data.photometric": 0.5}
-    elif whole:
-        why = "images are seen nearly whole, so variety is in how they are enlarged (recipe camvid_lite0)"
-        varied = {"data.ratio": (0.75, 1.75), "data.cat_max_ratio": 1.0, "data.aspect": 1.2, "data.photometric": 1.0}
-    else:
-        why = "parts of images are seen: the published range and rule, and a stretch"
-        varied = {"data.ratio": (0.5, 2.0), "data.cat_max_ratio": 0.75, "data.aspect": 1.2, "data.photometric": 1.0}
-    yield from _fixed((why, varied))
-
-
-def _scale_factor(data: Fingerprint, scale: tuple[int, int] | None) -> float:
-    """How much larger the network sees an image than it is."""
-    return min(max(scale) / max(data.size), min(scale) / min(data.size)) if scale else 1.0
-
-
-def fitting_crop(height: int, width: int, most: int) -> tuple[int, int]:
-    """The largest crop of an image, in multiples of 32, of at most `most` pixels; long images lose length first."""
-
-    def down(side: float) -> int:
-        return max(64, int(side) // _STRIDE * _STRIDE)
-
-    if down(height) * down(width) <= most:
-        return down(height), down(width)
-    short = min(height, width, math.sqrt(most))
-    long = most / short
-    return (down(short), down(long)) if height <= width else (down(long), down(short))
 
 
 def _of_network(device: str, weights: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[Choice]:
@@ -210,8 +99,13 @@ def _of_network(device: str, weights: Mapping[str, str], given: Mapping[str, Any
 
 
 def _of_classes(data: Fingerprint, given: Mapping[str, Any]) -> Iterator[Choice]:
-    rare = {name: share for name, share in data.shares.items() if 0 < share < _RARE}
-    if rare and len(data.shares) > 2 and not given.get("data.variants"):
+    there = {name: share for name, share in data.shares.items() if share > 0}
+    if len(there) < 3:
+        return
+    reason = f"classes have {min(there.values()):.2%} to {max(there.values()):.0%} of the pixels (measured on CamVid)"
+    yield Choice(key="loss.class_weights", value="root", reason=reason)
+    rare = {name: share for name, share in there.items() if share < _RARE}
+    if rare and not given.get("data.variants"):
         name = min(rare, key=lambda n: rare[n])
         yield Choice(key="data.rare_crops", value=0.5, reason=f"{name!r} has {rare[name]:.2%} of the pixels"
                      + f", and {len(rare) - 1} more are rare" * (len(rare) > 1))  # fmt: skip
@@ -254,7 +148,7 @@ def rhythm(
     free = "an unknown" if machine.memory_gb is None else f"{machine.memory_gb:.1f} GB of"
     pace = f"{machine.pixels_per_s / pixels:.3g} images/s measured"
     seen = data.num_val or data.num_train * 0.2
-    image = data.size[0] * data.size[1] * _scale_factor(data, settings.scale) ** 2
+    image = data.size[0] * data.size[1] * scale_factor(data, settings.scale) ** 2
     validation = seen * image / (_FORWARD * machine.pixels_per_s)
     times = max(1, min(10, int(_VALIDATING * 60 * minutes / max(1e-9, validation))))
     lr = 1.5e-3 * math.sqrt(batch / 8)

@@ -4,7 +4,7 @@ import inspect
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,7 +118,8 @@ def _auto(arguments: list[str], begun: float) -> int:
     folds = 1 if parsed.write is not None and parsed.folds is None else parsed.folds
     if parsed.write is not None and folds != 1:
         raise ValueError("--write writes the settings of one run; leave out --folds, and give data.split and data.fold")
-    plan = plan_training(None, weights=parsed.weights, machine=machine, given=given, folds=folds)
+    plan = plan_training(None, weights=parsed.weights, machine=machine, given=given, folds=folds,
+                         suits=parsed.write is None)  # fmt: skip
     for line in plan.lines():
         _say(line)
     if parsed.write is not None:
@@ -128,7 +129,8 @@ def _auto(arguments: list[str], begun: float) -> int:
         parts = Folds(config=plan.config, count=plan.folds,
                       val_split=plan.fingerprint.val_split or plan.config.data.train_split)  # fmt: skip
         return _finished_folds(*train_folds(parts, loggers=[PlanLogger(plan)], begun=begun, say=_say))
-    return _finished(train(plan.config, loggers=[PlanLogger(plan)], begun=begun))
+    result = train(plan.config, loggers=[PlanLogger(plan)], begun=begun)
+    return _finished(_suited(result, max(plan.spare, 60 * plan.minutes - (time.monotonic() - begun))))
 
 
 def _resume(arguments: list[str]) -> int:
@@ -152,7 +154,15 @@ def _resume(arguments: list[str]) -> int:
     }  # fmt: skip
     if folds:
         return _finished_folds(*resume_folds(folder, changes, say=_say))
-    return _finished(train(resume=folder, changes=changes))
+    return _finished(_suited(train(resume=folder, changes=changes)))
+
+
+def _suited(result: "RunResult", seconds: float | None = None) -> "RunResult":
+    """The result of a run of `train auto` with the size that its model predicts at; of another run, as it is."""
+    from panfpn.planning import suit_scale
+
+    scores = None if result.scores is None else suit_scale(result.dir, seconds, say=_say)
+    return result if scores is None else replace(result, scores=scores, value=scores.value)
 
 
 def _say(line: str) -> None:
