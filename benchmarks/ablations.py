@@ -17,16 +17,11 @@ from statistics import mean
 
 VARIANTS = {
     "as auto chooses": {},
-    "class weights": {"loss.class-weights": "median"},
-    "roots of class weights": {"loss.class-weights": "root"},
+    "no class weights": {"loss.class-weights": "None"},
+    "median class weights": {"loss.class-weights": "median"},
+    "no class weights, no rare crops": {"loss.class-weights": "None", "data.rare-crops": "0"},
+    "median class weights, twice the rate": {"loss.class-weights": "median", "optim.lr": "3e-3"},
     "no rare crops": {"data.rare-crops": "0"},
-    "class weights, no rare crops": {"loss.class-weights": "median", "data.rare-crops": "0"},
-    "class weights, twice the rate": {"loss.class-weights": "median", "optim.lr": "3e-3"},
-    "class weights, pyramid of 64 channels": {
-        "loss.class-weights": "median",
-        "model.fpn-channels": "64",
-        "model.head-channels": "64",
-    },
     "no Dice": {"loss.dice": "0"},
     "Lovász in place of Dice": {"loss.dice": "0", "loss.lovasz": "0.5"},
     "backbone at the whole rate": {"optim.backbone-lr-factor": "1"},

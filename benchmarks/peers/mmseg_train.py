@@ -45,7 +45,7 @@ class Clock(Hook):
         self.before = time.monotonic()
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        self.rows.append({"minutes": self.seconds / 60, "step": len(self.marks), "miou": metrics["mIoU"] / 100})
+        self.rows.append({"minutes": self.seconds / 60, "step": len(self.marks), "miou": float(metrics["mIoU"]) / 100})
         (Path(runner.work_dir) / "curve.json").write_text(json.dumps(self.rows))
         self.since = time.monotonic()
 

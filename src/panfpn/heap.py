@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Parameters of glibc's mallopt, and what they are without it (malloc.h).
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+# Parameters of glibc's mallopt. To set one ends glibc's own rule for it, which raises both thresholds as large blocks
+# are freed; so afterwards they are where that rule ends.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _KEPT = {_TRIM_THRESHOLD: -1, _MMAP_MAX: 0}
-_USUAL = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_MAX: 65536}
+_USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20, _MMAP_MAX: 65536}
 
 _lock = threading.Lock()
 _holders = 0

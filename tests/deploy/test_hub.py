@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from hub_server import local_hub
 from panfpn import Predictor
 from panfpn.cli import main
 from panfpn.data.images import decode_image
-from panfpn.deploy.hub import MARK, push
+from panfpn.deploy.hub import MARK, card, push
 from panfpn.files import sha256
+from panfpn.weights import load
 from panfpn.weights.zoo import find_model, shipped_model
 
 
@@ -87,6 +89,18 @@ def test_a_file_that_is_not_what_the_hub_said_is_thrown_away(hub: Any) -> None:
         find_model("me/streets")
     hub.lie.clear()
     assert find_model("me/streets").read_bytes() == shipped_model().read_bytes()
+
+
+def test_scores_of_images_that_were_learnt_from_are_no_result() -> None:
+    release = load(shipped_model()).with_weights()
+    seen = replace(release, data={"dataset": "folder", "train_split": "train", "val_split": "train", "split": None})
+    text = card(seen, "me/streets", "0" * 64)
+    assert "model-index" not in front(text.encode())
+    assert "## Scores of the images that it learnt from" in text
+    parted = {"train_split": "train", "val_split": "train", "split": 0.2}
+    text = card(replace(seen, data=parted), "me/streets", "0" * 64)
+    assert "model-index" in front(text.encode())
+    assert "## Scores\n" in text
 
 
 def test_a_card_of_somebodys_own_stays(hub: Any) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from panfpn.cli import main
 from panfpn.config import TrainConfig
 from panfpn.engine import RunResult, train
-from panfpn.planning import Folds, plan_training, resume_folds, train_folds
+from panfpn.planning import Folds, TrainingPlan, plan_training, resume_folds, train_folds
 from panfpn.planning import folds as module
 from panfpn.recipes.observed import Machine
 
@@ -34,6 +36,13 @@ def small(root: Path, folder: Path) -> TrainConfig:
         model__pretrained=False, model__fpn_channels=8, model__head_channels=8, train__minutes=0.03,
         train__batch_size=2, run__dir=folder, run__device="cpu", run__loggers=(), run__val_every=10_000,
     )  # fmt: skip
+
+
+def planned(root: Path, folder: Path, folds: int) -> TrainingPlan:
+    """A plan in folds of a small network."""
+    plan = plan_training(root, minutes=0.1 * (folds + 1), device="cpu", machine=CPU, folds=folds,
+                         given={"run.dir": folder, "run.loggers": ()})  # fmt: skip
+    return replace(plan, config=small(root, folder).changed(data__split=round(1 / folds, 6)))
 
 
 def test_few_images_are_planned_in_folds_unless_they_are_divided_already(few: Path, folder_data: Path) -> None:
@@ -63,8 +72,8 @@ def test_folds_and_a_division_of_ones_own_do_not_go_together(few: Path) -> None:
 
 def test_each_fold_and_then_all_images_are_trained(few: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    start = Folds(config=small(few, tmp_path / "run"), count=3, val_split="train")
-    result, folds = train_folds(start, say=said.append)
+    plan = planned(few, tmp_path / "run", 3)
+    result, folds = train_folds(plan, begun=time.monotonic(), say=said.append)
     assert [line.split(":")[0] for line in said] == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3", "all images"]
     assert result.dir == tmp_path / "run"
     assert folds == Folds.read(tmp_path / "run")
@@ -96,8 +105,12 @@ def test_an_interruption_is_gone_on_with_where_it_was(
 
     monkeypatch.setattr(module, "train", interrupted)
     said: list[str] = []
-    start = Folds(config=small(few, tmp_path / "run"), count=2, val_split="train")
-    result, folds = train_folds(start, say=said.append)
+    result, folds = train_folds(planned(few, tmp_path / "run", 2), begun=time.monotonic(), say=said.append)
+    assert (tmp_path / "run/plan.json").is_file()
+    with pytest.raises(ValueError, match="already holds a run in folds"):
+        train_folds(planned(few, tmp_path / "run", 2), begun=time.monotonic(), say=said.append)
+    again = ["train", "auto", f"--data.root={few}", f"--run.dir={tmp_path / 'run'}", "--folds=1"]
+    assert main(again) == 2
     assert result.interrupted
     assert len(folds.values) == 1
     assert said[-1] == f"all of it goes on with: panfpn train --resume {tmp_path / 'run'}"
@@ -118,8 +131,26 @@ def test_a_folder_that_holds_a_run_is_left_alone(few: Path, tmp_path: Path) -> N
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("{}")
     with pytest.raises(ValueError, match="already holds a run"):
-        train_folds(Folds(config=small(few, tmp_path / "run"), count=2, val_split="train"), say=print)
+        train_folds(planned(few, tmp_path / "run", 2), begun=time.monotonic(), say=print)
     assert not (tmp_path / "run/folds.json").exists()
+
+
+def test_a_fold_without_a_score_is_left_out_of_the_mean_and_named() -> None:
+    folds = Folds(config=TrainConfig(), count=3, val_split="val", values=(0.5, None, 0.7))
+    assert folds.summary() == "60.00 ± 14.14 % on images that were not learnt from (50.00, none, 70.00 in the folds)"
+    assert replace(folds, values=(None,)).summary() == "without a score: no fold has labels to validate on"
+
+
+def test_folds_go_on_in_one_process(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Folds(config=small(few, tmp_path), count=2, val_split="train").write(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="resume them without torchrun"):
+        resume_folds(tmp_path, {}, say=print)
+
+
+def test_drawn_scenes_have_no_files_to_divide() -> None:
+    with pytest.raises(ValueError, match="have none to divide"):
+        plan_training(None, device="cpu", machine=CPU, folds=3, given={"data.dataset": "scenes"})
 
 
 @pytest.mark.parametrize("text", ["{}", "[", '{"config": {}, "count": 2, "val_split": "val", "values": 3}'])
@@ -131,7 +162,7 @@ def test_damaged_folds_are_one_sentence(tmp_path: Path, text: str, capsys: pytes
 
 def test_the_verb_says_the_mean(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "auto", f"--data.root={few}", "--minutes=0.2", "--device", "cpu", "--folds", "2", "--run.dir",
-             str(tmp_path / "run"), "--model.fpn-channels", "16", "--run.loggers", "", "--model.backbone",
+             str(tmp_path / "run"), "--model.fpn-channels", "16", "--run.loggers", "--model.backbone",
              "test_resnet", "--model.pretrained", "False"]  # fmt: skip
     assert main(words) == 0
     out = capsys.readouterr()
@@ -141,3 +172,28 @@ def test_the_verb_says_the_mean(few: Path, tmp_path: Path, capsys: pytest.Captur
     assert json.loads((tmp_path / "run/plan.json").read_text())["folds"] == 2
     assert main([*words, "--write", str(tmp_path / "plan.yaml")]) == 2
     assert "--write writes the settings of one run" in capsys.readouterr().err
+
+
+def test_a_request_that_comes_too_late_to_interrupt_ends_the_folds(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "train", lambda *a, **k: replace(train(*a, **k), asked_to_stop=True))
+    said: list[str] = []
+    result, folds = train_folds(planned(few, tmp_path / "run", 2), begun=time.monotonic(), say=said.append)
+    assert result.interrupted and len(folds.values) == 1
+    assert said[-1] == f"all of it goes on with: panfpn train --resume {tmp_path / 'run'}"
+
+
+def test_a_command_that_its_launcher_calls_again_goes_on(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "auto", f"--data.root={few}", "--minutes=0.3", "--device", "cpu", "--folds", "2", "--run.dir",
+             str(tmp_path / "run"), "--run.loggers"]  # fmt: skip
+    train_folds(planned(few, tmp_path / "run", 2), begun=time.monotonic(), say=print)
+    before = Folds.read(tmp_path / "run")
+    assert main(words) == 2
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert main([*words, "--optim.lr", "0.5"]) == 2
+    assert "already holds a run in folds" in capsys.readouterr().err
+    assert main(words) == 0
+    assert Folds.read(tmp_path / "run") == before

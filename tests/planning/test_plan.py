@@ -280,6 +280,11 @@ def test_an_unlabelled_or_missing_folder_is_a_sentence(tmp_path: Path, capsys: p
     assert "train.minutes is -3" in capsys.readouterr().err
 
 
+def test_a_split_that_is_not_there_is_not_replaced_by_another(folder_data: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no split 'vall' \(data\.val_split\); it has train, val"):
+        plan_training(folder_data, device="cpu", machine=CPU, given={"data.val_split": "vall"})
+
+
 def test_the_verb_measures_trains_and_leaves_its_plan(
     folder_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,19 +90,21 @@ def card(release: Release, repository: str, digest: str, *, license: str | None 
     config, table, source = release.config, release.table, release.source
     architecture, backbone = config.model.architecture, config.model.backbone
     assert architecture in ARCHITECTURES
-    dataset = str((release.data or {}).get("dataset") or table.name)
+    about = release.data or {}
+    dataset = str(about.get("dataset") or table.name)
     name = repository.partition("/")[2]
     scores = {key: release.scores[key] for key in _METRICS if isinstance(release.scores.get(key), int | float)}
+    learnt = about.get("split") is None and about.get("train_split", "") == about.get("val_split")
     data = hub.ModelCardData(
         library_name="panfpn", license=license or source.get("license"), pipeline_tag="image-segmentation",
         tags=["panfpn", architecture, "semantic-segmentation" if architecture == "SemanticFPN" else
               "panoptic-segmentation", "feature-pyramid-network"],
         model_name=name, eval_results=[
             hub.EvalResult(task_type="image-segmentation", dataset_type=dataset, dataset_name=dataset,
-                           dataset_split=str((release.data or {}).get("val_split") or "val"), metric_type=key,
+                           dataset_split=str(about.get("val_split") or "val"), metric_type=key,
                            metric_name=_METRICS[key], metric_value=round(100 * value, 2))
             for key, value in scores.items()
-        ],
+        ] if scores and not learnt else None,
     )  # fmt: skip
     things = {c.name for c in table.classes if c.thing}
     parts = [
@@ -111,7 +113,8 @@ def card(release: Release, repository: str, digest: str, *, license: str | None 
         f"![a photo, and what the model makes of it]({_PICTURE})\n" if picture else "",
         "```\npip install panfpn\npanfpn predict photo.jpg --out results --model " + repository + "\n```\n\n"
         f'```python\nimport panfpn\n\nfound = panfpn.Predictor.from_file("{repository}")("photo.jpg")\n```\n',
-        _section("Scores", {_METRICS[key]: f"{100 * value:.2f}" for key, value in scores.items()}),
+        _section(f"Scores{' of the images that it learnt from' if learnt else ''}",
+                 {_METRICS[key]: f"{100 * value:.2f}" for key, value in scores.items()}),
         _section("Classes", {c.name: ("thing, " if c.name in things else "") + f"value {c.values[0]}"
                              for c in table.classes}),
         f"Started from {source['starts_from']}, whose licence is {source['starts_from_license']}; what it says of "

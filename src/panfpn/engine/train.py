@@ -46,7 +46,7 @@ class RunResult:
 
     `scores` and `value` (mIoU of a Semantic FPN, PQ of a Panoptic FPN) are of the released weights
     (`model.safetensors`: the best of all validations) on the validation split; `scores` is None if the run was
-    interrupted, and on all ranks but the first.
+    interrupted, and on all ranks but the first. `asked_to_stop` is also set where a request came too late to interrupt.
     """
 
     dir: Path
@@ -55,6 +55,7 @@ class RunResult:
     scores: Scores | None
     interrupted: bool
     minutes: float
+    asked_to_stop: bool = False
 
 
 def train(
@@ -175,7 +176,7 @@ def _trained(
         best = trainer.state.best if scores is None else scores.value
         return RunResult(
             dir=folder, step=trainer.state.step, value=float("nan") if best is None else best, scores=scores,
-            interrupted=interrupted, minutes=trainer.log.minutes,
+            interrupted=interrupted, minutes=trainer.log.minutes, asked_to_stop=stop_requested(),
         )  # fmt: skip
 
 

@@ -23,10 +23,11 @@ _LOOKED_AT = 200  # images, spread over the training split
 _VALIDATES = ("val", "valid", "validation")  # names of a split that is for choosing; a test split is not
 
 
-def located(data: Data, *, named: bool) -> tuple[Data, bool]:
+def located(data: Data, *, named: bool, val_named: bool = False) -> tuple[Data, bool]:
     """The data set with its layout (recognised unless it is `named`) and splits; and whether one of them validates.
 
-    A pack has the splits that it was made with. ValueError for a folder in which nothing is recognised.
+    A pack has the splits that it was made with. ValueError for a folder in which nothing is recognised, or without the
+    split that is to validate (`val_named`).
     """
     if data.dataset in DRAWN:
         return data, True
@@ -41,6 +42,8 @@ def located(data: Data, *, named: bool) -> tuple[Data, bool]:
     there = splits_of(data.dataset, data.root)
     if not there or data.val_split in there:
         return data, data.split is None
+    if val_named:
+        raise ValueError(f"{data.root}: has no split {data.val_split!r} (data.val_split); it has {', '.join(there)}")
     val = next((split for split in _VALIDATES if split in there), None)
     return (data, False) if val is None else (replace(data, val_split=val), data.split is None)
 

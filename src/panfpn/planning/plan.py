@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from panfpn.config import TrainConfig
+from panfpn.choices import DRAWN
+from panfpn.config import Data, TrainConfig
 from panfpn.config.training import keys_of
 from panfpn.device import resolve_device
 from panfpn.engine.loggers import LoggedRun
@@ -89,12 +90,13 @@ def plan_training(
     of_data = {key: value for key, value in given.items() if key.startswith("data.") or key in _ABOUT_DATA}
     if keys_of("PanopticFPN") & set(given):
         of_data = {"model.architecture": "PanopticFPN", **of_data}
-    where, validates = located(TrainConfig().changed(**of_data).data, named="data.dataset" in given)
+    where, validates = located(TrainConfig().changed(**of_data).data, named="data.dataset" in given,
+                               val_named="data.val_split" in given)  # fmt: skip
     if where.root is not None:
         given["data.root"] = where.root  # the folder of a file that was named
     fingerprint = look_at(where, validates=validates, channels=given.get("model.in_channels", 3),
                           semantic=given.get("model.architecture") == "SemanticFPN")  # fmt: skip
-    folds = _folds(folds, fingerprint, given)
+    folds = _folds(folds, fingerprint, where, given)
     if given.get("model.architecture") == "PanopticFPN" and not fingerprint.segments:
         raise ValueError(f"{where.root}: tells no things apart, which Panoptic FPN learns from; use Semantic FPN "
                          "(model.architecture SemanticFPN)")  # fmt: skip
@@ -111,7 +113,7 @@ def plan_training(
     elif (machine.device, machine.network) != (kind, draft.model.backbone):
         raise ValueError(f"the machine's profile is of {machine.network} on {machine.device}, but "
                          f"{draft.model.backbone} on {kind} is to be trained; measure again")  # fmt: skip
-    sized = _SIZED & set(given) or not (draft.data.scale or alike(fingerprint))
+    sized = _SIZED & set(given) or fingerprint.dataset == "raster" or not (draft.data.scale or alike(fingerprint))
     spare = 60 * minutes * SPARE if suits and folds == 1 and not sized else 0.0
     runs = _of_runs(folds, minutes, spare)
     ours = {choice.key: choice.value for choice in runs}
@@ -130,13 +132,17 @@ def plan_training(
     )  # fmt: skip
 
 
-def _folds(wanted: int | None, data: Fingerprint, given: Mapping[str, Any]) -> int:
+def _folds(wanted: int | None, data: Fingerprint, where: Data, given: Mapping[str, Any]) -> int:
     """How many folds there are; ValueError for as many as these data do not have."""
     divided = {"data.split", "data.fold"} & set(given)
+    whole = where.pack is not None or where.pack_url is not None or where.dataset in DRAWN
     if wanted is None:
-        return FOLDS if data.val_split is None and FOLDS <= data.num_train < FEW and not divided else 1
+        few = data.val_split is None and 2 * FOLDS <= data.num_train < FEW
+        return FOLDS if few and not divided and not whole else 1
     if wanted > 1 and divided:
         raise ValueError(f"folds divide the training images, and so does {min(divided)}; give one of them")
+    if wanted > 1 and whole:
+        raise ValueError("folds divide the files of a folder; a pack, or scenes that are drawn, have none to divide")
     if not 1 <= wanted <= data.num_train:
         raise ValueError(f"folds is {wanted}; it must be from 1 to the number of training images, {data.num_train}")
     return wanted

@@ -29,6 +29,7 @@ def suit_scale(folder: Path, seconds: float | None, *, say: Callable[[str], Any]
     Returns the scores of the whole split then; None where the size stays, or the run's plan has no time for this. Takes
     about `seconds` at most (None: those that the plan has for it).
     """
+    start = time.monotonic()
     file, plan = folder / "model.safetensors", read_json(folder / FILE) if (folder / FILE).is_file() else {}
     if not plan.get("spare_seconds"):
         return None
@@ -37,6 +38,7 @@ def suit_scale(folder: Path, seconds: float | None, *, say: Callable[[str], Any]
     if release.config.data.scale != config.data.scale:  # it was done
         return None
     dataset = build_datasets(config.data, segments=task.needs_segments, channels=config.model.in_channels)[1]
+    workers = config.data.num_workers
     side = max(parse(Fingerprint, plan["fingerprint"]).size)
     usual = config.data.scale or (side, side)
     sizes = {factor: (round(usual[0] * factor), round(usual[1] * factor)) for factor in FACTORS}
@@ -44,12 +46,11 @@ def suit_scale(folder: Path, seconds: float | None, *, say: Callable[[str], Any]
     def scored(factor: float, count: int) -> Scores:
         scale = config.data.scale if factor == 1 else sizes[factor]
         task.set_inference(scale=scale, size_divisor=config.data.size_divisor, inference=config.inference)
-        return score_dataset(task, dataset, num_workers=config.data.num_workers, most=count,
-                             batch_size=config.run.val_batch_size)[0]  # fmt: skip
+        return score_dataset(task, dataset, num_workers=workers, most=count)[0]
 
     with kept_heap():
         seconds = plan["spare_seconds"] if seconds is None else seconds
-        count = _affordable(task, dataset, seconds)
+        count = _affordable(task, dataset, seconds - (time.monotonic() - start))
         if count < min(_FEWEST, len(dataset)):
             say(f"the size for prediction stays: {seconds:.0f} s are too short to try others")
             return None
@@ -60,7 +61,7 @@ def suit_scale(folder: Path, seconds: float | None, *, say: Callable[[str], Any]
                 break  # larger ones are not better either
         best = max(found, key=lambda factor: found[factor].value)
         told = ", ".join(f"{100 * scores.value:.2f} at ×{factor:g}" for factor, scores in found.items())
-        if found[best].value < found[1.0].value + _WORTH:
+        if best == 1 or not found[best].value >= found[1.0].value + _WORTH:  # nan is no gain either
             say(f"the size for prediction stays: {told} ({count} images)")
             return None
         scores = found[best] if count == len(dataset) else scored(best, len(dataset))

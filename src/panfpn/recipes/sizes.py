@@ -25,7 +25,9 @@ def sizes_of(data: Fingerprint, device: str, given: Mapping[str, Any], *, panopt
     if panoptic and 0 < small < _SMALL_THING:
         factor = min(2.0, _SMALL_THING / small)
         why = f"things of {small:.0f} pixels (median) are small for a network of stride 4"
-    if height * width * factor**2 > seen:
+    if data.dataset == "raster":  # predicted in windows at its own resolution
+        factor, why = 1.0, ""
+    elif height * width * factor**2 > seen:
         factor = math.sqrt(seen / (height * width))
         why = f"images of {width}×{height} have more pixels than {device} learns from in time"
     elif data.largest > _UNLIKE * max(data.size):
@@ -80,7 +82,7 @@ def alike(data: Fingerprint) -> bool:
 def enlarged(data: Fingerprint, machine: Machine, minutes: float, given: Mapping[str, Any]) -> list[Choice]:
     """Choices of a Semantic FPN for thin regions, where the time allows to see all images often at a larger size."""
     height, width = data.size
-    if data.thin < _THIN or not alike(data) or {"data.scale", "data.crop"} & set(given):
+    if data.dataset == "raster" or data.thin < _THIN or not alike(data) or {"data.scale", "data.crop"} & set(given):
         return []
     often = 60 * minutes * machine.pixels_per_s / (height * width * data.num_train)
     for factor in _LARGER:

@@ -99,7 +99,8 @@ _SHORT = {"--minutes": "--train.minutes", "--device": "--run.device"}
 def _auto(arguments: list[str], begun: float) -> int:
     """Settle what is not given, and train."""
     words = [_SHORT.get(name, name) + equals + value for name, equals, value in (a.partition("=") for a in arguments)]
-    keys = [word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--") and "." in word]
+    names = [word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    keys = [name for name in names if "." in name]
     start = TrainConfig()
     if keys_of("PanopticFPN") & set(keys) and "model.architecture" not in keys:
         start = start.changed(model__architecture="PanopticFPN")  # without it they could not be given
@@ -110,10 +111,17 @@ def _auto(arguments: list[str], begun: float) -> int:
     given = {key: getattr(getattr(parsed.config, section), name)
              for key in keys for section, _, name in [key.partition(".")]}  # fmt: skip
     from panfpn.engine import train
+    from panfpn.engine.distributed import starts_again
     from panfpn.files import write_text
-    from panfpn.planning import Folds, PlanLogger, plan_training, train_folds
+    from panfpn.planning import PlanLogger, plan_training, train_folds
+    from panfpn.planning.folds import check_no_folds, holds_plan
     from panfpn.planning.plan import read_machine
 
+    folder = parsed.config.run.dir
+    if parsed.write is None and starts_again() and holds_plan(folder, given):
+        return _resume(["--resume", str(folder)])
+    if parsed.write is None:
+        check_no_folds(folder)
     machine = read_machine(parsed.machine) if parsed.machine else None
     folds = 1 if parsed.write is not None and parsed.folds is None else parsed.folds
     if parsed.write is not None and folds != 1:
@@ -126,9 +134,7 @@ def _auto(arguments: list[str], begun: float) -> int:
         write_text(parsed.write, plan.config.to_yaml())
         return 0
     if plan.folds > 1:
-        parts = Folds(config=plan.config, count=plan.folds,
-                      val_split=plan.fingerprint.val_split or plan.config.data.train_split)  # fmt: skip
-        return _finished_folds(*train_folds(parts, loggers=[PlanLogger(plan)], begun=begun, say=_say))
+        return _finished_folds(*train_folds(plan, begun=begun, say=_say))
     result = train(plan.config, loggers=[PlanLogger(plan)], begun=begun)
     return _finished(_suited(result, max(plan.spare, 60 * plan.minutes - (time.monotonic() - begun))))
 
@@ -161,7 +167,8 @@ def _suited(result: "RunResult", seconds: float | None = None) -> "RunResult":
     """The result of a run of `train auto` with the size that its model predicts at; of another run, as it is."""
     from panfpn.planning import suit_scale
 
-    scores = None if result.scores is None else suit_scale(result.dir, seconds, say=_say)
+    late = result.scores is None or result.asked_to_stop
+    scores = None if late else suit_scale(result.dir, seconds, say=_say)
     return result if scores is None else replace(result, scores=scores, value=scores.value)
 
 
