@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,16 +21,17 @@ def in_child(function: Callable[..., T], *arguments: Any) -> T:
     Raises:
         ValueError: the process was killed.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool:
         try:
-            return pool.submit(_tied, os.getpid(), function, *arguments).result()
+            return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
             raise ValueError(
                 "the measuring process was killed, most likely for want of memory; take a smaller size or batch"
             ) from error
 
 
-def _tied(parent: int, function: Callable[..., T], *arguments: Any) -> T:
-    """The function in a process that does not outlive its parent, so that nothing goes on unseen."""
+def _begin(parent: int) -> None:
+    """Let this process not outlive its parent, so that nothing goes on unseen; Ctrl-C ends it without a word."""
     end_with_parent(parent)
-    return function(*arguments)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
