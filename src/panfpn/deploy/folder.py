@@ -12,6 +12,7 @@ from panfpn.deploy.shares import Rows, Share
 from panfpn.deploy.submission import Submission
 from panfpn.deploy.tiles import RasterResult, TileOptions, label_raster
 from panfpn.deploy.video_file import VideoFile
+from panfpn.heap import kept_heap
 from panfpn.listing import LeftOut
 from panfpn.progress import progress_bar
 from panfpn.tasks import check_batch_size
@@ -89,7 +90,7 @@ def label(
 
         results = predictor.stream(inputs, confidence=confidence, batch_size=batch_size, lanes=lanes, then=save)
         try:
-            with progress_bar("labelling", total, show=progress) as advance, closing(results):
+            with kept_heap(), progress_bar("labelling", total, show=progress) as advance, closing(results):
                 for result in results:
                     if isinstance(result, Failure):
                         failed(result)

@@ -90,6 +90,31 @@ class Ranks:
             dist.barrier()
 
 
+class CommonStop:
+    """Several ranks stop between the same two steps; the host waits for the others' word every few seconds only."""
+
+    _EVERY = 4.0  # seconds
+    _MOST_STEPS = 100
+
+    def __init__(self, ranks: Ranks, device: torch.device, step: int) -> None:
+        self.ranks, self.device = ranks, device
+        self._looked, self._looked_step, self._next = time.monotonic(), step, 0
+
+    def agreed(self, step: int, stop: bool) -> bool:
+        """Whether any rank wants to stop after `step`; asked at steps that all ranks know."""
+        if self.ranks.world == 1:
+            return stop
+        if step < self._next:
+            return False
+        now = time.monotonic()
+        seconds = (now - self._looked) / max(1, step - self._looked_step)  # of a step
+        self._looked, self._looked_step = now, step
+        steps = 0 if stop else max(1, min(self._MOST_STEPS, int(self._EVERY / seconds)))
+        steps = self.ranks.least(steps, self.device)
+        self._next = step + steps
+        return steps == 0
+
+
 def is_lost_rank(error: RuntimeError) -> bool:
     """Whether an error says that another process of the job is gone, or does not answer."""
     text = str(error)

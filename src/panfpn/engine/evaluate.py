@@ -14,6 +14,7 @@ from panfpn.config import Data
 from panfpn.data import Dataset, as_dataset, evaluation_loader
 from panfpn.data.loader import named_worker_errors
 from panfpn.engine.distributed import Ranks
+from panfpn.heap import kept_heap
 from panfpn.lanes import in_lanes
 from panfpn.metrics import Scores
 from panfpn.progress import progress_bar
@@ -128,7 +129,8 @@ def evaluate(
     scorer = task.scorer(dataset, trimap_width=trimap_width, average_precision=average_precision)
     workers = settings.num_workers if settings else 0
     share = len(range(ranks.rank, len(dataset), ranks.world))
-    with progress_bar("evaluating", share, show=progress and ranks.first) as advance, named_worker_errors():
+    shown = progress_bar("evaluating", share, show=progress and ranks.first)
+    with shown as advance, named_worker_errors(), kept_heap():
         return score_dataset(
             task, dataset, scorer=scorer, batch_size=batch_size, num_workers=workers, progress=advance, ranks=ranks
         )[0]

@@ -5,7 +5,6 @@ never killed.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,13 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from panfpn import build
 from panfpn.config import TrainConfig
-from panfpn.data import Dataset, prefetched, train_loader
-from panfpn.data.balance import RareCrops, count_classes
+from panfpn.data import Dataset
 from panfpn.data.identity import Identity
-from panfpn.data.loader import DrawSampler
 from panfpn.device import tuned_backend
 from panfpn.engine.advice import about_data, about_settings
-from panfpn.engine.distributed import Ranks
+from panfpn.engine.batches import batches_from
+from panfpn.engine.distributed import CommonStop, Ranks
 from panfpn.engine.evaluate import score_dataset
 from panfpn.engine.features import FeatureCache
 from panfpn.engine.history import read_history
@@ -34,12 +32,11 @@ from panfpn.engine.lineage import lineage
 from panfpn.engine.loggers import Logger
 from panfpn.engine.network import check_batch_norm, freeze_batch_norm, prepare_network
 from panfpn.engine.optim import WeightAverage, build_optimizer, lr_at, num_moments, set_lr
+from panfpn.engine.pending_losses import PendingLosses
 from panfpn.engine.run_folder import RunState, resume_command, save_run
 from panfpn.engine.run_log import RunLog, SilentLog
 from panfpn.engine.time_budget import OPEN, Plan, Stopwatch, replanned
-from panfpn.files import write_json
 from panfpn.losses import CallableLoss
-from panfpn.memory import free_memory
 from panfpn.metrics import Scores
 from panfpn.report.page import write_report
 from panfpn.tasks import Task
@@ -47,8 +44,6 @@ from panfpn.types import Batch, Example
 from panfpn.weights import first_not_finite, to_host, write_release
 from panfpn.weights.files import tensors_digest
 
-_LOOK_EVERY = 4.0  # seconds between two looks at the other ranks' stop requests, for which the host waits
-_MOST_STEPS = 100  # between them
 _PLANNED = 10  # steps between two looks at the time of several ranks
 _TRIED = 8  # images that tell how long a validation takes
 
@@ -105,9 +100,9 @@ class Trainer:
             self.cache = FeatureCache(folder, self.task, train_data, build.build_transform(config.data), config)
         self.log: RunLog | SilentLog = SilentLog()
         self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext  # around waits for data
-        self._looked, self._looked_step, self._next_look = time.monotonic(), self.state.step, 0
+        self.stopping = CommonStop(ranks, device, self.state.step)
+        self.losses = PendingLosses(ranks, device, folder)
         self.lr = 0.0  # of the last step
-        self.pending: list[tuple[tuple[str, ...], dict[str, torch.Tensor]]] = []  # losses still on the device
 
     def num_bytes(self) -> int:
         """Size of a checkpoint: weights, their average, and the optimiser's moments."""
@@ -134,7 +129,8 @@ class Trainer:
             else:
                 for note in self.notes:
                     self.log.say(note)
-            yield self._batches()
+            yield batches_from(self.state.step, self.config, self.train_data, self.ranks, self.device,
+                               segments=self.task.needs_segments, cache=self.cache)  # fmt: skip
         finally:
             self.log.close()
 
@@ -151,7 +147,7 @@ class Trainer:
     def after_step(self, stop: bool) -> bool:
         """Between two steps: log, validate and save where it is time; returns whether the run is interrupted."""
         run, done = self.config.run, self.state.step
-        stop = self._agreed(stop)
+        stop = self.stopping.agreed(self.state.step, stop)
         changed = self._planned_anew()
         check = done % run.val_every == 0 or done == self.state.plan.steps
         save = check or changed or stop or done % run.checkpoint_every == 0
@@ -219,54 +215,6 @@ class Trainer:
         again = resume_command(self.folder, self.ranks.world)
         self.log.say(f"stopped after step {self.state.step}; go on with: {again}")
 
-    def _agreed(self, stop: bool) -> bool:
-        """Whether any rank wants to stop; asked every few seconds, at a step that all ranks know."""
-        if self.ranks.world == 1:
-            return stop
-        if self.state.step < self._next_look:
-            return False
-        now = time.monotonic()
-        seconds = (now - self._looked) / max(1, self.state.step - self._looked_step)  # of a step
-        self._looked, self._looked_step = now, self.state.step
-        steps = self.ranks.least(0 if stop else max(1, min(_MOST_STEPS, int(_LOOK_EVERY / seconds))), self.device)
-        self._next_look = self.state.step + steps
-        return steps == 0
-
-    def _batches(self) -> Iterator[Batch]:
-        train, data = self.config.train, self.config.data
-        sampler = DrawSampler(
-            steps=range(self.state.step, OPEN if train.minutes else train.steps), batch_size=train.batch_size,
-            accumulate=train.accumulate, rank=self.ranks.rank, world=self.ranks.world,
-        )  # fmt: skip
-        if self.cache is not None:
-            return self._cached(self.cache, sampler)
-        batches = train_loader(
-            self.train_data, build.build_transform(data), sampler, seed=train.seed, num_workers=data.num_workers,
-            variants=data.variants, rare=self._rare_crops(), pin=self.device.type == "cuda",
-            needs_segments=self.task.needs_segments, channels=self.config.model.in_channels,
-            memory=self._memory(),
-        )  # fmt: skip
-        return prefetched(batches, self.device)
-
-    def _memory(self) -> int:
-        """Bytes for decoded images in this process: its share of what is allowed, and of a quarter of what is free."""
-        free = free_memory(torch.device("cpu"))
-        allowed = 1e9 * self.config.data.memory_gb
-        most = min(allowed, free / 4) if math.isfinite(free) else allowed
-        return int(most) // int(os.environ.get("LOCAL_WORLD_SIZE", self.ranks.world))
-
-    def _rare_crops(self) -> RareCrops | None:
-        share = self.config.data.rare_crops
-        if not share:
-            return None
-        counts = count_classes(self.train_data, channels=self.config.model.in_channels)
-        return RareCrops(counts, share, self.config.train.seed)
-
-    def _cached(self, cache: FeatureCache, sampler: DrawSampler) -> Iterator[Batch]:
-        """The batches of a cache, filled when the first is wanted: by then stops are heard, and errors are named."""
-        cache.fill(self.ranks)
-        yield from prefetched(cache.batches(sampler), self.device)
-
     def step(self, batches: Iterator[Batch]) -> None:
         """One step of the optimiser, on the next `train.accumulate` batches."""
         config, step = self.config, self.state.step
@@ -300,41 +248,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
             self.average.update(self.task.model, step)
-        self.pending.append((tuple(n for b in micro for n in b.names), sums))
+        self.losses.add(tuple(n for b in micro for n in b.names), sums)
         self.state.step += 1
 
     def _report_losses(self) -> None:
-        """Read the losses since the last time (the one host sync), check that they are finite, and log their means."""
-        if not self.pending:
-            return
-        names = list(self.pending[0][1])
-        table = torch.stack(
-            [torch.stack([sums[n].float() for n in names]) for _, sums in self.pending]
-        )  # [steps, terms]
-        bad = table.isfinite().all(1).logical_not().tolist()
-        here = bad.index(True) if any(bad) else len(bad)
-        first = self.ranks.least(here, self.device)
-        if first < len(bad):
-            self._stop_non_finite(first, here == first)
-        means = (self.ranks.total(table) / self.ranks.world).mean(0).tolist()
-        done = self.state.step
-        self.log.train(done, dict(zip(names, means, strict=True)), self.lr)
-        self.pending.clear()
-
-    def _stop_non_finite(self, index: int, mine: bool) -> None:
-        """Stop at the first bad step of all ranks; those that held it save the names of its samples."""
-        step = self.state.step - len(self.pending) + index
-        if not mine:
-            raise FloatingPointError(f"the loss at step {step} is not finite on another rank")
-        file = self.folder / ("non_finite.json" if self.ranks.world == 1 else f"non_finite_rank{self.ranks.rank}.json")
-        self.folder.mkdir(parents=True, exist_ok=True)  # on this rank's host
-        names, sums = self.pending[index]
-        losses = {name: str(float(value)) for name, value in sums.items()}
-        write_json(file, {"step": step, "samples": names, "losses": losses})
-        raise FloatingPointError(
-            f"the loss at step {step} is not finite ({losses}); the names of its samples are in {file}; look at them, "
-            "or lower optim.lr, or set optim.clip_norm"
-        )
+        """Log the means of the losses since the last time, for which the host waits."""
+        if (means := self.losses.means(self.state.step)) is not None:
+            self.log.train(self.state.step, means, self.lr)
 
     def _check_weights(self) -> None:
         """A finite loss can have a gradient that is not: such weights must not replace the last good checkpoint."""
