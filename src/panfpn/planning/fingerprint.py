@@ -26,8 +26,8 @@ _VALIDATES = ("val", "valid", "validation")  # names of a split that is for choo
 def located(data: Data, *, named: bool, val_named: bool = False) -> tuple[Data, bool]:
     """The data set with its layout (recognised unless it is `named`) and splits; and whether one of them validates.
 
-    A pack has the splits that it was made with. ValueError for a folder in which nothing is recognised, or without the
-    split that is to validate (`val_named`).
+    A pack has the splits that it was made with, and a split that is named (`val_named`) is the one, whether it is there
+    or not. ValueError for a folder in which nothing is recognised.
     """
     if data.dataset in DRAWN:
         return data, True
@@ -40,10 +40,8 @@ def located(data: Data, *, named: bool, val_named: bool = False) -> tuple[Data, 
         data = replace(data, dataset=layout, root=root)
     assert data.root is not None
     there = splits_of(data.dataset, data.root)
-    if not there or data.val_split in there:
+    if not there or data.val_split in there or val_named:  # which a layout may know by another name too
         return data, data.split is None
-    if val_named:
-        raise ValueError(f"{data.root}: has no split {data.val_split!r} (data.val_split); it has {', '.join(there)}")
     val = next((split for split in _VALIDATES if split in there), None)
     return (data, False) if val is None else (replace(data, val_split=val), data.split is None)
 
