@@ -13,7 +13,7 @@ from torch import nn
 from panfpn.choices import DRAWN
 from panfpn.config import Data, Model, TrainConfig
 from panfpn.data import Dataset, TrainTransform, open_dataset, open_pack, open_shards
-from panfpn.data.balance import WEIGHINGS, count_classes, grouped
+from panfpn.data.balance import COUNTED, WEIGHINGS, count_classes, grouped
 from panfpn.data.checked import open_sample
 from panfpn.data.splitting import part_of
 from panfpn.device import resolve_device, resolve_precision
@@ -98,7 +98,7 @@ def resolve(
     if isinstance(weights, str):
         if images is None:
             raise ValueError(f"loss.class_weights is {weights}, which is counted in training images; there are none")
-        counts = grouped(count_classes(images, channels=model.in_channels), table.names, classes, 0)
+        counts = grouped(count_classes(images, channels=model.in_channels, most=COUNTED), table.names, classes, 0)
         weights = WEIGHINGS[weights](counts)
         config = config.changed(loss__class_weights=weights)
     if weights is not None and len(weights) != len(classes):

@@ -10,7 +10,7 @@ from foreign_sets import photos, write_coco, write_list
 from panfpn import recipes
 from panfpn.build import build_datasets, build_transform, resolve
 from panfpn.config import Data
-from panfpn.data import train_loader
+from panfpn.data import open_dataset, train_loader
 from panfpn.data.balance import RareCrops, count_classes, effective_number, grouped, median_frequency, root_frequency
 from panfpn.data.loader import DrawSampler
 
@@ -110,3 +110,11 @@ def test_weights_are_numbers_in_the_configuration_of_a_run(tmp_path: Path) -> No
         with pytest.raises(ValueError, match=r"loss\.class_weights is"):
             config.changed(loss__class_weights=wrong)
     assert panfpn.__version__
+
+
+def test_many_images_are_counted_in_part(folder_data: Path) -> None:
+    data = open_dataset("folder", folder_data, "train")
+    every = count_classes(data)
+    np.testing.assert_array_equal(count_classes(data, most=6), every)
+    np.testing.assert_array_equal(count_classes(data, most=4), every[::2])
+    np.testing.assert_array_equal(count_classes(data, most=1), every[:1])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 
@@ -178,3 +179,11 @@ def test_settings_that_cannot_be(folder_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no run to resume"):
         panfpn.train(resume=tmp_path / "nowhere")
     assert not any((tmp_path / name).exists() for name in "abc")
+
+
+def test_validations_of_a_part(folder_data: Path, tmp_path: Path) -> None:
+    part = {"run.val_images": 2, "train.steps": 2, "run.val_every": 2}
+    result = panfpn.train(toy(folder_data, tmp_path / "run").changed(**part))
+    assert result.scores is not None
+    masks = [cv2.imread(str(folder_data / f"masks/val/photo_{i}.png"), cv2.IMREAD_UNCHANGED) for i in range(2)]
+    assert result.scores.counts.sum() == sum(int((mask != 255).sum()) for mask in masks)  # not those of the third

@@ -23,7 +23,7 @@ from panfpn.planning.measurement import weights_at_hand
 from panfpn.planning.plan import read_machine
 from panfpn.recipes.automatic import rhythm, settled, structure
 from panfpn.recipes.observed import Fingerprint, Machine
-from panfpn.recipes.sizes import enlarged, fitting_crop
+from panfpn.recipes.sizes import enlarged, fitting_crop, seconds_to_try
 
 CPU = Machine(device="cpu", name="a CPU", cores=2, memory_gb=16.0, network="tf_efficientnet_lite0",
               pixels_per_s=1e6, bytes_per_pixel=2500)  # fmt: skip
@@ -34,6 +34,7 @@ STREET = Fingerprint(
 NUCLEI = replace(
     STREET, dataset="folder", val_split=None, num_train=40, num_val=0, size=(256, 256), largest=256,
     shares={"background": 0.8, "nucleus": 0.2}, segments=True, thing_sides=(6.0, 14.0, 30.0), most_things=110,
+    most_alike=110,
 )  # fmt: skip
 
 
@@ -69,6 +70,26 @@ def test_small_things_are_enlarged_and_fewer_images_divided() -> None:
     assert 320 <= max(config.data.scale) <= 512
     assert config.inference.detections == 200
     assert config.model.anchor_scale == 4.0
+    alone = chosen(replace(NUCLEI, most_things=3, most_alike=1))  # a polygon of each class: nothing to tell apart
+    assert alone.model.architecture == "SemanticFPN"
+
+
+def test_validations_that_take_long_score_a_part() -> None:
+    many = replace(STREET, num_train=7000, num_val=1000, size=(1080, 1920), largest=1920)
+    config = chosen(many, minutes=20)
+    assert config.run.val_images is not None
+    assert 50 <= config.run.val_images < 1000
+    assert config.data.rare_crops == 0  # for which the masks of all would be read
+    assert chosen(STREET).run.val_images is None
+    assert chosen(replace(many, num_val=30), minutes=1).run.val_images is None
+
+
+def test_larger_sizes_are_tried_where_the_time_is_enough(folder_data: Path) -> None:
+    assert seconds_to_try(1000, 100.0) == pytest.approx(5 + 1.2 * 100 * (4.8125 * 0.06 + 2.25))
+    slow, fast = (plan_training(folder_data, minutes=3, device="cpu", machine=replace(CPU, pixels_per_s=pace),
+                                suits=True) for pace in (200.0, 1e6))  # fmt: skip
+    assert slow.spare == 0 and slow.config.train.minutes == 3
+    assert 5 < fast.spare < 6 and fast.config.train.minutes < 3
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
@@ -234,13 +255,30 @@ def test_instances_are_measured(tmp_path: Path) -> None:
                 cv2.imwrite(str(file), pixels)
     (root / "labels.yaml").write_text("name: cells\nclasses:\n- {name: cell, value: 1, thing: true}\n"
                                       "- {name: ground, value: 0}\n")  # fmt: skip
-    plan = plan_training(root, minutes=3, device="cpu", machine=CPU)
+    with pytest.raises(ValueError, match="is of SemanticFPN with tf_efficientnet_lite0 on cpu, but PanopticFPN"):
+        plan_training(root, minutes=3, device="cpu", machine=CPU)
+    plan = plan_training(root, minutes=3, device="cpu", machine=replace(CPU, architecture="PanopticFPN"))
     assert plan.config.model.architecture == "PanopticFPN"
+    assert plan.fingerprint.most_alike == 6
     assert plan.fingerprint.thing_sides == (10.0, 10.0, 10.0)
     assert plan.fingerprint.most_things == 6
     assert plan.config.data.scale == (192, 192)
     semantic = plan_training(root, minutes=3, device="cpu", machine=CPU, given={"model.architecture": "SemanticFPN"})
     assert not semantic.fingerprint.segments
+    file = root / "instances/train/1.png"
+    index = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)[:60]
+    cv2.imwrite(str(file), index)
+    masks = root / "masks"
+    for split in ("train", "val"):
+        (masks / split).mkdir(parents=True)
+        for i in range(3 if split == "train" else 2):
+            cv2.imwrite(str(masks / split / f"{i}.png"), np.eye(64, 96, dtype=np.uint8))
+    without = plan_training(root, minutes=3, device="cpu", machine=CPU)
+    assert without.config.model.architecture == "SemanticFPN"
+    assert without.notes[0].startswith("note: things are not told apart, as their maps cannot be used: ")
+    assert "instances/" in without.notes[0]
+    with pytest.raises(ValueError, match="instances"):
+        plan_training(root, device="cpu", machine=CPU, given={"model.architecture": "PanopticFPN"})
 
 
 def test_weights_lie_where_they_are_said_to(tmp_path: Path) -> None:
@@ -249,6 +287,15 @@ def test_weights_lie_where_they_are_said_to(tmp_path: Path) -> None:
     assert weights_at_hand(tmp_path) == {"resnet18": str(tmp_path / "resnet18.safetensors")}
     with pytest.raises(ValueError, match="called as timm calls"):
         weights_at_hand(tmp_path / "readme.txt")
+
+
+def test_the_hub_has_no_say_in_what_a_cpu_trains(hub: Any, folder_data: Path) -> None:
+    before = plan_training(folder_data, device="cpu", machine=CPU).config
+    hub.repositories["timm/tf_efficientnet_lite0.in1k"] = {"main": {"model.safetensors": b"weights"}}
+    assert plan_training(folder_data, device="cpu", machine=CPU).config == before
+    assert before.model.start_from == "camvid_lite0"
+    named = plan_training(folder_data, device="cpu", machine=CPU, given={"model.backbone": "tf_efficientnet_lite0"})
+    assert (named.config.model.pretrained, named.config.model.start_from) == (True, None)
 
 
 def test_the_hub_is_asked_where_nothing_is_cached(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +330,30 @@ def test_an_unlabelled_or_missing_folder_is_a_sentence(tmp_path: Path, capsys: p
 def test_a_split_that_is_not_there_is_not_replaced_by_another(folder_data: Path) -> None:
     with pytest.raises(ValueError, match=r"vall: no such folder.* holds train, val"):
         plan_training(folder_data, device="cpu", machine=CPU, given={"data.val_split": "vall"})
+
+
+@pytest.mark.parametrize("names", [("Train", "Val"), ("train2017", "val2017"), ("training", "validation")])
+def test_a_split_for_validation_is_known_by_its_other_names(names: tuple[str, str], folder_data: Path) -> None:
+    for part in ("images", "masks"):
+        for old, new in zip(("train", "val"), names, strict=True):
+            (folder_data / part / old).rename(folder_data / part / new)
+    plan = plan_training(folder_data, minutes=20, device="cpu", machine=CPU, folds=None)
+    assert (plan.fingerprint.num_train, plan.fingerprint.num_val, plan.folds) == (6, 3, 1)
+    assert plan.fingerprint.val_split == names[1]
+
+
+def test_a_bad_mask_of_validation_is_found_before_the_training(folder_data: Path) -> None:
+    file = sorted((folder_data / "masks/val").iterdir())[-1]
+    cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_UNCHANGED)[:-3])
+    with pytest.raises(ValueError, match=file.name):
+        plan_training(folder_data, device="cpu", machine=CPU)
+
+
+def test_one_class_alone_is_told(folder_data: Path) -> None:
+    (folder_data / "labels.yaml").write_text("classes:\n- {name: sky, value: 0}\n- {name: moon, value: 77}\n"
+                                             "ignore: [10, 20, 255]\n")  # fmt: skip
+    notes = plan_training(folder_data, device="cpu", machine=CPU).notes
+    assert notes[0].startswith("note: of 2 classes only sky has pixels, read as folder (data.dataset)")
 
 
 def test_the_verb_measures_trains_and_leaves_its_plan(

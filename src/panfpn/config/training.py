@@ -59,9 +59,9 @@ class Loss(_LossWeights):  # type: ignore[misc]  # a field for every line of cho
         tuple[float, ...] | Literal["auto", "median", "root", "effective"] | None,
         Bounds(at_least=0, of="a weight for every class"),
     ] = None
-    """Of cross-entropy, OHEM and focal loss. From the counts of the training pixels: median (auto is the same), the
-    median class's frequency over each class's; root, the root of that; effective, one over the effective number of
-    images that have it."""
+    """Of cross-entropy, OHEM and focal loss. From the pixels of training images (2,000 of more): median (auto is the
+    same), the median class's frequency over each class's; root, the root of that; effective, one over the effective
+    number of images that have it."""
     label_smoothing: BelowOne = 0.0
     ohem_threshold: Annotated[float, Bounds(above=0, at_most=1, of="a probability")] = 0.7
     """Pixels whose true class has at least this probability are easy."""
@@ -178,6 +178,8 @@ class Run:
     val_every: Count = 2_000
     checkpoint_every: Count = 1_000
     val_batch_size: Count = 1
+    val_images: Count | None = None
+    """Score so many images of the validation split, spread over it; None: all."""
     patience: Count | None = None
     """Stop after this many validations without a better mIoU."""
     loggers: tuple[LoggerName, ...] = ("tensorboard",)

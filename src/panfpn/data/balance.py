@@ -15,6 +15,7 @@ from panfpn.data.segments import PanopticDataset
 from panfpn.progress import progress_bar
 from panfpn.types import Segments
 
+COUNTED = 2000  # images that tell the weights of classes
 _THREADS = 2
 _MOST = 10.0  # times the weight of the median class that a weight reaches
 _SHARPNESS = 0.01  # share of the pixels within which a class is drawn e times less often (Hoyer et al. 2022)
@@ -23,8 +24,8 @@ _SMALLEST = 64  # pixels of a class in an image that is drawn for it, unless no 
 Counts = npt.NDArray[np.int64]
 
 
-def count_classes(dataset: Dataset, *, channels: int = 3) -> Counts:
-    """Pixels of each class in each image [N, K]; of files only the masks are read."""
+def count_classes(dataset: Dataset, *, channels: int = 3, most: int | None = None) -> Counts:
+    """Pixels of each class in each image [N, K], or in `most` of them, spread over all; of files the masks are read."""
     read: Callable[[int], npt.NDArray[np.int16]] | None = None
     if isinstance(dataset, FileDataset | PanopticDataset):
         read = dataset.labels
@@ -38,11 +39,14 @@ def count_classes(dataset: Dataset, *, channels: int = 3) -> Counts:
             labels = target.labels if isinstance(target, Segments) else target[:, :]
         return np.bincount(labels.ravel().astype(np.int32) + 1, minlength=k + 1)[1:]
 
-    counts = np.zeros((len(dataset), k), np.int64)
-    with ThreadPoolExecutor(_THREADS) as pool, progress_bar("counting classes", len(dataset)) as advance:
-        for index, found in enumerate(pool.map(one, range(len(dataset)))):
-            counts[index] = found
-            advance(index + 1)
+    chosen = range(len(dataset))
+    if most is not None and most < len(dataset):
+        chosen = range(len(dataset))[:: -(-len(dataset) // most)]
+    counts = np.zeros((len(chosen), k), np.int64)
+    with ThreadPoolExecutor(_THREADS) as pool, progress_bar("counting classes", len(chosen)) as advance:
+        for done, found in enumerate(pool.map(one, chosen)):
+            counts[done] = found
+            advance(done + 1)
     return counts
 
 

@@ -11,6 +11,7 @@ from panfpn.choices import DRAWN
 from panfpn.config import Data
 from panfpn.data import Dataset
 from panfpn.data.checked import open_sample
+from panfpn.data.layouts.listing import names_of_split
 from panfpn.data.layouts.request import NoInstancesError
 from panfpn.data.recognition import recognise, splits_of
 from panfpn.labels import IGNORE
@@ -19,8 +20,7 @@ from panfpn.recipes.observed import Fingerprint
 from panfpn.types import Segments
 
 _NARROW = 10.0  # pixels
-_LOOKED_AT = 200  # images, spread over the training split
-_VALIDATES = ("val", "valid", "validation")  # names of a split that is for choosing; a test split is not
+_LOOKED_AT = 200  # images, spread over a split
 
 
 def located(data: Data, *, named: bool, val_named: bool = False) -> tuple[Data, bool]:
@@ -42,7 +42,7 @@ def located(data: Data, *, named: bool, val_named: bool = False) -> tuple[Data, 
     there = splits_of(data.dataset, data.root)
     if not there or data.val_split in there or val_named:  # which a layout may know by another name too
         return data, data.split is None
-    val = next((split for split in _VALIDATES if split in there), None)
+    val = next((split for split in names_of_split("val") if split in there), None)  # a test split is not for choosing
     return (data, False) if val is None else (replace(data, val_split=val), data.split is None)
 
 
@@ -62,8 +62,13 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
     counts, edges = np.zeros(k + 1, np.int64), np.zeros(k + 1, np.int64)
     sizes: list[tuple[int, int]] = []
     sides: list[npt.NDArray[np.float64]] = []
-    chosen = np.unique(np.linspace(0, len(train) - 1, min(_LOOKED_AT, len(train))).astype(int)).tolist()
-    with progress_bar("looking at the data", len(chosen)) as advance:
+    most_alike = 0
+    chosen, checked = _spread(len(train)), [] if val is None else _spread(len(val))
+    with progress_bar("looking at the data", len(chosen) + len(checked)) as advance:
+        for done, index in enumerate(checked, 1):  # a bad one would end the training at its validation
+            assert val is not None
+            open_sample(val, index, channels=channels)
+            advance(done)
         for done, index in enumerate(chosen, 1):
             target = open_sample(train, index, channels=channels)[1]
             labels = target.labels if isinstance(target, Segments) else target[:, :]
@@ -72,7 +77,9 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
             edges += _edges(labels, k)
             if isinstance(target, Segments):
                 sides.append(_thing_sides(target, train))
-            advance(done)
+                alike = [k for k in target.classes if train.table.classes[k].thing]
+                most_alike = max([most_alike, *(alike.count(k) for k in set(alike))])
+            advance(len(checked) + done)
     things = np.concatenate(sides) if sides else np.empty(0)
     labelled = max(1, int(counts[:-1].sum()))
     tenth, median, most = np.percentile(things, (10, 50, 90)).round(1).tolist() if len(things) else (0.0, 0.0, 0.0)
@@ -94,8 +101,14 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
         segments=segments and len(things) > 0,
         thing_sides=(tenth, median, most),
         most_things=max(map(len, sides), default=0),
+        most_alike=most_alike,
         thin=round(float((widths < _NARROW).mean()), 3) if len(widths) else 0.0,
     )
+
+
+def _spread(count: int) -> list[int]:
+    """Which of so many images are looked at."""
+    return np.unique(np.linspace(0, count - 1, min(_LOOKED_AT, count)).astype(int)).tolist() if count else []
 
 
 def _edges(labels: npt.NDArray[np.int16], k: int) -> npt.NDArray[np.int64]:

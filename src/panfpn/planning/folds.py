@@ -62,7 +62,9 @@ class Folds:
         """Settings of one run: of a fold, or (`count`) of the last on all images, which scores them at its end only."""
         if fold < self.count:
             return self.config.changed(data__fold=fold, run__dir=folder / f"fold-{fold}")
-        last = self.config.changed(data__split=None, data__fold=0, data__val_split=self.val_split, run__dir=folder)
+        minutes = self.count * (self.config.train.minutes or 0)  # as much as all folds together
+        last = self.config.changed(data__split=None, data__fold=0, data__val_split=self.val_split, run__dir=folder,
+                                   train__minutes=minutes)  # fmt: skip
         return last.changed(run__val_every=_NO_VALIDATION) if self.seen_in_training() else last
 
     def seen_in_training(self) -> bool:
@@ -102,14 +104,14 @@ def holds_plan(folder: Path | None, given: Mapping[str, Any]) -> bool:
 def train_folds(plan: TrainingPlan, *, begun: float, say: Callable[[str], Any]) -> tuple[RunResult, Folds]:
     """Train each fold and then on all images; a run that is interrupted is the last, and `resume_folds` goes on.
 
-    The minutes that are left since `begun` (on time.monotonic()) are divided among the runs.
+    Half of the minutes that are left since `begun` (on time.monotonic()) are for the folds, and half for the last run.
     """
     config = plan.config
     check_no_folds(config.run.dir)
     images = build_dataset(config.data, config.data.train_split, channels=config.model.in_channels)
     config = replace(config, data=resolve(config, images.table, images=images).data)  # whole paths
     left = max(0.1, plan.minutes - (time.monotonic() - begun) / 60)
-    config = config.changed(train__minutes=round(left / (plan.folds + 1), 6))
+    config = config.changed(train__minutes=round(left / (2 * plan.folds), 6))
     folds = Folds(config=config, count=plan.folds, val_split=plan.fingerprint.val_split or config.data.train_split)
     with claimed_folder(config) as folder:
         write_json(folder / PLAN, plan.to_dict())

@@ -41,6 +41,7 @@ def measure(config: TrainConfig, num_classes: int) -> Machine:
         device=device.type,  # type: ignore[arg-type]  # checked
         name=str(hardware["gpu"] or hardware["cpu"]), cores=int(hardware["cores"]),
         memory_gb=round(free / 1e9, 1) if math.isfinite(free) else None, network=config.model.backbone,
+        architecture=config.model.architecture,
         pixels_per_s=round(figures.steps_per_second * pixels), bytes_per_pixel=round(memory / pixels, 1),
     )  # fmt: skip
 

@@ -17,13 +17,14 @@ from panfpn.files import read_json, write_json
 from panfpn.parsing import parse, plain
 from panfpn.planning.fingerprint import located, look_at
 from panfpn.planning.measurement import USUAL, measure, weights_at_hand
-from panfpn.recipes.automatic import DEVICES, FEW, FOLDS, rhythm, settled, structure
+from panfpn.recipes.automatic import DEVICES, FEW, FOLDS, num_val, rhythm, settled, structure, validation_seconds
 from panfpn.recipes.observed import Choice, Fingerprint, Machine
-from panfpn.recipes.sizes import alike, enlarged
+from panfpn.recipes.sizes import alike, enlarged, seconds_to_try
 from panfpn.weights import load
 
 FILE = "plan.json"  # in the run folder
-SPARE = 0.03  # of the minutes, for trying larger sizes for prediction
+_SPARE = 0.08  # of the minutes, at most, for trying larger sizes for prediction
+_FOLDS_FROM = 10.0  # minutes, from which on few images are divided into folds unasked
 _FEW_A_CLASS = 10  # images
 _SIZED = {"data.scale", "inference.ratios", "inference.mode", "inference.stretch"}  # what settles it otherwise
 _ABOUT_DATA = ("model.in_channels", "model.architecture")  # that settings of the data are checked with
@@ -93,28 +94,31 @@ def plan_training(
     where, validates = located(TrainConfig().changed(**of_data).data, named="data.dataset" in given,
                                val_named="data.val_split" in given)  # fmt: skip
     if where.root is not None:
-        given["data.root"] = where.root  # the folder of a file that was named
-    fingerprint = look_at(where, validates=validates, channels=given.get("model.in_channels", 3),
-                          semantic=given.get("model.architecture") == "SemanticFPN")  # fmt: skip
+        given["data.root"] = where.root.expanduser().resolve()  # the folder of a file that was named
+    fingerprint, notes = _looked_at(where, validates, given)
     folds = _folds(folds, fingerprint, where, given)
     if given.get("model.architecture") == "PanopticFPN" and not fingerprint.segments:
         raise ValueError(f"{where.root}: tells no things apart, which Panoptic FPN learns from; use Semantic FPN "
                          "(model.architecture SemanticFPN)")  # fmt: skip
     if start := given.get("model.start_from"):
         given = {**_model_of(str(start)), **given}
-    at_hand = _weights_for(given, None if weights is None else Path(weights))
     kind = resolve_device(device).type
     if kind not in DEVICES:
         raise ValueError(f"device {device!r}: train auto knows {', '.join(DEVICES)}; train a recipe there")
+    at_hand = _weights_for(given, None if weights is None else Path(weights), kind)
     first = structure(fingerprint, kind, at_hand, given)
     draft = settled(first, given)
     if machine is None:
         machine = measure(draft, len(fingerprint.shares))
-    elif (machine.device, machine.network) != (kind, draft.model.backbone):
-        raise ValueError(f"the machine's profile is of {machine.network} on {machine.device}, but "
-                         f"{draft.model.backbone} on {kind} is to be trained; measure again")  # fmt: skip
+    elif (measured := (machine.architecture, machine.network, machine.device)) != (
+        wanted := (draft.model.architecture, draft.model.backbone, kind)
+    ):
+        raise ValueError("the machine's profile is of {} with {} on {}, but {} with {} on {} is to be trained; measure "
+                         "again".format(*measured, *wanted))  # fmt: skip
     sized = _SIZED & set(given) or fingerprint.dataset == "raster" or not (draft.data.scale or alike(fingerprint))
-    spare = 60 * minutes * SPARE if suits and folds == 1 and not sized else 0.0
+    tried = suits and folds == 1 and not sized
+    spare = seconds_to_try(num_val(fingerprint), validation_seconds(fingerprint, machine, draft.data)) if tried else 0.0
+    spare = spare if spare <= 60 * minutes * _SPARE else 0.0
     runs = _of_runs(folds, minutes, spare)
     ours = {choice.key: choice.value for choice in runs}
     given |= ours
@@ -128,8 +132,24 @@ def plan_training(
     return TrainingPlan(
         config=settled(choices, given), choices=tuple(choices), fingerprint=fingerprint,
         given={key: value for key, value in given.items() if key not in ours},
-        machine=machine, minutes=minutes, notes=tuple(_notes(fingerprint, minutes, folds)), folds=folds, spare=spare,
+        machine=machine, minutes=minutes, notes=(*notes, *_notes(fingerprint, minutes, folds)), folds=folds,
+        spare=spare,
     )  # fmt: skip
+
+
+def _looked_at(where: Data, validates: bool, given: Mapping[str, Any]) -> tuple[Fingerprint, list[str]]:
+    """What the data are, without things where those cannot be read (and nobody asked for them): then with a note."""
+    channels, architecture = given.get("model.in_channels", 3), given.get("model.architecture")
+    try:
+        return look_at(where, validates=validates, channels=channels, semantic=architecture == "SemanticFPN"), []
+    except ValueError as error:
+        if architecture is not None:
+            raise
+        try:
+            found = look_at(where, validates=validates, channels=channels, semantic=True)
+        except ValueError:
+            raise error from None
+        return found, [f"note: things are not told apart, as their maps cannot be used: {error}"]
 
 
 def _folds(wanted: int | None, data: Fingerprint, where: Data, given: Mapping[str, Any]) -> int:
@@ -138,7 +158,7 @@ def _folds(wanted: int | None, data: Fingerprint, where: Data, given: Mapping[st
     whole = where.pack is not None or where.pack_url is not None or where.dataset in DRAWN
     if wanted is None:
         few = data.val_split is None and 2 * FOLDS <= data.num_train < FEW
-        return FOLDS if few and not divided and not whole else 1
+        return FOLDS if few and not divided and not whole and given["train.minutes"] >= _FOLDS_FROM else 1
     if wanted > 1 and divided:
         raise ValueError(f"folds divide the training images, and so does {min(divided)}; give one of them")
     if wanted > 1 and whole:
@@ -153,8 +173,8 @@ def _of_runs(folds: int, minutes: float, spare: float) -> list[Choice]:
     if folds > 1:
         return [
             Choice(key="data.split", value=round(1 / folds, 6), reason=f"{folds} folds"),
-            Choice(key="train.minutes", value=round(minutes / (folds + 1), 6), reason=f"of {minutes:g}, for {folds} "
-                   "folds and a last run on all images"),
+            Choice(key="train.minutes", value=round(minutes / (2 * folds), 6), reason=f"half of {minutes:g} for "
+                   f"{folds} folds, the other half for a last run on all images"),
         ]  # fmt: skip
     if spare:
         why = f"of {minutes:g}; the rest is for trying larger sizes for prediction"
@@ -175,16 +195,18 @@ def _check_given(given: Mapping[str, Any], weights: Any) -> None:
     TrainConfig().changed(**{"train.minutes": given["train.minutes"]})
 
 
-def _weights_for(given: Mapping[str, Any], weights: Path | None) -> dict[str, str]:
-    """Backbones whose weights are at hand, or are named by settings."""
+def _weights_for(given: Mapping[str, Any], weights: Path | None, kind: str) -> dict[str, str]:
+    """Backbones whose weights are at hand, or are named by settings; without a word, those of the hub are for GPUs."""
     if given.get("model.start_from"):
         return {}
     named = weights or given.get("model.backbone_weights")
     backbone = given.get("model.backbone")
     if named is not None and backbone is not None and Path(named).is_file():
         return {backbone: str(named)}  # whatever the file is called
-    if named is not None or "model.pretrained" not in given:
+    if named is not None or (backbone is not None and "model.pretrained" not in given):
         return weights_at_hand(None if named is None else Path(named), backbone)
+    if "model.pretrained" not in given:
+        return {} if kind != "cuda" else weights_at_hand(None if named is None else Path(named), backbone)
     return {backbone or USUAL[0]: "hub"} if given["model.pretrained"] else {}
 
 
@@ -199,6 +221,10 @@ def _notes(data: Fingerprint, minutes: float, folds: int) -> Iterator[str]:
     if folds > 1:
         yield (f"note: {folds} folds of the {data.num_train} training images validate in turn, and then all are learnt "
                f"from, in {minutes:g} minutes altogether; the mean of the folds is the score")  # fmt: skip
+    there = [name for name, share in data.shares.items() if share > 0]
+    if len(there) < 2:
+        yield (f"note: of {classes} classes only {', '.join(there) or 'none'} has pixels, read as {data.dataset} "
+               "(data.dataset): if that is not what the masks mean, see panfpn data check")  # fmt: skip
     if data.num_train < _FEW_A_CLASS * classes:
         yield (f"note: {data.num_train} training images for {classes} classes are few; expect classes that are seen "
                "seldom to be missed, and scores that another choice of images would change")  # fmt: skip

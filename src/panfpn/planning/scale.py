@@ -15,10 +15,10 @@ from panfpn.metrics import Scores
 from panfpn.parsing import parse
 from panfpn.planning.plan import FILE
 from panfpn.recipes.observed import Fingerprint
+from panfpn.recipes.sizes import FACTORS
 from panfpn.tasks import Task
 from panfpn.weights.files import read_checkpoint, write_checkpoint
 
-FACTORS = (1.0, 1.25, 1.5)  # of the size that validations have had: crops have shown the network larger parts
 _WORTH = 0.003  # of the score, that a larger size must gain
 _FEWEST = 16  # images that tell sizes apart
 

@@ -17,11 +17,14 @@ _BATCHES = {"cpu": (16, 8, 4), "cuda": (32, 16, 8), "mps": (16, 8, 4)}
 _STEPS_WANTED = 1500  # before batches become larger
 _TRAINED = 0.9  # share of the time that is spent in steps
 _VALIDATING = 0.08  # at most so much of it in validations
+_LONGEST_VALIDATION = 0.1  # of it in one
+_FEWEST_SCORED = 50  # images
 _FORWARD = 3.0  # how many times as fast a validation sees pixels
 _MOST_MEMORY = 0.6  # share of the free memory that a step may take
 FEW = 64  # images, fewer than which are divided into folds where no split validates
 FOLDS = 3
 _RARE = 0.005  # share of the pixels
+_MOST_COUNTED = 2000  # images, all of whose masks are read for crops of rare classes
 
 
 def structure(data: Fingerprint, device: str, weights: Mapping[str, str], given: Mapping[str, Any]) -> list[Choice]:
@@ -29,14 +32,15 @@ def structure(data: Fingerprint, device: str, weights: Mapping[str, str], given:
 
     `weights` are the backbones whose ImageNet weights are at hand, and where: a file, or "hub".
     """
-    architecture = given.get("model.architecture", "PanopticFPN" if data.segments else "SemanticFPN")
+    apart = data.segments and data.most_alike > 1
+    architecture = given.get("model.architecture", "PanopticFPN" if apart else "SemanticFPN")
     panoptic = architecture == "PanopticFPN"
     sizes = list(sizes_of(data, device, given, panoptic=panoptic))
     factor = scale_factor(data, given.get("data.scale", next((c.value for c in sizes if c.key == "data.scale"), None)))
     return [
         *fixed(_MEASURED), *fixed(_PANOPTIC if panoptic else _SEMANTIC),
         Choice(key="model.architecture", value=architecture, reason="things are told apart in these data" if panoptic
-               else "no instances in these data"),
+               else "no image has two things of one class" if data.segments else "no instances in these data"),
         *_of_data(data), *sizes, *_of_network(device, weights, given),
         *(_of_things(data, factor) if panoptic else _of_classes(data, given)),
     ]  # fmt: skip
@@ -81,7 +85,7 @@ def _of_network(device: str, weights: Mapping[str, str], given: Mapping[str, Any
     wanted = ("convnext_tiny", "resnet50", "tf_efficientnet_lite0") if wide else ("tf_efficientnet_lite0", "resnet18")
     name = given.get("model.backbone") or next((n for n in wanted if n in weights), next(iter(weights), None))
     if name is None:
-        why = "no ImageNet weights at hand (--weights DIR), so all that fits of the model that ships"
+        why = "all that fits of the model that ships, which is at hand everywhere; ImageNet weights by --weights"
         yield Choice(key="model.backbone", value="tf_efficientnet_lite0", reason="of the model that ships with panfpn")
         yield Choice(key="model.start_from", value="camvid_lite0", reason=why)
         return
@@ -105,7 +109,7 @@ def _of_classes(data: Fingerprint, given: Mapping[str, Any]) -> Iterator[Choice]
     reason = f"classes have {min(there.values()):.2%} to {max(there.values()):.0%} of the pixels (measured on CamVid)"
     yield Choice(key="loss.class_weights", value="root", reason=reason)
     rare = {name: share for name, share in there.items() if share < _RARE}
-    if rare and not given.get("data.variants"):
+    if rare and data.num_train <= _MOST_COUNTED and not given.get("data.variants"):
         name = min(rare, key=lambda n: rare[n])
         yield Choice(key="data.rare_crops", value=0.5, reason=f"{name!r} has {rare[name]:.2%} of the pixels"
                      + f", and {len(rare) - 1} more are rare" * (len(rare) > 1))  # fmt: skip
@@ -147,10 +151,9 @@ def rhythm(
         parts *= 2
     free = "an unknown" if machine.memory_gb is None else f"{machine.memory_gb:.1f} GB of"
     pace = f"{machine.pixels_per_s / pixels:.3g} images/s measured"
-    seen = data.num_val or data.num_train * 0.2
-    image = data.size[0] * data.size[1] * scale_factor(data, settings.scale) ** 2
-    validation = seen * image / (_FORWARD * machine.pixels_per_s)
-    times = max(1, min(10, int(_VALIDATING * 60 * minutes / max(1e-9, validation))))
+    validation, count = validation_seconds(data, machine, settings), num_val(data)
+    part = max(min(count, _FEWEST_SCORED), int(count * min(1.0, _LONGEST_VALIDATION * 60 * minutes / validation)))
+    times = max(1, min(10, int(_VALIDATING * 60 * minutes / max(1e-9, validation * part / max(1, count)))))
     lr = 1.5e-3 * math.sqrt(batch / 8)
     return [
         Choice(key="train.minutes", value=minutes, reason="the time that there is"),
@@ -161,12 +164,25 @@ def rhythm(
         Choice(key="optim.ema_decay", value=float(f"{min(0.9998, max(0.9, 1 - 5 / steps)):.5g}"),
                reason="the average of the last fifth of the steps is what is released"),
         Choice(key="run.val_every", value=max(1, math.ceil(steps / times)), reason=f"{times} validations of about "
-               f"{validation:.0f} s"),
+               f"{validation * part / max(1, count):.0f} s"),
+        *([Choice(key="run.val_images", value=part, reason=f"all {count} would take {validation:.0f} s each time; "
+                  "panfpn eval scores all of them")] if part < count else []),
         Choice(key="run.checkpoint_every", value=max(1, steps // 20), reason="a kill costs a twentieth of the time"),
         Choice(key="run.log_every", value=max(1, min(50, steps // 40)), reason="some forty lines"),
         Choice(key="data.num_workers", value=1 if machine.device == "cpu" else min(8, max(1, machine.cores - 1)),
                reason=f"{machine.cores} cores" + ", which the network needs" * (machine.device == "cpu")),
     ]  # fmt: skip
+
+
+def num_val(data: Fingerprint) -> int:
+    """Images that validate, where a part of those for training does if no others are there."""
+    return data.num_val or max(1, round(0.2 * data.num_train))
+
+
+def validation_seconds(data: Fingerprint, machine: Machine, settings: Data) -> float:
+    """What a validation on all images takes, about."""
+    image = data.size[0] * data.size[1] * scale_factor(data, settings.scale) ** 2
+    return num_val(data) * image / (_FORWARD * machine.pixels_per_s)
 
 
 def settled(choices: list[Choice], given: Mapping[str, Any]) -> TrainConfig:

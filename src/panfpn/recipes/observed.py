@@ -27,6 +27,7 @@ class Fingerprint:
     segments: bool = False  # whether things are told apart
     thing_sides: tuple[float, float, float] = (0.0, 0.0, 0.0)  # square roots of areas: 10 %, 50 %, 90 %
     most_things: int = 0  # in one image
+    most_alike: int = 0  # of them, of one class
     thin: float = 0.0  # share of the classes whose regions are on average narrower than ten pixels
 
 
@@ -39,6 +40,7 @@ class Machine:
     cores: Count
     memory_gb: NotNegative | None  # free; None: the system does not say
     network: str  # that was measured
+    architecture: str = "SemanticFPN"  # on it
     pixels_per_s: Annotated[float, Bounds(above=0)]  # of training crops
     bytes_per_pixel: NotNegative  # that a step takes
 

@@ -6,6 +6,10 @@ from typing import Any
 
 from panfpn.recipes.observed import Choice, Fingerprint, Machine, fixed
 
+FACTORS = (1.0, 1.25, 1.5)  # of the size that validations have had: crops have shown the network larger parts
+_TRIED = 60  # images on which they are tried
+_BEGINNING = 5.0  # seconds in which the model is read again
+_SPARE = 1.2  # times what it takes, as it is an estimate
 _STRIDE = 32  # of the coarsest level: sides of crops are multiples of it
 PIXELS = {"cpu": 176 * 1024, "cuda": 512 * 1024, "mps": 384 * 512}  # of a crop at most, by device
 _PANOPTIC_PIXELS = {"cpu": 80 * 1024, "cuda": 512 * 1024, "mps": 256 * 384}
@@ -16,6 +20,12 @@ _ALIKE = 1.25  # how much longer the longest side of all may be than the shortes
 _THIN = 0.4  # share of the classes
 _LARGER = (1.75, 1.5, 1.25)
 _EPOCHS = 30  # that must be left of the time when images are enlarged
+
+
+def seconds_to_try(num_val: int, validation: float) -> float:
+    """What it takes to try all `FACTORS` on some images, and then score all at the largest; as a whole `validation`."""
+    areas = [factor**2 for factor in FACTORS]
+    return _BEGINNING + _SPARE * validation * (sum(areas) * min(1.0, _TRIED / max(1, num_val)) + areas[-1])
 
 
 def sizes_of(data: Fingerprint, device: str, given: Mapping[str, Any], *, panoptic: bool) -> Iterator[Choice]:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from panfpn.data import check_dataset, open_dataset, write_pack
+from panfpn.data.recognition import recognise
 from panfpn.labels import IGNORE
 from panfpn.types import Segments
 
@@ -306,3 +307,37 @@ def test_no_masks_anywhere_says_where_they_were_looked_for(tmp_path: Path) -> No
     (tmp_path / "labels.yaml").write_text("classes: [{name: a, value: 0}]\n")
     with pytest.raises(ValueError, match=r"masks/train: no such folder, and no masks lie beside .*a_mask\.png"):
         open_dataset("folder", tmp_path, "train")
+
+
+def test_masks_may_lie_in_labels_and_photos_are_no_raster(folder_data: Path) -> None:
+    wanted = open_dataset("folder", folder_data, "val").read(0)
+    (folder_data / "masks").rename(folder_data / "labels")
+    assert recognise(folder_data) == ("folder", folder_data)
+    np.testing.assert_array_equal(open_dataset("folder", folder_data, "val").read(0).target, wanted.target)
+
+
+def test_jpegs_and_pngs_of_one_name_lie_together(folder_data: Path, tmp_path: Path) -> None:
+    wanted = open_dataset("folder", folder_data, "train")
+    root = tmp_path / "facades"
+    (root / "images").mkdir(parents=True)
+    for mask in (folder_data / "masks/train").iterdir():
+        shutil.copy(mask, root / "images" / mask.name)
+        size = cv2.imread(str(mask)).shape
+        write((root / "images" / mask.name).with_suffix(".jpg"), np.zeros(size, np.uint8))
+        (root / "images" / mask.name).with_suffix(".xml").write_text("<objects/>")
+    shutil.copy(folder_data / "labels.yaml", root)
+    assert recognise(root) == ("folder", root)
+    found = open_dataset("folder", root, "train")
+    assert len(found) == len(wanted)
+    np.testing.assert_array_equal(found.read(2).target, wanted.read(2).target)
+    (root / "images" / mask.name).with_suffix(".jpg").unlink()  # then a mask would be taken for a photo
+    with pytest.raises(ValueError, match="two files of one name"):
+        open_dataset("folder", root, "train")
+
+
+def test_images_may_lie_in_folders_of_splits_beside_masks(folder_data: Path) -> None:
+    for split in ("train", "val"):
+        (folder_data / "images" / split).rename(folder_data / split)
+    (folder_data / "images").rmdir()
+    assert recognise(folder_data) == ("folder", folder_data)
+    assert len(open_dataset("folder", folder_data, "train")) == 6

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from panfpn.choices import LAYOUTS
-from panfpn.data import open_dataset
+from panfpn.cli import main
+from panfpn.data import check_dataset, open_dataset
 from panfpn.data.recognition import recognise
 
 PRESETS = sorted(name for name, opener in LAYOUTS.items() if ".preset:" in opener)
@@ -56,3 +57,21 @@ def test_a_preset_is_read(layout: str, image: str, mask: str, value: int, name: 
     assert data.table.names[int(data.read(0).target[0, 0])] == name
     with pytest.raises(ValueError, match=r"no such folder, so the split is empty|has no split 'val'"):
         open_dataset(layout, tmp_path, "val")
+
+
+def test_a_preset_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(4):
+        put(tmp_path / f"training/image_2/00000{i}_10.png", None)
+        put(tmp_path / f"training/semantic/00000{i}_10.png", 26 if i % 2 else 7)
+    put(tmp_path / "training/semantic/000003_10.png", 200)
+    assert main(["data", "check", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "000003_10.png" in said.out + said.err
+    assert list(check_dataset("kitti", tmp_path, "train", progress=False))
+
+
+def test_a_file_of_another_ending_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "leftImg8bit/train/7/1_leftImg8bit.png", None)
+    put(tmp_path / "gtFine/train/7/1_gtFine_labelids.png", 9)
+    with pytest.raises(ValueError, match=r"end in _gtFine_labellevel3Ids.* \(there is 7/1_gtFine_labelids\.png\)"):
+        open_dataset("idd", tmp_path, "train")

@@ -1,6 +1,7 @@
 """A folder of one's own: images/SPLIT/…, masks/SPLIT/… or instances/SPLIT/… or both, and labels.yaml.
 
-Masks may be called as their images with an ending (a_mask.png), and may lie beside them.
+Masks may be called as their images with an ending (a_mask.png), and may lie beside them (also as PNGs beside JPEGs), or
+in `labels`.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from panfpn.data.dataset import FileDataset
 from panfpn.data.images import IMAGE_SUFFIXES, decode_ids, decode_mask
-from panfpn.data.layouts.listing import alike, beside, first_existing, listed, names_of_split, paired
+from panfpn.data.layouts.listing import SPLITS, alike, beside, by_form, first_existing, listed, names_of_split, paired
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.data.segments import (
     Ids,
@@ -42,14 +43,18 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
     own = request.own_table()
     if own is None:
         raise ValueError(
-            f"{root / 'labels.yaml'}: no such file; it must name each raw mask value, its class or `ignore`"
+            f"{root / 'labels.yaml'}: no such file; it must name each raw mask value, its class or `ignore` (panfpn "
+            f"data check {root} proposes one)"
         )
     table = request.fitting(own)
     has_masks, has_maps = _place(root, "masks", request.split).exists(), (root / "instances").exists()
     if has_maps and (request.panoptic or not has_masks):
         return _open_segments(request, root, table)
     request.refuse_panoptic(f"no folder {root / 'instances'}")
-    images = listed(request, _place(root, "images", request.split))
+    place = _place(root, "images", request.split)
+    if not has_masks and (both := by_form(request, place)):
+        return FileDataset(table, paired(request, *both))
+    images = listed(request, place)
     if has_masks:
         masks = listed(request, _place(root, "masks", request.split))
         return FileDataset(table, paired(request, *alike(images, masks)))
@@ -75,6 +80,8 @@ def _open_segments(request: SplitRequest, root: Path, table: LabelTable) -> Pano
 def splits(root: Path) -> list[str]:
     """The splits that lie there."""
     folder = root / "images"
+    if not folder.is_dir() and (root / "labels.yaml").is_file() and (root / "masks").is_dir():
+        return [split for split in SPLITS if _place(root, "images", split).is_dir()]
     if not folder.is_dir() or not any((root / part).exists() for part in ("labels.yaml", "masks", "instances")):
         return []
     there = sorted(path.name for path in folder.iterdir() if path.is_dir())
@@ -89,8 +96,13 @@ def mask_files(root: Path, splits: Sequence[str]) -> list[Path]:
 
 
 def _place(root: Path, part: str, split: str) -> Path:
-    """root/PART/SPLIT, or root/SPLIT for images; for `train` root/PART itself, where there are no splits."""
+    """root/PART/SPLIT, or root/SPLIT for images; for `train` root/PART itself, where there are no splits.
+
+    Masks may lie in `labels`, where there is no folder `masks`.
+    """
     folder = root / part
+    if part == "masks" and not folder.exists() and (root / "labels").is_dir():
+        folder = root / "labels"
     named = first_existing(folder / name for name in names_of_split(split))
     if named is None and part == "images":
         named = first_existing(root / name for name in names_of_split(split))

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from panfpn.data.images import IMAGE_SUFFIXES
 from panfpn.data.layouts.request import SplitRequest
-from panfpn.listing import files_in
+from panfpn.listing import LeftOut, files_in
 
 SPLITS = ("train", "val", "test")  # that most layouts have
 _MOST_PIXELS = 1 << 28
@@ -27,6 +27,7 @@ def listed(
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder, so the split is empty{_beside(folder)}")
     paths: dict[str, Path] = {}
+    other: Path | None = None
     for path in files_in(folder, request.left_out):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             request.left_out.add(f"no image ({path.suffix or 'no suffix'})", path)
@@ -35,6 +36,11 @@ def listed(
             if name in paths:
                 raise ValueError(f"{paths[name]} and {path}: two files of one name; rename one of them")
             paths[name] = path
+        else:
+            other = path
+    if not paths and other is not None and ending:
+        raise ValueError(f"{folder}: holds no images whose names end in {ending}, so the split is empty (there is "
+                         f"{other.relative_to(folder)})")  # fmt: skip
     if not paths:
         raise ValueError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), so the split is empty")
     return paths
@@ -68,6 +74,22 @@ def beside(paths: dict[str, Path], folder: Path) -> tuple[dict[str, Path], dict[
     ending = endings.most_common(1)[0][0]
     masks = {name.removesuffix(ending): path for name, path in paths.items() if name.endswith(ending)}
     return {name: path for name, path in paths.items() if not name.endswith(ending)}, masks
+
+
+def by_form(request: SplitRequest, folder: Path) -> tuple[dict[str, Path], dict[str, Path]] | None:
+    """Photos (JPEG) and masks (PNG) that lie together and are called the same; None where not all have both."""
+    if not folder.is_dir():
+        return None
+    found: dict[str, dict[str, Path]] = {"jpg": {}, "png": {}}
+    for path in files_in(folder, LeftOut()):
+        form = path.suffix.lower().lstrip(".").replace("jpeg", "jpg")
+        if form in found:
+            found[form][path.relative_to(folder).with_suffix("").as_posix()] = path
+    photos, masks = found.values()
+    if not photos or photos.keys() != masks.keys():
+        return None
+    listed(request, folder, lambda path: path.suffix.lower() != ".png")  # counts what is left out
+    return photos, masks
 
 
 def _endings(longer: Iterable[str], names: Container[str]) -> Counter[str]:

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from panfpn.choices import LAYOUTS
 from panfpn.data.dataset import FileDataset
 from panfpn.data.layouts.listing import alike, listed, paired
 from panfpn.data.layouts.request import SplitRequest
@@ -57,8 +58,8 @@ class Preset:
 
 def __getattr__(name: str) -> Preset:
     """The preset of a name: choices.LAYOUTS says which there are."""
-    if name.startswith("_"):
-        raise AttributeError(name)
+    if not LAYOUTS.get(name, "").startswith(f"{__name__}:"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return Preset(name)
 
 

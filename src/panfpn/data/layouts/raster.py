@@ -9,6 +9,7 @@ from panfpn.data.rasters import RASTER_SUFFIXES
 from panfpn.data.rasters.blocks import VECTORS, Block, RasterBlocks, blocks_of
 from panfpn.progress import progress_bar
 
+_TIFF = frozenset({".tif", ".tiff"})
 _RASTERS = IMAGE_SUFFIXES | RASTER_SUFFIXES
 
 
@@ -54,8 +55,11 @@ def open_split(request: SplitRequest) -> RasterBlocks:
 
 
 def splits(root: Path) -> list[str]:
-    """The splits that are there: of a folder with rasters that are only read in windows, or with polygons."""
+    """The splits that are there, of images in a form that rasters have, or with polygons: photos are no rasters."""
     if not (root / "labels.yaml").is_file() or not (root / "labels").is_dir():
+        return []
+    forms = ((root / "images", RASTER_SUFFIXES | _TIFF), (root / "labels", RASTER_SUFFIXES | VECTORS))
+    if not any(p.suffix.lower() in suffixes for part, suffixes in forms for p in part.rglob("*")):
         return []
     return [split for split in SPLITS if all(_folder(root / part, split) for part in ("images", "labels"))]
 
