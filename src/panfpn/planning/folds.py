@@ -95,7 +95,8 @@ def holds_plan(folder: Path | None, given: Mapping[str, Any]) -> bool:
     folder = folder.expanduser()
     if not any((folder / file).is_file() for file in (FILE, "config.yaml")):
         return False  # it had not begun
-    there = read_json(folder / PLAN).get("given", {})
+    plan = read_json(folder / PLAN)
+    there = plan.get("given", {}) if isinstance(plan, dict) else {}
     # The folder of a file that was named is another one, and the minutes of a run may be a part of those given.
     same = {key: value for key, value in plain(dict(given)).items() if key not in ("data.root", "train.minutes")}
     return all(key in there and there[key] == value for key, value in same.items())

@@ -203,11 +203,11 @@ def _weights_for(given: Mapping[str, Any], weights: Path | None, kind: str) -> d
     backbone = given.get("model.backbone")
     if named is not None and backbone is not None and Path(named).is_file():
         return {backbone: str(named)}  # whatever the file is called
-    if named is not None or (backbone is not None and "model.pretrained" not in given):
-        return weights_at_hand(None if named is None else Path(named), backbone)
-    if "model.pretrained" not in given:
-        return {} if kind != "cuda" else weights_at_hand(None if named is None else Path(named), backbone)
-    return {backbone or USUAL[0]: "hub"} if given["model.pretrained"] else {}
+    if named is None and "model.pretrained" in given:
+        return {backbone or USUAL[0]: "hub"} if given["model.pretrained"] else {}
+    if named is None and backbone is None and kind != "cuda":
+        return {}
+    return weights_at_hand(None if named is None else Path(named), backbone)
 
 
 def _model_of(name: str) -> dict[str, Any]:

@@ -153,7 +153,8 @@ def rhythm(
     pace = f"{machine.pixels_per_s / pixels:.3g} images/s measured"
     validation, count = validation_seconds(data, machine, settings), num_val(data)
     part = max(min(count, _FEWEST_SCORED), int(count * min(1.0, _LONGEST_VALIDATION * 60 * minutes / validation)))
-    times = max(1, min(10, int(_VALIDATING * 60 * minutes / max(1e-9, validation * part / max(1, count)))))
+    each = validation * part / count
+    times = max(1, min(10, int(_VALIDATING * 60 * minutes / each)))
     lr = 1.5e-3 * math.sqrt(batch / 8)
     return [
         Choice(key="train.minutes", value=minutes, reason="the time that there is"),
@@ -164,7 +165,7 @@ def rhythm(
         Choice(key="optim.ema_decay", value=float(f"{min(0.9998, max(0.9, 1 - 5 / steps)):.5g}"),
                reason="the average of the last fifth of the steps is what is released"),
         Choice(key="run.val_every", value=max(1, math.ceil(steps / times)), reason=f"{times} validations of about "
-               f"{validation * part / max(1, count):.0f} s"),
+               f"{each:.0f} s"),
         *([Choice(key="run.val_images", value=part, reason=f"all {count} would take {validation:.0f} s each time; "
                   "panfpn eval scores all of them")] if part < count else []),
         Choice(key="run.checkpoint_every", value=max(1, steps // 20), reason="a kill costs a twentieth of the time"),

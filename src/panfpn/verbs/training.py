@@ -77,8 +77,8 @@ def run_train(arguments: list[str]) -> int:
 class _Auto:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     weights: Path | None = None
-    """File, or folder of files NAME.safetensors, with ImageNet weights of timm's backbones; without, those of the hub
-    or of its cache."""
+    """File, or folder of files NAME.safetensors, with ImageNet weights of timm's backbones. Without: on GPUs, or of a
+    model.backbone that is named, those of the hub or of its cache; else what fits of the model that ships."""
     machine: Path | None = None
     """The plan.json of an earlier run, of which the measurement of this machine is taken over."""
     write: Path | None = None
