@@ -160,7 +160,7 @@ def test_a_recipe_has_random_weights_and_a_file_its_own(tmp_path: Path) -> None:
 
 def test_training_takes_the_trainers_step() -> None:
     config = recipes.scenes(**{
-        "data.crop": (64, 64), "train.batch_size": 4, "train.accumulate": 2, "model.backbone": "resnet18",
+        "data.crop": (64, 64), "train.batch_size": 4, "train.accumulate": 2, "model.backbone": "test_resnet",
         "model.fpn_channels": 16, "run.device": "cpu", "train.precision": "float32", "train.steps": 30,
     })  # fmt: skip
     figures = measure_training(config, repeats=2, warmup=1)
@@ -174,10 +174,10 @@ def test_training_takes_the_trainers_step() -> None:
 
 
 def test_training_memory_holds_weights_gradients_and_moments() -> None:
-    config = recipes.scenes(**{"data.crop": (64, 64), "train.batch_size": 2, "model.backbone": "resnet18",
+    config = recipes.scenes(**{"data.crop": (64, 64), "train.batch_size": 2, "model.backbone": "test_resnet",
                                "run.device": "cpu", "train.precision": "float32"})  # fmt: skip
     figures = in_child(measure_training, config, 1, 1)
-    network = SemanticFPN("resnet18", 9, fpn_channels=128)
+    network = SemanticFPN("test_resnet", 9, fpn_channels=128)
     weights = 4 * sum(p.numel() for p in network.parameters())
     assert figures.memory > 4 * weights  # AdamW: weights, gradients, two moments
 
@@ -222,7 +222,7 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert (row["size"], row["batch"], row["num_classes"], len(row["seconds"])) == ([64, 96], 2, 4, 2)
     assert row["device"] == "cpu" and row["precision"] in ("float32", "bfloat16") and row["peak_memory_bytes"] > 0
     assert {"hardware", "versions", "commit"} <= written.keys()
-    words = ["--data.crop", "64", "64", "--train.batch-size", "2", "--model.backbone", "resnet18", "--repeats", "1"]
+    words = ["--data.crop", "64", "64", "--train.batch-size", "2", "--model.backbone", "test_resnet", "--repeats", "1"]
     assert main(["benchmark", "train", "scenes", *words, "--run.device", "cpu", "--json", str(file)]) == 0
     assert "steps/s" in capsys.readouterr().out
     row = json.loads(file.read_text())["rows"][0]

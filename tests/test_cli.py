@@ -20,7 +20,7 @@ from panfpn.verbs.options import Out, parse_options
 TINY = [
     *("--data.scenes", "4", "2", "--data.scene-size", "64", "96", "--data.crop", "64", "64", "--data.num-workers", "0"),
     *("--train.steps", "2", "--train.batch-size", "2", "--optim.warmup-steps", "0", "--model.fpn-channels", "16"),
-    *("--model.backbone", "resnet18", "--model.start-from", "None"),
+    *("--model.backbone", "test_resnet", "--model.start-from", "None"),
 ]
 
 
@@ -226,7 +226,7 @@ def test_partly_failed_prediction(capsys: pytest.CaptureFixture[str], tmp_path: 
     folder = tmp_path / "run"
     config = panfpn.recipes.scenes(
         data=Data(dataset="scenes", scenes=(2, 1), scene_size=(64, 64), crop=(64, 64), num_workers=0),
-        model=Model(backbone="resnet18", fpn_channels=16, head_channels=16), train__steps=1, train__batch_size=2,
+        model=Model(backbone="test_resnet", fpn_channels=16, head_channels=16), train__steps=1, train__batch_size=2,
         optim__warmup_steps=0, run__dir=folder,
     )  # fmt: skip
     panfpn.train(config)

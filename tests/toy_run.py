@@ -15,7 +15,7 @@ def toy(root: Path, folder: Path | None, **changes: Any) -> TrainConfig:
     """Six steps of a small ResNet-18 on a data set of layout `folder`."""
     settings = {
         "data": Data(dataset="folder", root=root, crop=(32, 48), num_workers=0),
-        "model": Model(backbone="resnet18", fpn_channels=16, head_channels=16, dropout=0.2),
+        "model": Model(backbone="test_resnet", fpn_channels=16, head_channels=16, dropout=0.2),
         "optim.name": "adamw", "optim.lr": 1e-3, "optim.ema_decay": 0.9, "optim.warmup_steps": 0,
         "optim.clip_norm": 1.0, "train.steps": 6, "train.batch_size": 4, "train.accumulate": 2,
         "train.precision": "float32", "run.val_every": 4, "run.checkpoint_every": 1, "run.log_every": 1,

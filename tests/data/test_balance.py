@@ -99,7 +99,7 @@ def test_weights_are_numbers_in_the_configuration_of_a_run(tmp_path: Path) -> No
         write_list(tmp_path, split, photos(4, seed=5))
     config = recipes.folder(**{
         "data.dataset": "list", "data.root": tmp_path, "loss.class_weights": "auto", "model.start_from": None,
-        "model.backbone": "resnet18", "model.pretrained": False,
+        "model.backbone": "test_resnet", "model.pretrained": False,
     })  # fmt: skip
     train, _ = build_datasets(config.data)
     weights = resolve(config, train.table, images=train).loss.class_weights

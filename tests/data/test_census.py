@@ -57,7 +57,7 @@ def folder(root: Path, value: int) -> Path:
 def config(root: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(
         data=Data(root=root, crop=(64, 64), num_workers=0),
-        model=Model(backbone="resnet18", fpn_channels=8, head_channels=8),
+        model=Model(backbone="test_resnet", fpn_channels=8, head_channels=8),
     ).changed(**{
         "train.steps": 1, "train.batch_size": 2, "train.precision": "float32", "run.device": "cpu",
         "run.log_every": 1, "run.loggers": (), "run.dir": root / "run", "optim.warmup_steps": 0, **changes,

@@ -376,7 +376,7 @@ def test_command_line(folder_data: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert main(["data", "check", folder, "--root", root]) == 0
     assert "all 9 items are as they were packed" in capsys.readouterr().out
     tiny = ["--train.steps", "2", "--train.batch-size", "2", "--model.fpn-channels", "16", "--data.crop", "32", "32",
-            "--model.backbone", "resnet18", "--model.start-from", "None", "--optim.warmup-steps", "0",
+            "--model.backbone", "test_resnet", "--model.start-from", "None", "--optim.warmup-steps", "0",
             "--data.num-workers", "0"]  # fmt: skip
     for name, more in (("run_files", ["--data.root", root]), ("run_pack", ["--data.pack", folder])):
         run = tmp_path / name

@@ -33,7 +33,7 @@ from panfpn.weights.zoo import shipped_model
 
 CONFIG = TrainConfig(
     model=Model(
-        backbone="resnet18", num_classes=9, fpn_channels=16, head_channels=16, mean=(127.5,) * 3, std=(60.0,) * 3
+        backbone="test_resnet", num_classes=9, fpn_channels=16, head_channels=16, mean=(127.5,) * 3, std=(60.0,) * 3
     ),
     train=Train(precision="float32"),
 )

@@ -37,7 +37,7 @@ def assert_equal_logits(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("backbone", "divisor"), [("resnet18", 1), ("resnet18", 32), ("tf_efficientnet_lite0", 1)])
+@pytest.mark.parametrize(("backbone", "divisor"), [("resnet18", 1), ("test_resnet", 32), ("tf_efficientnet_lite0", 1)])
 def test_engines_give_the_logits_of_the_plain_network(engine: str, backbone: str, divisor: int) -> None:
     pytest.importorskip(engine)
     plain = network(backbone, divisor)
@@ -199,7 +199,7 @@ def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def small_task() -> Task:
     torch.manual_seed(0)
-    model = Model(backbone="resnet18", fpn_channels=32, head_channels=32)
+    model = Model(backbone="test_resnet", fpn_channels=32, head_channels=32)
     settings = TrainConfig(model=model, data=Data(size_divisor=1), train=Train(precision="float32"))
     task = build.build_task(build.resolve(settings, scenes_table()), scenes_table()).eval()
     nn.init.normal_(task.model.head.classifier.weight)

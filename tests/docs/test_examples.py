@@ -45,7 +45,7 @@ def test_finetune_folder(folder_data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_panoptic_image(folder_data: Path, tmp_path: Path) -> None:
     config = recipes.panoptic_scenes(
-        model__backbone="resnet18", model__pretrained=False, model__fpn_channels=16, model__head_channels=16,
+        model__backbone="test_resnet", model__pretrained=False, model__fpn_channels=16, model__head_channels=16,
         model__box_channels=16, model__mask_channels=16, data__scenes=(2, 1), data__num_workers=0, train__steps=1,
         train__batch_size=1, optim__warmup_steps=0, inference__confidence=0.0, run__dir=tmp_path / "run",
     )  # fmt: skip

@@ -31,7 +31,7 @@ def data(folder_data: Path) -> Dataset:
 def task(data: Dataset) -> SemanticTask:
     torch.manual_seed(0)
     model = Model(
-        backbone="resnet18", num_classes=3, fpn_channels=16, head_channels=16, mean=(127.5,) * 3, std=(60.0,) * 3
+        backbone="test_resnet", num_classes=3, fpn_channels=16, head_channels=16, mean=(127.5,) * 3, std=(60.0,) * 3
     )
     settings = Data(size_divisor=1)
     return build_task(TrainConfig(model=model, data=settings, train=Train(precision="float32")), data.table)
@@ -157,7 +157,7 @@ def test_evaluate_takes_files_predictors_and_tasks(
     task: SemanticTask, data: Dataset, folder_data: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "model.safetensors"
-    config = TrainConfig(model=Model(backbone="resnet18", num_classes=3, fpn_channels=16, head_channels=16,
+    config = TrainConfig(model=Model(backbone="test_resnet", num_classes=3, fpn_channels=16, head_channels=16,
                                      mean=(127.5,) * 3, std=(60.0,) * 3))  # fmt: skip
     write_release(file, task.model.state_dict(), config, data.table, scores={}, source={})
     settings = Data(dataset="folder", root=folder_data, num_workers=0)

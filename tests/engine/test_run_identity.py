@@ -47,7 +47,7 @@ def make(root: Path, order: tuple[int, ...] = (0, 1, 2)) -> Path:
 def config(root: Path, folder: Path | None, **changes: Any) -> TrainConfig:
     return TrainConfig(
         data=Data(root=root, crop=(64, 64), num_workers=0),
-        model=Model(backbone="resnet18", fpn_channels=8, head_channels=8),
+        model=Model(backbone="test_resnet", fpn_channels=8, head_channels=8),
     ).changed(**{
         "train.steps": 4, "train.batch_size": 2, "train.precision": "float32", "run.device": "cpu", "run.loggers": (),
         "run.dir": folder, "run.val_every": 4, "run.log_every": 1, "run.checkpoint_every": 1, "optim.warmup_steps": 0,
@@ -323,7 +323,7 @@ WORDS = [
     "--run.log-every",
     "1",
     "--model.backbone",
-    "resnet18",
+    "test_resnet",
     "--model.fpn-channels",
     "8",
     "--model.head-channels",

@@ -151,7 +151,7 @@ def test_a_damaged_pace_is_refused(values: object) -> None:
 def timed(folder: Path, minutes: float, **changes: Any) -> TrainConfig:
     return TrainConfig(
         data=Data(dataset="scenes", crop=(64, 64), scenes=(64, 4), scene_size=(64, 96), num_workers=0),
-        model=Model(backbone="resnet18", fpn_channels=16, head_channels=16), inference=Inference(),
+        model=Model(backbone="test_resnet", fpn_channels=16, head_channels=16), inference=Inference(),
         optim=Optim(name="adamw", lr=1e-3, warmup_steps=4), train=Train(minutes=minutes, batch_size=2),
         run=Run(dir=folder, log_every=5, val_every=10_000, checkpoint_every=10, device="cpu", loggers=()),
     ).changed(**changes)  # fmt: skip
@@ -185,7 +185,7 @@ def test_a_timed_run_that_was_killed_ends_as_the_one_that_was_not(
 ) -> None:
     monkeypatch.setattr(time_budget, "_NEAR", 100.0)  # no second plan, whatever else runs on this machine
     folder, killed = tmp_path / "run", tmp_path / "killed"
-    whole = train(timed(folder, 0.6), loggers=[Copying(folder, killed)])
+    whole = train(timed(folder, 0.2), loggers=[Copying(folder, killed)])
     assert killed.is_dir() and not (killed / "model.safetensors").exists()
     again = train(resume=killed)
     assert again.step == whole.step < OPEN
@@ -195,7 +195,7 @@ def test_a_timed_run_that_was_killed_ends_as_the_one_that_was_not(
     assert ends[0][0].keys() == ends[1][0].keys()
     assert all(torch.equal(tensor, ends[1][0][name]) for name, tensor in ends[0][0].items())
 
-    longer = train(resume=folder, changes={"train.minutes": 0.8})  # more time for a run that has ended
+    longer = train(resume=folder, changes={"train.minutes": 0.3})  # more time for a run that has ended
     assert longer.step > whole.step
     with pytest.raises(ValueError, match=r"train\.steps does nothing"):
         train(resume=folder, changes={"train.steps": 9000})

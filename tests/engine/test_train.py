@@ -29,7 +29,7 @@ def test_a_run_leaves_what_it_should(folder_data: Path, tmp_path: Path, capfd: p
     assert "ground" in page and "photo_0" in page
     assert list((folder / "tensorboard").iterdir())
     said = capfd.readouterr().err
-    assert "backbone: resnet18" in said and "6 training and 3 validation images" in said
+    assert "backbone: test_resnet" in said and "6 training and 3 validation images" in said
 
     scores = panfpn.evaluate(folder, toy(folder_data, None).data, device="cpu", precision="float32")
     assert scores.miou == result.value == max(row["miou"] for row in rows(folder, "val"))

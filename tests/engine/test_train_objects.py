@@ -97,7 +97,7 @@ def test_it_goes_on_only_with_the_same_objects(tmp_path: Path) -> None:
     result = panfpn.train(resume=tmp_path / "run", model=network(), loss=half_loss, loggers=[again], **data())
     assert result.step == 4 and not result.interrupted
     plain = panfpn.train(settings(tmp_path / "plain", data__dataset="scenes", data__scenes=(4, 1),
-                                  model__backbone="resnet18", model__fpn_channels=8, train__steps=1))  # fmt: skip
+                                  model__backbone="test_resnet", model__fpn_channels=8, train__steps=1))  # fmt: skip
     with pytest.raises(ValueError, match="was started without loss; resume it without"):
         panfpn.train(resume=plain.dir, loss=half_loss)
 

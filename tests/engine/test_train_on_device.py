@@ -19,7 +19,7 @@ def small(architecture: str, precision: str, folder: Path, **changes: Any) -> Tr
     heads = {"train.rois": 16, "model.box_channels": 16, "model.mask_channels": 16}
     return TrainConfig().changed(**{
         "data.dataset": "scenes", "data.scenes": (4, 1), "data.scene_size": (64, 96), "data.crop": (64, 64),
-        "data.num_workers": 0, "model.architecture": architecture, "model.backbone": "resnet18",
+        "data.num_workers": 0, "model.architecture": architecture, "model.backbone": "test_resnet",
         "model.fpn_channels": 16, "model.head_channels": 16, "optim.name": "adamw", "optim.lr": 1e-4,
         "optim.ema_decay": 0.9, "optim.clip_norm": 1.0, "train.steps": 3, "train.batch_size": 2, "train.accumulate": 1,
         "train.precision": precision, "run.log_every": 3, "run.val_every": 3, "run.checkpoint_every": 3,

@@ -19,7 +19,7 @@ def toy(folder: Path | None, **changes: Any) -> TrainConfig:
     settings = {
         "data": Data(dataset="scenes", scenes=(6, 2), scene_size=(64, 96), crop=(64, 96), num_workers=0),
         "model": Model(
-            architecture="PanopticFPN", backbone="resnet18", norm="group", fpn_channels=16, head_channels=16,
+            architecture="PanopticFPN", backbone="test_resnet", norm="group", fpn_channels=16, head_channels=16,
             dropout=0.2, anchor_scale=4.0, box_channels=16, mask_channels=16,
         ),
         "train.steps": 5, "train.batch_size": 4, "train.accumulate": 2, "train.rois": 16, "optim.warmup_steps": 0,

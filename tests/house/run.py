@@ -26,10 +26,10 @@ for i in range(8):
     np.save(folder / f"{'train' if i < 6 else 'val'}-{i}.npy", image)
 settings = {
     "data.dataset": "stripes", "data.root": folder, "data.crop": "64 96", "data.num-workers": 0,
-    "model.architecture": "TinyFCN", "model.backbone": "resnet18", "model.pretrained": False, "model.start-from": None,
-    "loss.cross-entropy": 0.5, "loss.hinge": 0.5, "run.loggers": "recorder", "run.device": "cpu",
-    "run.dir": folder / "run", "train.steps": 12, "train.batch-size": 4, "train.precision": "float32",
-    "train.frozen-bn": False, "optim.lr": 0.003, "optim.warmup-steps": 0,
+    "model.architecture": "TinyFCN", "model.backbone": "test_resnet", "model.pretrained": False,
+    "model.start-from": None, "loss.cross-entropy": 0.5, "loss.hinge": 0.5, "run.loggers": "recorder",
+    "run.device": "cpu", "run.dir": folder / "run", "train.steps": 12, "train.batch-size": 4,
+    "train.precision": "float32", "train.frozen-bn": False, "optim.lr": 0.003, "optim.warmup-steps": 0,
 }  # fmt: skip
 words = [word for key, value in settings.items() for word in (f"--{key}", *str(value).split(" "))]
 assert cli.main(["train", "scenes", *words]) == 0

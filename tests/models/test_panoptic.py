@@ -26,7 +26,7 @@ GROUND = LabelClass(name="ground", color=(1, 0, 0), values=(2,))
 TABLE = LabelTable(name="t", classes=(STUFF, THING, GROUND))
 
 
-def small(backbone: str | nn.Module = "resnet18", **settings: object) -> PanopticFPN:
+def small(backbone: str | nn.Module = "test_resnet", **settings: object) -> PanopticFPN:
     return PanopticFPN(backbone, TABLE, fpn_channels=32, head_channels=32, box_channels=16, mask_channels=16,
                        **settings)  # type: ignore[arg-type] # fmt: skip
 

@@ -610,7 +610,7 @@ def runs(folder: Path) -> Iterator[Case]:
     shutil.copytree(root / "images/train", root / "images/val")
     shutil.copytree(root / "masks/train", root / "masks/val")
     config = panfpn.recipes.folder(
-        data__root=root, data__crop=(64, 64), data__num_workers=0, model__backbone="resnet18", model__fpn_channels=8,
+        data__root=root, data__crop=(64, 64), data__num_workers=0, model__backbone="test_resnet", model__fpn_channels=8,
         model__head_channels=8, model__start_from=None, train__steps=4, train__batch_size=2, optim__warmup_steps=0,
         run__dir=folder / "whole", run__val_every=2, run__checkpoint_every=2, run__log_every=1, run__loggers=(),
         run__device="cpu", train__precision="float32",

@@ -21,8 +21,8 @@ SCENES = open_dataset("scenes", None, "train", panoptic=True, scene_count=8, sce
 
 def make(**settings: object) -> PanopticTask:
     torch.manual_seed(0)
-    model = PanopticFPN("resnet18", SCENES.table, fpn_channels=32, head_channels=32, box_channels=32, mask_channels=16,
-                        anchor_scale=4.0, **{"norm": "group", "dropout": 0.0} | settings)  # type: ignore[arg-type] # fmt: skip
+    model = PanopticFPN("test_resnet", SCENES.table, fpn_channels=32, head_channels=32, box_channels=32,
+                        mask_channels=16, anchor_scale=4.0, **{"norm": "group", "dropout": 0.0} | settings)  # type: ignore[arg-type] # fmt: skip
     preprocess = Preprocess(mean=(120.0, 120.0, 120.0), std=(60.0, 60.0, 60.0), size_divisor=32)
     task = PanopticTask(model, SCENES.table, preprocess, inference=Inference(stuff_area=16, confidence=0.05))
     task.rois = 32

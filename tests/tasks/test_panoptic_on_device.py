@@ -24,7 +24,7 @@ SCENES = open_dataset("scenes", None, "train", panoptic=True, scene_count=8, sce
 def make(precision: torch.dtype = torch.float32) -> PanopticTask:
     torch.manual_seed(0)
     network = PanopticFPN(
-        "resnet18", SCENES.table, fpn_channels=32, head_channels=32, norm="group", dropout=0.0, box_channels=32,
+        "test_resnet", SCENES.table, fpn_channels=32, head_channels=32, norm="group", dropout=0.0, box_channels=32,
         mask_channels=16, anchor_scale=4.0,
     )  # fmt: skip
     preprocess = Preprocess(mean=(120.0,) * 3, std=(60.0,) * 3, size_divisor=32)

@@ -220,6 +220,9 @@ def _followed(graph: Graph, example: torch.Tensor, *, dynamic: bool) -> Any:
         program = torch.export.export(graph, (example,), dynamic_shapes=({0: free, **sides},), strict=False)
     # Of the example's size (that maps are more than a row, say), and not of the graph: the gate looks at other sizes.
     program._guards_code = []
+    for symbol, bounds in program.range_constraints.items():
+        if str(symbol).startswith("s"):  # height, width and number of images; others depend on what is found
+            program.range_constraints[symbol] = type(bounds)(1, bounds.upper)
     return program
 
 

@@ -55,7 +55,7 @@ class PixelNetwork(nn.Module):
 
     def decoded(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> Any:
         """What the network makes of the features of images of a size."""
-        height, width = (side + -side % self.divisor for side in size)
+        height, width = (grown(side, self.divisor) for side in size)
         with self.autocast():
             return self.network.decode([m.to(self.dtype) for m in features], (height, width))
 
@@ -68,7 +68,8 @@ class PixelNetwork(nn.Module):
             inside = (rows < extents[:, :1])[:, None, :, None] & (columns < extents[:, 1:])[:, None, None, :]
             images = images.where(inside, 0)
         if self.divisor > 1:
-            images = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
+            right, below = (grown(side, self.divisor) - side for side in (width, height))
+            images = F.pad(images, (0, right, 0, below))
         return images.to(self.dtype, memory_format=self.layout)
 
     def at(self, precision: torch.dtype) -> Self:
@@ -82,3 +83,8 @@ class PixelNetwork(nn.Module):
         if self.precision == torch.float32:
             return nullcontext()
         return torch.autocast(self.mean.device.type, self.precision)
+
+
+def grown(side: Any, divisor: int) -> Any:
+    """The least multiple that is not smaller; of a graph's free sides too, in a form whose quotients stay simple."""
+    return (side + divisor - 1) // divisor * divisor
