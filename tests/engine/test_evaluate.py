@@ -18,7 +18,7 @@ from panfpn.engine.distributed import Ranks
 from panfpn.engine.evaluate import score_dataset
 from panfpn.metrics import BoundaryCounts, SemanticScores
 from panfpn.tasks.semantic import SemanticTask
-from panfpn.types import Sample
+from panfpn.types import Example, Sample
 from panfpn.weights.release import write_release
 
 
@@ -64,6 +64,34 @@ class SameSize(Reversed):
 
     def read(self, index: int) -> Sample:
         return self.data.read(2 * index)
+
+
+class Recording:
+    """A scorer that gives the images that it got as its scores."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+        self.seen: list[int] = []
+
+    def add(self, index: int, sample: Sample, _: object) -> Example:
+        self.seen.append(index)
+        return Example(name=sample.name, image=sample.image, target=sample.target, prediction=sample.target, score=1.0)
+
+    def scores(self, *_: object) -> list[int]:
+        return self.seen
+
+
+@pytest.mark.parametrize(
+    ("most", "wanted"), [(None, [0, 1, 2, 3, 4, 5]), (4, [0, 1, 3, 4]), (1, [0]), (9, [0, 1, 2, 3, 4, 5])]
+)
+def test_ranks_score_the_same_part_as_one_process(
+    most: int | None, wanted: list[int], task: SemanticTask, data: Dataset
+) -> None:
+    for world in (1, 2, 3):
+        parts = [score_dataset(task, data, scorer=Recording(), ranks=Ranks(rank=r, world=world), most=most)[0]
+                 for r in range(world)]  # fmt: skip
+        assert sorted(index for part in parts for index in part) == wanted
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_batches_of_mixed_sizes_and_order_change_no_count(task: SemanticTask, data: Dataset) -> None:

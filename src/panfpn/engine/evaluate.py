@@ -51,14 +51,13 @@ def score_dataset(
 ) -> tuple[Scores, list[Example]]:  # fmt: skip
     """Scores of `task` on every image at its own size, and its best and worst (of this rank).
 
-    With `most`, of at most so many, spread over the data set. Neighbours of one size, up to `batch_size`, go through
-    the network together. `progress` is called with the number of images done. The task is left in the mode (training or
-    not) that it was in, also on an error.
+    With `most`, of at most so many (of all ranks), spread over the data set. Neighbours of one size, up to
+    `batch_size`, go through the network together. `progress` is called with the number of images done. The task is left
+    in the mode (training or not) that it was in, also on an error.
     """
     scorer, extremes = scorer or task.scorer(dataset), _Extremes()
-    indices: Sequence[int] = range(ranks.rank, len(dataset), ranks.world)
-    if most is not None and most < len(indices):
-        indices = [indices[k * len(indices) // most] for k in range(most)]
+    num = len(dataset) if most is None else min(most, len(dataset))
+    indices = [k * len(dataset) // num for k in range(ranks.rank, num, ranks.world)]
     was_training, done = task.training, 0
     task.eval()
     try:

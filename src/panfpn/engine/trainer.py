@@ -204,11 +204,6 @@ class Trainer:
         count = self.config.run.val_images or len(data)
         return (time.monotonic() - before) * max(1.0, min(count, len(data)) / (_TRIED * self.ranks.world))
 
-    def _val_images(self) -> int | None:
-        """Images that this rank scores in a validation, where those are not all."""
-        most = self.config.run.val_images
-        return None if most is None else len(range(self.ranks.rank, most, self.ranks.world))
-
     def stop(self) -> None:
         """End before a step whose data did not come: what was done is saved."""
         if self.state.step and self.ranks.first:
@@ -302,7 +297,7 @@ class Trainer:
         with self._evaluated() as task, tuned_backend(self.device, fixed_sizes=False):
             scores, examples = score_dataset(
                 task, self.val_data, batch_size=self.config.run.val_batch_size, num_workers=data.num_workers,
-                ranks=self.ranks, most=self._val_images(),
+                ranks=self.ranks, most=self.config.run.val_images,
             )  # fmt: skip
         better = self.state.best is None or scores.value > self.state.best
         self.state.bad_validations = 0 if better else self.state.bad_validations + 1
