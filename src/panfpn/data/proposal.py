@@ -1,7 +1,7 @@
 """A labels.yaml proposed for masks that have none. In: mask files. Out: their values with counts, and the text."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,13 @@ from panfpn.labels import LabelTable
 
 _MOST = 256  # different values beyond which masks hold something else than classes
 _BINARY = 255
+_SOFT = 8  # values between 0 and 255, from which on they are soft edges of two classes
+_SOFT_SHARE = 1 / 3  # of the pixels at most
+_EDGES = "values between 0 and 255 are soft edges, as of masks that were scaled or were JPEGs: divided in the middle"
+_NUMBERS = (
+    "1, 2, 3 … seem to number the things of each mask: in instances/, with values 0 and 1 here, they are told apart"
+)
+_NUMBERED = 4  # things of a mask, from which on numbers that always begin with 1 are those of things
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +30,7 @@ class Proposal:
     pixels: dict[int, int]  # by value; a colour's is R + 256 G + 65536 B
     masks: dict[int, int]  # how many masks have each value
     table: LabelTable
+    note: str = ""  # what else is to be known
 
     def text(self) -> str:
         """A labels.yaml, in which names are still to be given."""
@@ -35,11 +43,16 @@ class Proposal:
         lines = ["classes:"]
         if self.table.masks == "colors":
             lines.insert(0, "masks: colors")
+        if self.note:
+            lines.insert(0, f"# {self.note}")
         for c in self.table.classes:
-            (value,) = c.values
-            shown = f'"{self.table.show(value)}"' if self.table.masks == "colors" else value
-            share = f"{self.pixels[value] / total:.2%} of the pixels, in {self.masks[value]} masks"
-            lines.append(f"  - {{name: {c.name}, value: {shown}}}   # {share}")
+            values = [v for v in c.values if v in self.pixels]
+            shown: object = list(c.values) if len(c.values) > 1 else c.values[0]
+            if self.table.masks == "colors":
+                shown = f'"{self.table.show(c.values[0])}"'
+            part, most = sum(self.pixels[v] for v in values) / total, max(self.masks[v] for v in values)
+            entry = f"{{name: {c.name}, value: {shown}{', thing: true' * c.thing}}}"
+            lines.append(f"  - {entry}   # {part:.2%} of the pixels, in {most} masks")
         ignored = [v for v in self.table.ignore if v in self.pixels]
         share = f"   # {self.pixels[ignored[0]] / total:.2%} of the pixels" if ignored else ""
         lines.append(f"ignore: [{', '.join(map(str, ignored))}]{share}")
@@ -49,10 +62,14 @@ class Proposal:
 def propose(files: Sequence[Path]) -> Proposal:
     """The values of masks, each a class, but for 255 beside others, which is taken for ignored.
 
+    Few pixels of many values between 0 and 255 are soft edges of two classes; values that always begin with 1 and end
+    anywhere are numbers of things.
+
     ValueError for masks that hold more values than classes are probable, and for files that are none.
     """
     pixels: Counter[int] = Counter()
     masks: Counter[int] = Counter()
+    ends: list[int] = []  # of masks whose values are 1, 2, 3, … and perhaps 0
     colors = any(map(_has_colors, files))
     for file in files:
         mask = _mask(file)
@@ -63,11 +80,17 @@ def propose(files: Sequence[Path]) -> Proposal:
         values, counts = np.unique(raw, return_counts=True)
         pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         masks.update(values.tolist())
+        things = values[values != 0]
+        ends.append(len(things) if np.array_equal(things, np.arange(1, len(things) + 1)) else -1)
         if len(pixels) > _MOST:
             raise ValueError(f"{file}: the masks have more than {_MOST} values; these are no classes, but photos, ids "
                              "of instances, or masks that were saved as JPEG once")  # fmt: skip
     if not pixels:
         raise ValueError(f"{files[0]}: neither this nor another of {len(files)} masks can be read")
+    if not colors and _soft(pixels):
+        return _two(pixels, masks, range(_BINARY + 1), _BINARY // 2 + 1, thing=False, note=_EDGES)
+    if not colors and min(ends) >= 0 and len(set(ends)) >= _NUMBERED <= max(ends):
+        return _two(pixels, masks, range(max(ends) + 1), 1, thing=True, note=_NUMBERS)
     ignored = () if colors or set(pixels) <= {0, _BINARY} or _BINARY not in pixels else (_BINARY,)
     classes = [v for v in sorted(pixels) if v not in ignored]
     values = (f"#{v & 255:02x}{v >> 8 & 255:02x}{v >> 16 & 255:02x}" if colors else v for v in classes)
@@ -77,6 +100,26 @@ def propose(files: Sequence[Path]) -> Proposal:
     }  # fmt: skip
     table = LabelTable.from_dict(plain, "the proposed labels.yaml")
     return Proposal(pixels=dict(pixels), masks=dict(masks), table=table)
+
+
+def _soft(pixels: Mapping[int, int]) -> bool:
+    """Whether most is 0 or 255, and the rest anything between, each value of it seldom."""
+    between = [v for v in pixels if 0 < v < _BINARY]
+    if len(between) < _SOFT or max(between) < 200 or not set(pixels) >= {0, _BINARY}:
+        return False
+    rare = max(pixels[v] for v in between) < min(pixels[0], pixels[_BINARY])
+    return rare and sum(pixels[v] for v in between) <= _SOFT_SHARE * sum(pixels.values())
+
+
+def _two(
+    pixels: Mapping[int, int], masks: Mapping[int, int], values: range, first: int, *, thing: bool, note: str
+) -> Proposal:
+    """Two classes: the values below `first`, and the others."""
+    background = {"name": "background" if thing else "class_0", "value": [*values[:first]]}
+    other = {"name": "thing" if thing else "class_1", "value": [*values[first:]], "thing": thing}
+    plain = {"name": "proposed", "classes": [background, other]}
+    table = LabelTable.from_dict(plain, "the proposed labels.yaml")
+    return Proposal(pixels=dict(pixels), masks=dict(masks), table=table, note=note)
 
 
 def of_instances() -> Proposal:
