@@ -139,9 +139,9 @@ def test_an_exported_file_is_as_sure(folder_data: Path, tmp_path: Path, suffix: 
     found = Calibration(temperature=0.2, bias=(0.0, 0.0, 0.0), pixels=1, images=1, error=(0.0, 0.0),
                         class_error=(0.0, 0.0), diagram=((), ()), thresholds=())  # fmt: skip
     write_calibrated(out, run / "model.safetensors", found, {})
-    export(out, graph, confidence=True)
-    sure, plain, exported = (Predictor.from_file(f, "cpu", "float32") for f in (out, run, graph))
     image = open_dataset("folder", folder_data, "val").read(0).image
+    export(out, graph, confidence=True, size=image.shape[:2])
+    sure, plain, exported = (Predictor.from_file(f, "cpu", "float32") for f in (out, run, graph))
     ours, theirs = (p(image, confidence=True).confidence for p in (sure, exported))
     assert ours is not None and theirs is not None
     assert np.abs(ours - theirs).max() < 1e-5
