@@ -11,6 +11,14 @@ from panfpn.ops.tiles import TILE
 SIZES = [(92, 124), (97, 131), (23, 31), (20, 30), (1, 1), (23, 200)]
 
 
+@pytest.mark.parametrize("multiple", [1, 7, 32])
+def test_sides_grow_to_the_next_multiple(multiple: int) -> None:
+    for side in range(1, 100):
+        height, width = ops.grown((side, 2 * side), multiple)
+        assert height % multiple == width % multiple == 0
+        assert 0 <= height - side < multiple and 0 <= width - 2 * side < multiple
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("tile", [(1, 1), (500, 7), (1 << 17, 64)])
 def test_tiles_are_the_interpolated_logits_each_pixel_once(

@@ -25,6 +25,7 @@ from panfpn.deploy.fold import folded
 from panfpn.device import DTYPES, on_device, survive_fork
 from panfpn.extras import optional
 from panfpn.models.pixels import PixelNetwork
+from panfpn.ops import grown
 from panfpn.types import moved
 from panfpn.weights.exported import SUFFIXES
 from panfpn.weights.exported.openvino import Requests
@@ -245,7 +246,7 @@ class _Graphs:
 
     def aligned(self, pixels: torch.Tensor) -> bool:
         """Whether images of this size are."""
-        return all((side + -side % self.network.divisor) % 32 == 0 for side in pixels.shape[1:3])
+        return all(side % 32 == 0 for side in grown(pixels.shape[1:3], self.network.divisor))
 
     def joined(self, maps: Sequence[npt.NDArray[np.float32]]) -> Any:
         """The graph's outputs in the form in which the network gives them."""

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from panfpn.ops import grown
+
 
 class PixelNetwork(nn.Module):
     """A network that takes pixels as they come: uint8 [B, H, W, C] -> its maps, those of the padding included.
@@ -55,9 +57,8 @@ class PixelNetwork(nn.Module):
 
     def decoded(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> Any:
         """What the network makes of the features of images of a size."""
-        height, width = (grown(side, self.divisor) for side in size)
         with self.autocast():
-            return self.network.decode([m.to(self.dtype) for m in features], (height, width))
+            return self.network.decode([m.to(self.dtype) for m in features], grown(size, self.divisor))
 
     def _images(self, pixels: torch.Tensor, extents: torch.Tensor | None) -> torch.Tensor:
         """Normalised and padded images [B, C, H, W]."""
@@ -68,8 +69,8 @@ class PixelNetwork(nn.Module):
             inside = (rows < extents[:, :1])[:, None, :, None] & (columns < extents[:, 1:])[:, None, None, :]
             images = images.where(inside, 0)
         if self.divisor > 1:
-            right, below = (grown(side, self.divisor) - side for side in (width, height))
-            images = F.pad(images, (0, right, 0, below))
+            down, right = grown((height, width), self.divisor)
+            images = F.pad(images, (0, right - width, 0, down - height))
         return images.to(self.dtype, memory_format=self.layout)
 
     def at(self, precision: torch.dtype) -> Self:
@@ -83,8 +84,3 @@ class PixelNetwork(nn.Module):
         if self.precision == torch.float32:
             return nullcontext()
         return torch.autocast(self.mean.device.type, self.precision)
-
-
-def grown(side: Any, divisor: int) -> Any:
-    """The least multiple that is not smaller; of a graph's free sides too, in a form whose quotients stay simple."""
-    return (side + divisor - 1) // divisor * divisor

@@ -20,6 +20,7 @@ from torch import nn
 
 from panfpn.models.timm_weights import has_weights
 from panfpn.models.windows import in_windows
+from panfpn.ops import grown
 
 STRIDES = (4, 8, 16, 32)  # of most networks; others begin at 8 or 16, and plain transformers have one
 _FINEST = (4, 8, 16)
@@ -226,7 +227,7 @@ def _first_misfit(body: nn.Module, plan: Plan, sizes: Sequence[tuple[int, int]],
 def _misfit(body: nn.Module, plan: Plan, size: tuple[int, int], in_channels: int) -> str | None:
     """What is wrong with the maps of an image of this size; None if they fit."""
     where = f"at {size[0]}x{size[1]}"
-    padded = [side + -side % plan.multiple for side in size]
+    padded = grown(size, plan.multiple)
     try:
         with torch.no_grad():
             maps = feature_maps(body.eval(), torch.zeros(1, in_channels, *padded), plan)

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import nms
 
-from panfpn.models.pixels import PixelNetwork, grown
-from panfpn.ops import Size
+from panfpn.models.pixels import PixelNetwork
+from panfpn.ops import Size, grown
 from panfpn.types import Preprocess
 
 _MOST = 1 << 31  # boxes
@@ -59,7 +59,7 @@ class Graph(nn.Module, ABC):
         Logits are [B, K, h/4, w/4]; `what` gets [B, K, n, W], a strip of rows at a time, and gives tensors whose last
         sides are n and W: logits of the whole image, the largest of all tensors, never exist.
         """
-        padded = tuple(grown(side, self.divisor) for side in seen)
+        padded = grown(seen, self.divisor)
         logits = logits.float()
         rows = (size[0] + _STRIPS - 1) // _STRIPS
         strips = []

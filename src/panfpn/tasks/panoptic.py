@@ -20,7 +20,7 @@ from panfpn.models.instance import BOX_SIDE, MASK_SIDE, candidates, propose
 from panfpn.models.merge import MergeRules, detections_of, merge, only_stuff
 from panfpn.models.panoptic import DenseMaps
 from panfpn.models.pixels import PixelNetwork
-from panfpn.ops import Size, View, upsample_argmax
+from panfpn.ops import Size, View, grown, upsample_argmax
 from panfpn.ops.boxes import pool_boxes
 from panfpn.ops.seams import Cuts
 from panfpn.tasks.detect import DenseView, detect, of_image
@@ -225,9 +225,9 @@ class PanopticTask(Task):
         divisor = self.preprocess.size_divisor
         semantic = []
         for view in views:
-            padded = (view.size[0] + -view.size[0] % divisor, view.size[1] + -view.size[1] % divisor)
             windows = ((view.maps.semantic,),)
-            semantic.append(View(windows=windows, tops=(0,), lefts=(0,), window=view.size, padded=padded,
+            semantic.append(View(windows=windows, tops=(0,), lefts=(0,), window=view.size,
+                                 padded=grown(view.size, divisor),
                                  size=view.size, mirrored=view.mirrored))  # fmt: skip
         channels = upsample_argmax(semantic, size)[0][0].cpu().numpy()
         return np.asarray(np.array(self.model.semantic_ids, np.int16)[channels])

@@ -14,7 +14,7 @@ from panfpn.metrics import SemanticScores
 from panfpn.models import SemanticFPN
 from panfpn.models.backbone import AnyBackbone
 from panfpn.models.pixels import PixelNetwork
-from panfpn.ops import Size, View, as_float, logits_at, upsample_argmax
+from panfpn.ops import Size, View, as_float, grown, logits_at, upsample_argmax
 from panfpn.ops.seams import Cuts
 from panfpn.tasks.scorers import SemanticScorer
 from panfpn.tasks.semantic_graph import SemanticGraph
@@ -132,7 +132,7 @@ class SemanticTask(Task):
             windows.append([])
             for left in lefts:
                 windows[-1].append(run(pixels[:, top : top + height, left : left + width]))
-        padded = (height + -height % divisor, width + -width % divisor)
+        padded = grown((height, width), divisor)
         return View(windows=tuple(map(tuple, windows)), tops=tops, lefts=lefts, window=(height, width), padded=padded,
                     size=size, mirrored=mirrored)  # fmt: skip
 

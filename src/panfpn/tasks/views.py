@@ -9,7 +9,7 @@ import torch
 
 from panfpn.config import Inference
 from panfpn.data.transforms import fit_size, resized_image
-from panfpn.ops import Size
+from panfpn.ops import Size, grown
 from panfpn.types import Preprocess
 
 
@@ -38,8 +38,7 @@ def view_sizes(height: int, width: int, preprocess: Preprocess, inference: Infer
         long, short = scale or (max(height, width), min(height, width))
         sizes = [fit_size(height, width, (max(1, int(long * r)), max(1, int(short * r)))) for r in ratios]
     if inference.stretch:
-        divisor = preprocess.size_divisor
-        sizes = [(h + -h % divisor, w + -w % divisor) for h, w in sizes]
+        sizes = [grown(size, preprocess.size_divisor) for size in sizes]
     return sizes
 
 

@@ -1,11 +1,13 @@
 """How large images may be. In: a predictor. Out: what this machine's memory allows, and what an image asks for."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from panfpn.deploy.predictor import Predictor
 from panfpn.memory import PeakMemory, free_memory
+from panfpn.ops import grown
 from panfpn.tasks import view_sizes
 
 MOST_MEGAPIXELS = 50.0
@@ -51,7 +53,7 @@ def seen_pixels(predictor: Predictor, height: int, width: int) -> float:
     task = predictor.task
     stride = max(_STRIDE, task.preprocess.size_divisor)
     views = view_sizes(height, width, task.preprocess, task.inference)
-    return max(float((h + -h % stride) * (w + -w % stride)) for h, w in views)
+    return max(float(math.prod(grown(size, stride))) for size in views)
 
 
 def warm_up(predictor: Predictor) -> float:
