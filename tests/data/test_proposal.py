@@ -42,6 +42,25 @@ def test_soft_edges_are_two_classes(tmp_path: Path) -> None:
     table.encode(np.arange(256, dtype=np.uint8)[None], "m")  # other masks may have other values
 
 
+def jpeg(mask: np.ndarray, quality: int) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
+
+
+@pytest.mark.parametrize("quality", [30, 75, 98])
+def test_masks_that_were_jpegs_are_two_classes(quality: int, tmp_path: Path) -> None:
+    disc = cv2.circle(np.zeros((120, 160), np.uint8), (70, 60), 40, 255, -1)
+    _, table = proposed(tmp_path, [jpeg(disc, quality)])
+    assert table.num_classes == 2 and not table.ignore
+    np.testing.assert_array_equal(table.encode(disc, "m"), disc > 0)
+
+
+def rings(levels: int) -> np.ndarray:
+    mask = np.zeros((60, 80), np.uint8)
+    for level in range(1, levels + 1):
+        mask[4 * level : 60 - 4 * level, 5 * level : 80 - 5 * level] = level
+    return mask
+
+
 def test_numbers_of_things_are_one_class_of_things(tmp_path: Path) -> None:
     found, table = proposed(tmp_path, [things(count) for count in (1, 3, 0, 5, 2)])
     assert "instances/" in found.text()
@@ -55,7 +74,11 @@ def test_numbers_of_things_are_one_class_of_things(tmp_path: Path) -> None:
     [blob(5, 3), things(2), things(5), things(1), things(3)],  # one mask does not begin with 1
     [blob(5, 128) | blob(20, 255)],  # three grey levels
     [np.where(blob(5) > 0, 255, np.arange(80)[None] % 30)],  # thirty classes, and 255 for what is ignored
-], ids=["two", "five", "gap", "grey", "thirty"])  # fmt: skip
+    [rings(count) for count in (0, 1, 2, 3, 4, 2, 5)],  # levels within levels
+    [things(count) + 1 for count in (1, 3, 0, 5, 2)],  # no background
+    [blob(5) | np.where(np.arange(60)[:, None] > 50, 25 * (np.arange(80)[None] % 10), 0).astype(np.uint8)],
+    [cv2.GaussianBlur(blob(5, 128) | blob(25, 255), (0, 0), 1)[:, 10:]],  # soft edges of three
+], ids=["two", "five", "gap", "grey", "thirty", "rings", "whole", "levels", "three"])  # fmt: skip
 def test_classes_stay_classes(masks: list[np.ndarray], tmp_path: Path) -> None:
     found, table = proposed(tmp_path, masks)
     values = sorted({int(v) for mask in masks for v in np.unique(mask)} - set(table.ignore))

@@ -62,9 +62,14 @@ def write_hub(
                     file.write_bytes(content)
                 advance(number + 1)
     named = _id2label(path)
-    table = _table(named, path) if named else propose(sorted((folder / "masks").rglob("*.*"))).table
-    if not named:
-        say(f"{path}: has no {_NAMES}, so classes are called by their values; name them in labels.yaml")
+    if named:
+        table = _table(named, path)
+    else:
+        proposal = propose(sorted((folder / "masks").rglob("*.*")))
+        table = proposal.table
+        say(f"{path}: has no {_NAMES}, so classes have numbers; name them in labels.yaml")
+        if proposal.note:
+            say(f"note: {proposal.note}")
     plain = yaml.safe_dump(table.to_dict(), sort_keys=False, allow_unicode=True)
     (folder / "labels.yaml").write_text(plain, "utf-8")
     return counts, table

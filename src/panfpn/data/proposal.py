@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +15,8 @@ from panfpn.labels import LabelTable
 
 _MOST = 256  # different values beyond which masks hold something else than classes
 _BINARY = 255
+_NEAR = 32  # to 0 or 255: what compression makes of them
+_STANDS_OUT = 0.4  # of the pixels between have one value: then it is a class
 _SOFT = 8  # values between 0 and 255, from which on they are soft edges of two classes
 _SOFT_SHARE = 1 / 3  # of the pixels at most
 _EDGES = "values between 0 and 255 are soft edges, as of masks that were scaled or were JPEGs: divided in the middle"
@@ -62,8 +65,8 @@ class Proposal:
 def propose(files: Sequence[Path]) -> Proposal:
     """The values of masks, each a class, but for 255 beside others, which is taken for ignored.
 
-    Few pixels of many values between 0 and 255 are soft edges of two classes; values that always begin with 1 and end
-    anywhere are numbers of things.
+    Few pixels of many values between 0 and 255 are soft edges of two classes; values that always begin with 1, end
+    anywhere and lie beside a 0 are numbers of things.
 
     ValueError for masks that hold more values than classes are probable, and for files that are none.
     """
@@ -81,7 +84,8 @@ def propose(files: Sequence[Path]) -> Proposal:
         pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         masks.update(values.tolist())
         things = values[values != 0]
-        ends.append(len(things) if np.array_equal(things, np.arange(1, len(things) + 1)) else -1)
+        numbered = not colors and np.array_equal(things, np.arange(1, len(things) + 1)) and _begin_at_the_ground(raw)
+        ends.append(len(things) if numbered else -1)
         if len(pixels) > _MOST:
             raise ValueError(f"{file}: the masks have more than {_MOST} values; these are no classes, but photos, ids "
                              "of instances, or masks that were saved as JPEG once")  # fmt: skip
@@ -89,8 +93,8 @@ def propose(files: Sequence[Path]) -> Proposal:
         raise ValueError(f"{files[0]}: neither this nor another of {len(files)} masks can be read")
     if not colors and _soft(pixels):
         return _two(pixels, masks, range(_BINARY + 1), _BINARY // 2 + 1, thing=False, note=_EDGES)
-    if not colors and min(ends) >= 0 and len(set(ends)) >= _NUMBERED <= max(ends):
-        return _two(pixels, masks, range(max(ends) + 1), 1, thing=True, note=_NUMBERS)
+    if 0 in pixels and min(ends) >= 0 and len(set(ends)) >= _NUMBERED <= max(ends):
+        return _two(pixels, masks, range(_BINARY + 1), 1, thing=True, note=_NUMBERS)
     ignored = () if colors or set(pixels) <= {0, _BINARY} or _BINARY not in pixels else (_BINARY,)
     classes = [v for v in sorted(pixels) if v not in ignored]
     values = (f"#{v & 255:02x}{v >> 8 & 255:02x}{v >> 16 & 255:02x}" if colors else v for v in classes)
@@ -103,12 +107,25 @@ def propose(files: Sequence[Path]) -> Proposal:
 
 
 def _soft(pixels: Mapping[int, int]) -> bool:
-    """Whether most is 0 or 255, and the rest anything between, each value of it seldom."""
+    """Whether most is 0 or 255, and the rest anything between, no value of it (but near those two) more than others."""
     between = [v for v in pixels if 0 < v < _BINARY]
-    if len(between) < _SOFT or max(between) < 200 or not set(pixels) >= {0, _BINARY}:
+    if not set(pixels) >= {0, _BINARY} or min(pixels) < 0 or max(pixels) > _BINARY or not between:
         return False
-    rare = max(pixels[v] for v in between) < min(pixels[0], pixels[_BINARY])
-    return rare and sum(pixels[v] for v in between) <= _SOFT_SHARE * sum(pixels.values())
+    if sum(pixels[v] for v in between) > _SOFT_SHARE * sum(pixels.values()) or max(between) < _BINARY - _NEAR:
+        return False
+    middle = [v for v in between if _NEAR < v < _BINARY - _NEAR]
+    if len(between) < _SOFT:
+        return not middle  # what compression leaves beside 0 and 255
+    dense = sum(v + 1 in pixels or v - 1 in pixels for v in between) >= len(between) / 2
+    counts = [pixels[v] for v in middle]
+    return dense and max(counts, default=0) <= _STANDS_OUT * sum(counts)
+
+
+def _begin_at_the_ground(mask: npt.NDArray[np.generic]) -> bool:
+    """Whether nearly all numbers of a mask have pixels beside a 0: things do, levels within levels do not."""
+    ground = cv2.dilate((mask == 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    numbers = np.unique(mask[mask != 0])
+    return len(np.intersect1d(numbers, mask[ground])) >= 0.8 * len(numbers)
 
 
 def _two(
