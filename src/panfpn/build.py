@@ -279,8 +279,10 @@ def _check_sizes(release: Release) -> None:
     """ValueError for a header that asks for more than its file holds, before anything of that size is made."""
     sides = {side for tensor in release.tensors.values() for side in tensor.shape}
     model = release.config.model
-    keys = ["in_channels", "fpn_channels", "head_channels"]
-    keys += ["box_channels", "mask_channels"] if task_type(model.architecture).needs_segments else []
+    kind, keys = task_type(model.architecture), ["in_channels"]
+    if kind.__module__.startswith("panfpn."):  # an architecture of somebody's own may have no such widths
+        keys += ["fpn_channels", "head_channels"]
+        keys += ["box_channels", "mask_channels"] if kind.needs_segments else []
     for key in keys:
         if getattr(model, key) not in sides:
             raise ValueError(f"{release.file}: model.{key} is {getattr(model, key)} in its header, but none of its "

@@ -21,6 +21,7 @@ from panfpn.deploy.predictor import Predictor, use_engine
 from panfpn.deploy.runtime import engine_precisions
 from panfpn.device import on_device, resolve_device, resolve_precision
 from panfpn.memory import PeakMemory
+from panfpn.ops import grown
 from panfpn.tasks import Task, view_sizes, window_starts
 
 Size = tuple[int, int]  # height, width
@@ -186,5 +187,5 @@ def _passes(task: Task, size: Size) -> Counter[Size]:
             window = (min(settings.window[0], view[0]), min(settings.window[1], view[1]))
             for length, side, stride in zip(view, window, settings.stride, strict=True):
                 count *= len(window_starts(length, side, stride))
-        passes[window[0] + -window[0] % divisor, window[1] + -window[1] % divisor] += count
+        passes[grown(window, divisor)] += count
     return passes

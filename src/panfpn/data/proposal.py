@@ -16,6 +16,7 @@ from panfpn.labels import LabelTable
 _MOST = 256  # different values beyond which masks hold something else than classes
 _BINARY = 255
 _NEAR = 32  # to 0 or 255: what compression makes of them
+_APART = 4  # values of soft edges, at most, by the median
 _STANDS_OUT = 0.4  # of the pixels between have one value: then it is a class
 _SOFT = 8  # values between 0 and 255, from which on they are soft edges of two classes
 _SOFT_SHARE = 1 / 3  # of the pixels at most
@@ -116,9 +117,9 @@ def _soft(pixels: Mapping[int, int]) -> bool:
     middle = [v for v in between if _NEAR < v < _BINARY - _NEAR]
     if len(between) < _SOFT:
         return not middle  # what compression leaves beside 0 and 255
-    dense = sum(v + 1 in pixels or v - 1 in pixels for v in between) >= len(between) / 2
+    dense = np.median(np.diff(sorted(between))) <= _APART
     counts = [pixels[v] for v in middle]
-    return dense and max(counts, default=0) <= _STANDS_OUT * sum(counts)
+    return bool(dense) and max(counts, default=0) <= _STANDS_OUT * sum(counts)
 
 
 def _begin_at_the_ground(mask: npt.NDArray[np.generic]) -> bool:

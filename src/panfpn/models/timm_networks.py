@@ -147,7 +147,9 @@ def feature_maps(body: nn.Module, images: torch.Tensor, plan: Plan) -> list[torc
 def _padded(images: torch.Tensor, multiple: int) -> torch.Tensor:
     if multiple == 1:
         return images
-    return F.pad(images, (0, -images.shape[3] % multiple, 0, -images.shape[2] % multiple))
+    height, width = images.shape[2:]
+    down, right = grown((height, width), multiple)
+    return F.pad(images, (0, right - width, 0, down - height))
 
 
 def _maps(body: nn.Module, images: torch.Tensor, plan: Plan) -> list[torch.Tensor]:
