@@ -174,10 +174,10 @@ def test_training_takes_the_trainers_step() -> None:
 
 
 def test_training_memory_holds_weights_gradients_and_moments() -> None:
-    config = recipes.scenes(**{"data.crop": (64, 64), "train.batch_size": 2, "model.backbone": "test_resnet",
+    config = recipes.scenes(**{"data.crop": (64, 64), "train.batch_size": 2, "model.backbone": "resnet18",
                                "run.device": "cpu", "train.precision": "float32"})  # fmt: skip
     figures = in_child(measure_training, config, 1, 1)
-    network = SemanticFPN("test_resnet", 9, fpn_channels=128)
+    network = SemanticFPN("resnet18", 9, fpn_channels=128)
     weights = 4 * sum(p.numel() for p in network.parameters())
     assert figures.memory > 4 * weights  # AdamW: weights, gradients, two moments
 

@@ -12,7 +12,7 @@ from panfpn.weights.files import read_checkpoint
 
 
 def toy(root: Path, folder: Path | None, **changes: Any) -> TrainConfig:
-    """Six steps of a small ResNet-18 on a data set of layout `folder`."""
+    """Six steps of timm's smallest ResNet on a data set of layout `folder`."""
     settings = {
         "data": Data(dataset="folder", root=root, crop=(32, 48), num_workers=0),
         "model": Model(backbone="test_resnet", fpn_channels=16, head_channels=16, dropout=0.2),

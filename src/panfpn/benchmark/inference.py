@@ -21,10 +21,8 @@ from panfpn.deploy.predictor import Predictor, use_engine
 from panfpn.deploy.runtime import engine_precisions
 from panfpn.device import on_device, resolve_device, resolve_precision
 from panfpn.memory import PeakMemory
-from panfpn.ops import grown
+from panfpn.ops import Size, grown
 from panfpn.tasks import Task, view_sizes, window_starts
-
-Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""Fused tensor kernels without parameters: upsampling together with what is made of its result."""
+"""Fused tensor kernels without parameters: upsampling together with what is made of its result; and sizes."""
 
-from panfpn.ops.resize import Size, as_float, constant, grown
+from panfpn.ops.resize import as_float, constant
+from panfpn.ops.sizes import Size, grown
 from panfpn.ops.tiles import TileIndex, each_tile, sum_over_tiles, upsample_cross_entropy, with_gradient
 from panfpn.ops.views import View, logits_at, upsample_argmax
 

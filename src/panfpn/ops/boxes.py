@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import roi_align
 
-from panfpn.ops.resize import Size, as_float
+from panfpn.ops.resize import as_float
+from panfpn.ops.sizes import Size
 
 Weights = tuple[float, float]  # what deltas of the centre and of the size are multiplied with
 BOX_WEIGHTS: Weights = (10.0, 5.0)

@@ -1,20 +1,8 @@
 """The bilinear resize of torch (align_corners=False) as weights. In: sizes along one side. Out: indices and weights."""
 
 import functools
-from collections.abc import Sequence
 
 import torch
-
-Size = tuple[int, int]  # height, width
-
-
-def grown(size: Sequence[int], multiple: int) -> Size:
-    """Height and width, each the least multiple that is not smaller.
-
-    Also of a graph's free sides: written so, quotients of the result stay simple.
-    """
-    height, width = ((side + multiple - 1) // multiple * multiple for side in size)
-    return height, width
 
 
 def resize_rows(size_in: int, size_out: int, start: int, stop: int) -> tuple[int, torch.Tensor]:

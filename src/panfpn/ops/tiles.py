@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from panfpn.labels import IGNORE
-from panfpn.ops.resize import Size, as_float, constant, resize_rows
+from panfpn.ops.resize import as_float, constant, resize_rows
+from panfpn.ops.sizes import Size
 
 # Values in a tile, and its columns: measured on CPU (docs/log.md); on GPUs few launches count.
 TILE = {"cpu": (1 << 17, 64)}

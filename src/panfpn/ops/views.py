@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from panfpn.ops.resize import Size, as_float, constant, resize_rows, two_resizes
+from panfpn.ops.resize import as_float, constant, resize_rows, two_resizes
+from panfpn.ops.sizes import Size
 
 BLOCK_ELEMENTS = 1 << 22  # upsampled logits alive at a time: 16 MiB in float32
 

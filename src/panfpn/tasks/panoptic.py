@@ -225,9 +225,8 @@ class PanopticTask(Task):
         divisor = self.preprocess.size_divisor
         semantic = []
         for view in views:
-            windows = ((view.maps.semantic,),)
-            semantic.append(View(windows=windows, tops=(0,), lefts=(0,), window=view.size,
-                                 padded=grown(view.size, divisor),
+            windows, padded = ((view.maps.semantic,),), grown(view.size, divisor)
+            semantic.append(View(windows=windows, tops=(0,), lefts=(0,), window=view.size, padded=padded,
                                  size=view.size, mirrored=view.mirrored))  # fmt: skip
         channels = upsample_argmax(semantic, size)[0][0].cpu().numpy()
         return np.asarray(np.array(self.model.semantic_ids, np.int16)[channels])
