@@ -313,10 +313,10 @@ def test_classes_without_color_get_distinct_ones(tmp_path: Path) -> None:
         ("classes: []", "`classes` must be a list with at least one class"),
         ("classes: [a]", r"classes\[0\] must be a mapping with `name` and `value`, found 'a'"),
         ("classes: [{value: 1}]", r"classes\[0\] must be a mapping with `name`"),
-        ("classes: [{name: a, value: 1.5}]", r"classes\[0\] value: 1.5 is neither an integer nor a colour"),
-        ("classes: [{name: a, value: true}]", r"classes\[0\] value: True is neither an integer nor a colour"),
+        ("classes: [{name: a, value: 1.5}]", r"classes\[0\] value: 1.5 is neither an integer, a run like 1-255"),
+        ("classes: [{name: a, value: true}]", r"classes\[0\] value: True is neither an integer, a run like 1-255"),
         ("classes: [{name: a, value: []}]", r"classes\[0\]"),
-        ("classes: [{name: a, value: 1, color: red}]", r"classes\[0\] color: 'red' is neither an integer nor"),
+        ("classes: [{name: a, value: 1, color: red}]", r"classes\[0\] color: 'red' is neither an integer, a run"),
         ('classes: [{name: a, value: 1, color: "#80408"}]', r"classes\[0\] color: '#80408' is neither"),
         ('classes: [{name: a, value: 1, color: "#gg4080"}]', r"classes\[0\] color: '#gg4080' is neither"),
         ('classes: [{name: a, value: 1, color: "#12_345"}]', r"classes\[0\] color: '#12_345' is neither"),
@@ -325,7 +325,7 @@ def test_classes_without_color_get_distinct_ones(tmp_path: Path) -> None:
         ("classes: [{name: a, value: 1, color: [128, 64, 300]}]", r"classes\[0\] color"),
         ("classes:\n- name: a\n  value: 1\n  color: #804080\n", "color"),  # unquoted: a comment for YAML
         ("classes: [{name: a, value: 1}]\nmasks: greys", "masks is 'greys'; use 'values' or 'colors'"),
-        ("classes: [{name: a, value: 1}]\nignore: none", "ignore: 'none' is neither an integer nor a colour"),
+        ("classes: [{name: a, value: 1}]\nignore: none", "ignore: 'none' is neither an integer, a run like 1-255"),
         ("classes: [{name: a, value: -3000000000000}]", "-3000000000000"),
         ("classes: [{name: null, value: 1}]", r"classes\[0\] name: None is no text"),
         ("classes: [{name: no, value: 1}]", r"classes\[0\] name: False is no text; write the name in quotes"),
@@ -378,3 +378,12 @@ def test_values_below_zero_mean_what_the_table_says() -> None:
     assert table.decode(np.array([[0, 1, -1]])).tolist() == [[0, 1, -9999]]
     with pytest.raises(ValueError, match=r"m\.tif: value -7 \(1 pixels\) not in label table"):
         table.encode(np.array([[0, -7]], np.int16), "m.tif")
+
+
+def test_runs_of_values() -> None:
+    table = LabelTable.from_dict({"classes": [{"name": "a", "value": 0}, {"name": "b", "value": [3, "5-7"]}],
+                                  "ignore": "250-255"})  # fmt: skip
+    assert table.classes[1].values == (3, 5, 6, 7) and table.ignore == tuple(range(250, 256))
+    for wrong in ("7-5", "0-99999999", "5-", "-5-7"):
+        with pytest.raises(ValueError, match=f"'{wrong}' is neither an integer, a run like 1-255 nor a colour"):
+            LabelTable.from_dict({"classes": [{"name": "a", "value": wrong}]})

@@ -23,6 +23,7 @@ LAYOUTS = {
     "acdc": "panfpn.data.layouts.preset:acdc",
     "idd": "panfpn.data.layouts.preset:idd",
     "mapillary_vistas": "panfpn.data.layouts.preset:mapillary_vistas",
+    "mapillary_vistas_v1": "panfpn.data.layouts.preset:mapillary_vistas_v1",
     "coco": "panfpn.data.layouts.coco_instances:open_split",
     "voc": "panfpn.data.layouts.voc:open_split",
     "yolo": "panfpn.data.layouts.yolo:open_split",
@@ -32,6 +33,7 @@ LAYOUTS = {
     "list": "panfpn.data.layouts.lists:open_split",
     "raster": "panfpn.data.layouts.raster:open_split",
     "folder": "panfpn.data.layouts.folder:open_split",
+    "pairs": "panfpn.data.layouts.pairs:open_split",
     "scenes": "panfpn.data.layouts.scenes:open_split",
 }
 DRAWN = ("scenes",)  # layouts that lie on no disk: they need no root

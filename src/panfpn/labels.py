@@ -289,7 +289,15 @@ def _parse_class(entry: Any, k: int, masks: str, total: int, source: object) -> 
 def _as_list(value: Any, *, colors: bool = False) -> list[Any]:
     if colors and isinstance(value, Sequence) and len(value) == 3 and all(type(v) is int for v in value):
         return [value]  # one colour written as [R, G, B]
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    entries = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return [number for entry in entries for number in _run(entry)]
+
+
+def _run(entry: Any) -> Sequence[Any]:
+    """The numbers of a run such as `1-255`; of anything else, itself."""
+    ends = re.fullmatch(r"(\d{1,10})-(\d{1,10})", entry) if isinstance(entry, str) else None
+    run = range(int(ends[1]), int(ends[2]) + 1) if ends else ()
+    return run if 0 < len(run) <= _DENSE else [entry]
 
 
 def _raw_value(value: Any, where: str) -> int:
@@ -300,7 +308,7 @@ def _raw_value(value: Any, where: str) -> int:
     text = str(value)
     if re.fullmatch("#[0-9a-fA-F]{6}", text):
         return int(text[5:7] + text[3:5] + text[1:3], 16)
-    raise ValueError(f"{where}: {value!r} is neither an integer nor a colour like '#804080'")
+    raise ValueError(f"{where}: {value!r} is neither an integer, a run like 1-255 nor a colour like '#804080'")
 
 
 def _spread_color(k: int) -> tuple[int, int, int]:

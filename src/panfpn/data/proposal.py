@@ -22,7 +22,8 @@ _SOFT = 8  # values between 0 and 255, from which on they are soft edges of two 
 _SOFT_SHARE = 1 / 3  # of the pixels at most
 _EDGES = "values between 0 and 255 are soft edges, as of masks that were scaled or were JPEGs: divided in the middle"
 _NUMBERS = (
-    "1, 2, 3 … seem to number the things of each mask: in instances/, with values 0 and 1 here, they are told apart"
+    "1, 2, 3 … seem to number the things of each mask; with one class of things that has all of these values, each is "
+    "told apart"
 )
 _NUMBERED = 4  # things of a mask, from which on numbers that always begin with 1 are those of things
 
@@ -40,7 +41,8 @@ class Proposal:
         """A labels.yaml, in which names are still to be given."""
         if not self.pixels:
             entries = (
-                f"  - {{name: {c.name}, value: {c.values[0]}{', thing: true' * c.thing}}}" for c in self.table.classes
+                f"  - {{name: {c.name}, value: {_runs(c.values)}{', thing: true' * c.thing}}}"
+                for c in self.table.classes
             )
             return "\n".join(("classes:", *entries)) + "\n"
         total = max(1, sum(self.pixels.values()))
@@ -51,7 +53,7 @@ class Proposal:
             lines.insert(0, f"# {self.note}")
         for c in self.table.classes:
             values = [v for v in c.values if v in self.pixels]
-            shown: object = list(c.values) if len(c.values) > 1 else c.values[0]
+            shown = _runs(c.values)
             if self.table.masks == "colors":
                 shown = f'"{self.table.show(c.values[0])}"'
             part, most = sum(self.pixels[v] for v in values) / total, max(self.masks[v] for v in values)
@@ -61,6 +63,11 @@ class Proposal:
         share = f"   # {self.pixels[ignored[0]] / total:.2%} of the pixels" if ignored else ""
         lines.append(f"ignore: [{', '.join(map(str, ignored))}]{share}")
         return "\n".join(lines) + "\n"
+
+
+def _runs(values: Sequence[int]) -> str:
+    """Values of a class as labels.yaml has them: 7, or 1-255."""
+    return str(values[0]) if len(values) == 1 else f"{values[0]}-{values[-1]}"
 
 
 def propose(files: Sequence[Path]) -> Proposal:

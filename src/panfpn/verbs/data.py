@@ -229,7 +229,8 @@ def _check_files(options: _Check) -> int:
     named, root = options.data.dataset, (options.path or options.data.root or Path()).expanduser()
     layout, root = (named, root) if named else recognise(root)
     splits = options.split or (("train", "val") if named else tuple(splits_of(layout, root)))
-    table = _proposed(root, splits) if layout == "folder" and not (root / "labels.yaml").is_file() else None
+    unnamed = layout in ("folder", "pairs") and not (root / "labels.yaml").is_file()
+    table = _proposed(layout, root, splits) if unnamed else None
     reading = _reading(options.data, options.channels)
     diagnosis = diagnose(layout, root, splits, table=table, reading=reading)
     for split in splits:
@@ -266,12 +267,12 @@ def _print_problems(sentences: list[str], where: str) -> None:
     sys.stdout.write(f"{where}: {len(sentences) or 'no'} problem{'s' * (len(sentences) != 1)}{more}\n")
 
 
-def _proposed(root: Path, splits: tuple[str, ...]) -> LabelTable:
+def _proposed(layout: str, root: Path, splits: tuple[str, ...]) -> LabelTable:
     """Of masks that nothing names; it is printed."""
-    from panfpn.data.layouts.folder import mask_files
+    from panfpn.data.layouts import folder, pairs
     from panfpn.data.proposal import of_instances, propose
 
-    files = mask_files(root, splits)
+    files = (pairs if layout == "pairs" else folder).mask_files(root, splits)
     if not files and not (root / "instances").is_dir():
         raise ValueError(f"{root}: neither labels.yaml nor masks of {', '.join(splits)}, so nothing says what is there")
     proposal = propose(files) if files else of_instances()

@@ -50,15 +50,29 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
     has_masks, has_maps = _place(root, "masks", request.split).exists(), (root / "instances").exists()
     if has_maps and (request.panoptic or not has_masks):
         return _open_segments(request, root, table)
-    request.refuse_panoptic(f"no folder {root / 'instances'}")
     place = _place(root, "images", request.split)
-    if not has_masks and (both := by_form(request, place)):
-        return FileDataset(table, paired(request, *both))
-    images = listed(request, place)
-    if has_masks:
-        masks = listed(request, _place(root, "masks", request.split))
-        return FileDataset(table, paired(request, *alike(images, masks)))
-    return FileDataset(table, paired(request, *beside(images, root / "masks" / request.split)))
+    both = None if has_masks else by_form(request, place)
+    if both is None:
+        images = listed(request, place)
+        masks = listed(request, _place(root, "masks", request.split)) if has_masks else None
+        both = beside(images, root / "masks" / request.split) if masks is None else alike(images, masks)
+    return of_masks(request, table, paired(request, *both), f"no folder {root / 'instances'}")
+
+
+def of_masks(
+    request: SplitRequest, table: LabelTable, items: tuple[tuple[str, Path, Path], ...], reason: str = ""
+) -> FileDataset | PanopticDataset:
+    """Of (name, image, mask). Where the only thing has several values, each is one of its instances.
+
+    NoInstancesError, with a `reason`, if the samples shall be panoptic, and all values are those of classes.
+    """
+    if not request.panoptic:
+        return FileDataset(table, items)
+    things = [c for c in table.classes if c.thing]
+    if len(things) != 1 or len(things[0].values) < 2 or 0 in things[0].values or not table.knows(0):
+        request.refuse_panoptic(reason or "a value of these masks is a class, and no number of a thing")
+    source = FolderSegments(table, tuple(mask for *_, mask in items))
+    return PanopticDataset(table, tuple(item[:2] for item in items), source, panoptic=True)
 
 
 def _open_segments(request: SplitRequest, root: Path, table: LabelTable) -> PanopticDataset:
@@ -82,8 +96,12 @@ def splits(root: Path) -> list[str]:
     folder = root / "images"
     if not folder.is_dir() and (root / "labels.yaml").is_file() and (root / "masks").is_dir():
         return [split for split in SPLITS if _place(root, "images", split).is_dir()]
-    if not folder.is_dir() or not any((root / part).exists() for part in ("labels.yaml", "masks", "instances")):
+    if not folder.is_dir():
         return []
+    if not any((root / part).exists() for part in ("masks", "instances")):
+        others = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")} - {"images", "labels"}
+        if others or not (root / "labels.yaml").is_file():
+            return []
     there = sorted(path.name for path in folder.iterdir() if path.is_dir())
     return sorted(there, key=lambda name: (name != "train", name != "val", name)) or ["train"]
 

@@ -1,12 +1,14 @@
 """Files of a layout. In: folders. Out: their images by name, and images paired with what describes them."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from panfpn.data.images import IMAGE_SUFFIXES
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.listing import LeftOut, files_in
+
+Files = dict[str, Path]  # by name: the path below a folder, without suffix
 
 SPLITS = ("train", "val", "test")  # that most layouts have
 _MOST_PIXELS = 1 << 28
@@ -18,7 +20,7 @@ _SPLITS = {
 
 def listed(
     request: SplitRequest, folder: Path, fits: Callable[[Path], bool] = lambda _: True, *, ending: str = ""
-) -> dict[str, Path]:
+) -> Files:
     """Images below `folder` that fit, by their relative path without suffix, and without an `ending` before it.
 
     What is there besides is counted in `request.left_out`. ValueError for a folder without images, or with two of one
@@ -26,7 +28,7 @@ def listed(
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder, so the split is empty{_beside(folder)}")
-    paths: dict[str, Path] = {}
+    paths: Files = {}
     other: Path | None = None
     for path in files_in(folder, request.left_out):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -46,41 +48,65 @@ def listed(
     return paths
 
 
-def alike(images: dict[str, Path], masks: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Both by the names that they share: masks, and if need be images, without the ending that all of them have.
+def alike(images: Files, masks: Files) -> tuple[Files, Files]:
+    """Both by the names that they share: without the endings or beginnings that all masks, or all images, have.
 
     As they are where any names agree, or nothing makes them agree.
     """
     if images.keys() & masks.keys():
         return images, masks
-    for ending in sorted(_endings(masks, images)):
-        if all(mask.endswith(ending) for mask in masks):
-            return images, {mask.removesuffix(ending): path for mask, path in masks.items()}
-    ours, theirs = _ending(images), _ending(masks)
-    plain = {name.removesuffix(ours): path for name, path in images.items()}
-    others = {name.removesuffix(theirs): path for name, path in masks.items()}
-    return (plain, others) if plain.keys() & others.keys() else (images, masks)
+    whole = (both for both in kinds(images, masks) if len(both[1]) == len(masks))
+    return next(whole, (images, masks))
 
 
-def beside(paths: dict[str, Path], folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+def kinds(images: Files, masks: Files) -> Iterator[tuple[Files, Files]]:
+    """Images and one kind of masks, by the names that they share, for each kind (a_color.png and a_label.png are two).
+
+    As they are called, with endings of the masks, or without what all images and all masks begin and end with.
+    """
+    if not images or not masks:
+        return
+    for ours, theirs in ((images, masks), (_cores(images), masks), (_cores(images), _cores(masks))):
+        ends = {end for end, count in _endings(theirs, ours).items() if 2 * count > min(len(ours), len(theirs))}
+        if 2 * len(ours.keys() & theirs.keys()) > min(len(ours), len(theirs)):
+            ends.add("")
+        for end in sorted(ends):
+            kind = {name.removesuffix(end): path for name, path in theirs.items() if name.endswith(end)}
+            others = kind.keys() - ours.keys()
+            further = {
+                name for name in others if any(sign in "_-." and name[:i] in ours for i, sign in enumerate(name))
+            }
+            yield ours, {name: path for name, path in kind.items() if name not in further}
+        if ends:
+            return
+
+
+def beside(paths: Files, folder: Path) -> tuple[Files, Files]:
     """Images and masks that lie together: a mask is called as an image, with an ending that all masks have.
 
     ValueError names the `folder` where masks were looked for, if none lie there.
     """
-    endings = _endings(paths, paths)
-    if not endings:
+    images, masks = divided(paths)
+    if not masks:
         raise ValueError(f"{folder}: no such folder, and no masks lie beside the images (such as "
                          f"{next(iter(paths))}_mask.png)")  # fmt: skip
-    ending = endings.most_common(1)[0][0]
+    return images, masks
+
+
+def divided(paths: Files) -> tuple[Files, Files]:
+    """Images, and those that are called as one of these with the most frequent ending."""
+    ending = next((ending for ending, _ in _endings(paths, paths).most_common(1)), None)
+    if ending is None:
+        return paths, {}
     masks = {name.removesuffix(ending): path for name, path in paths.items() if name.endswith(ending)}
     return {name: path for name, path in paths.items() if not name.endswith(ending)}, masks
 
 
-def by_form(request: SplitRequest, folder: Path) -> tuple[dict[str, Path], dict[str, Path]] | None:
+def by_form(request: SplitRequest, folder: Path) -> tuple[Files, Files] | None:
     """Photos (JPEG) and masks (PNG) that lie together and are called the same; None where not all have both."""
     if not folder.is_dir():
         return None
-    found: dict[str, dict[str, Path]] = {"jpg": {}, "png": {}}
+    found: dict[str, Files] = {"jpg": {}, "png": {}}
     for path in files_in(folder, LeftOut()):
         form = path.suffix.lower().lstrip(".").replace("jpeg", "jpg")
         if form in found:
@@ -97,11 +123,34 @@ def _endings(longer: Iterable[str], names: Container[str]) -> Counter[str]:
     return Counter(n[cut:] for n in longer for cut in range(1, len(n)) if n[cut] in "_-." and n[:cut] in names)
 
 
+def _cores(paths: Files) -> Files:
+    """By their names without what all of them begin and end with; as they are if nothing would be left of one."""
+    end = _ending(paths)
+    split = {name: name.removesuffix(end).rpartition("/") for name in paths}
+    start = _beginning([base for *_, base in split.values()])
+    cores = {name: base.removeprefix(start) for name, (*_, base) in split.items()}
+    if not all(cores.values()):
+        return paths
+    return {f"{split[name][0]}{split[name][1]}{core}": paths[name] for name, core in cores.items()}
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """What all names begin with, up to a sign between words or a number."""
+    common = _common_start(names)
+    before = common.rstrip("0123456789")
+    if all(name[len(before) :][:1].isdigit() for name in names):
+        return before
+    return common[: max((common.rfind(sign) + 1 for sign in "_-. "), default=0)]
+
+
+def _common_start(names: Sequence[str]) -> str:
+    first, last = min(names), max(names)
+    return first[: next((i for i, sign in enumerate(first) if last[i : i + 1] != sign), len(first))]
+
+
 def _ending(names: Iterable[str]) -> str:
     """What all names end in, from a sign between words on."""
-    shortest, longest = min(backwards := [name[::-1] for name in names]), max(backwards)
-    same = next((i for i in range(len(shortest)) if not longest.startswith(shortest[: i + 1])), len(shortest))
-    common = shortest[:same][::-1]
+    common = _common_start([name[::-1] for name in names])[::-1]
     cuts = [common.index(sign) for sign in "_-." if sign in common]
     return common[min(cuts) :] if cuts else ""
 
@@ -145,7 +194,7 @@ def _beside(folder: Path) -> str:
 
 
 def paired(
-    request: SplitRequest, images: dict[str, Path], masks: dict[str, Path], what: str = "mask"
+    request: SplitRequest, images: Files, masks: Files, what: str = "mask"
 ) -> tuple[tuple[str, Path, Path], ...]:
     """(name, image, mask) of all names.
 
@@ -167,7 +216,7 @@ def paired(
     return pairs
 
 
-def _hint(name: str, paths: dict[str, Path], others: dict[str, Path], what: str) -> str:
+def _hint(name: str, paths: Files, others: Files, what: str) -> str:
     """What was looked for, and what is there in its place."""
     near = min(others, key=lambda other: (not other.startswith(name), abs(len(other) - len(name)), other))
     return f"for {paths[name].name} a {what} named {Path(name).name} was looked for, and there is {others[near].name}"

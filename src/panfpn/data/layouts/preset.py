@@ -50,10 +50,10 @@ class Preset:
         return FileDataset(table, paired(request, *alike(images, masks)))
 
     def splits(self, root: Path) -> list[str]:
-        """The splits that lie there."""
-        folders = {split: self.settings["masks"].replace("{split}", place)
-                   for split, place in self.settings["splits"].items()}  # fmt: skip
-        return [split for split, pattern in folders.items() if any(root.glob(pattern))]
+        """The splits that lie there, with a mask at least."""
+        masks = f"{self.settings['masks']}/**/*{self.settings.get('mask_ending', '')}.*"
+        places = self.settings["splits"].items()
+        return [split for split, place in places if any(root.glob(masks.replace("{split}", place)))]
 
 
 def __getattr__(name: str) -> Preset:
