@@ -68,6 +68,15 @@ def test_numbers_of_things_are_one_class_of_things(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.encode(things(5), "m"), things(5) > 0)
 
 
+def test_void_beside_numbers_of_things_stays_void(tmp_path: Path) -> None:
+    masks = [things(count) for count in (1, 3, 6, 5, 2)]
+    for mask in masks:  # a line around each thing
+        mask[(cv2.dilate(mask, np.ones((3, 3))) > 0) & (mask == 0)] = 255
+    found, table = proposed(tmp_path, masks)
+    assert "value: 1-254, thing: true" in found.text() and table.ignore == (255,)
+    np.testing.assert_array_equal(table.encode(masks[2], "m"), np.where(masks[2] == 255, -1, masks[2] > 0))
+
+
 @pytest.mark.parametrize("masks", [
     [blob(5, 1) + blob(25, 2), blob(10, 1)],  # of two classes one is not everywhere
     [things(5), things(5)],  # five classes, which all masks have

@@ -91,7 +91,7 @@ def propose(files: Sequence[Path]) -> Proposal:
         values, counts = np.unique(raw, return_counts=True)
         pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
         masks.update(values.tolist())
-        things = values[values != 0]
+        things = values[(values != 0) & (values != _BINARY)]
         numbered = not colors and np.array_equal(things, np.arange(1, len(things) + 1)) and _begin_at_the_ground(raw)
         ends.append(len(things) if numbered else -1)
         if len(pixels) > _MOST:
@@ -101,8 +101,8 @@ def propose(files: Sequence[Path]) -> Proposal:
         raise ValueError(f"{files[0]}: neither this nor another of {len(files)} masks can be read")
     if not colors and _soft(pixels):
         return _two(pixels, masks, range(_BINARY + 1), _BINARY // 2 + 1, thing=False, note=_EDGES)
-    if 0 in pixels and min(ends) >= 0 and len(set(ends)) >= _NUMBERED <= max(ends):
-        return _two(pixels, masks, range(_BINARY + 1), 1, thing=True, note=_NUMBERS)
+    if 0 in pixels and min(ends) >= 0 and len(set(ends)) >= _NUMBERED <= max(ends) < _BINARY - 1:
+        return _two(pixels, masks, range(_BINARY + (_BINARY not in pixels)), 1, thing=True, note=_NUMBERS)
     ignored = () if colors or set(pixels) <= {0, _BINARY} or _BINARY not in pixels else (_BINARY,)
     classes = [v for v in sorted(pixels) if v not in ignored]
     values = (f"#{v & 255:02x}{v >> 8 & 255:02x}{v >> 16 & 255:02x}" if colors else v for v in classes)
@@ -130,19 +130,21 @@ def _soft(pixels: Mapping[int, int]) -> bool:
 
 
 def _begin_at_the_ground(mask: npt.NDArray[np.generic]) -> bool:
-    """Whether nearly all numbers of a mask have pixels beside a 0: things do, levels within levels do not."""
-    ground = cv2.dilate((mask == 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    numbers = np.unique(mask[mask != 0])
+    """Whether nearly all numbers of a mask have pixels beside a 0 (or void): things do, levels within levels do not."""
+    around = (mask == 0) | (mask == _BINARY)
+    ground = cv2.dilate(around.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    numbers = np.unique(mask[~around])
     return len(np.intersect1d(numbers, mask[ground])) >= 0.8 * len(numbers)
 
 
 def _two(
     pixels: Mapping[int, int], masks: Mapping[int, int], values: range, first: int, *, thing: bool, note: str
 ) -> Proposal:
-    """Two classes: the values below `first`, and the others."""
+    """Two classes: the values below `first`, and the others; what else there is, is ignored."""
     background = {"name": "background" if thing else "class_0", "value": [*values[:first]]}
     other = {"name": "thing" if thing else "class_1", "value": [*values[first:]], "thing": thing}
-    plain = {"name": "proposed", "classes": [background, other]}
+    ignored = [v for v in pixels if v not in values]
+    plain = {"name": "proposed", "classes": [background, other], "ignore": ignored}
     table = LabelTable.from_dict(plain, "the proposed labels.yaml")
     return Proposal(pixels=dict(pixels), masks=dict(masks), table=table, note=note)
 

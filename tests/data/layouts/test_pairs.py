@@ -147,6 +147,21 @@ def test_values_that_number_things_tell_them_apart(layout: str, tmp_path: Path) 
     np.testing.assert_array_equal(open_dataset(layout, tmp_path, "train").read(0).target, mask(0) > 0)
 
 
+def test_void_between_numbered_things(tmp_path: Path) -> None:
+    """What the table ignores is no thing; what it does not name is refused, as for classes."""
+    write(tmp_path, [("rgb/1.png", "truth/1.png")], NUMBERED + "ignore: [255]\n")
+    drawn = mask(0)
+    drawn[12] = 255
+    put(tmp_path / "truth/1.png", drawn)
+    segments = open_dataset("pairs", tmp_path, "train", panoptic=True).read(0).segments
+    assert segments is not None and segments.classes.tolist() == [1, 1, 0]
+    np.testing.assert_array_equal(segments.index == -1, drawn == 255)
+    drawn[13] = 9
+    put(tmp_path / "truth/1.png", drawn)
+    with pytest.raises(ValueError, match=r"truth/1\.png: value 9 .32 pixels"):
+        open_dataset("pairs", tmp_path, "train", panoptic=True).read(0)
+
+
 def test_values_of_classes_tell_no_things_apart(tmp_path: Path) -> None:
     labels = LABELS.replace("value: 1", "value: 1, thing: true")
     write(tmp_path, [(f"rgb/{n}.png", f"truth/{n}.png") for n in (1, 2)], labels)

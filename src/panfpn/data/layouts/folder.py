@@ -71,7 +71,8 @@ def of_masks(
     things = [c for c in table.classes if c.thing]
     if len(things) != 1 or len(things[0].values) < 2 or 0 in things[0].values or not table.knows(0):
         request.refuse_panoptic(reason or "a value of these masks is a class, and no number of a thing")
-    source = FolderSegments(table, tuple(mask for *_, mask in items))
+    masks = tuple(mask for *_, mask in items)  # which say the class, and by their values which thing
+    source = FolderSegments(table, masks, masks)
     return PanopticDataset(table, tuple(item[:2] for item in items), source, panoptic=True)
 
 
