@@ -290,7 +290,7 @@ def _as_list(value: Any, *, colors: bool = False) -> list[Any]:
     if colors and isinstance(value, Sequence) and len(value) == 3 and all(type(v) is int for v in value):
         return [value]  # one colour written as [R, G, B]
     entries = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return [number for entry in entries for number in _run(entry)]
+    return entries if colors else [number for entry in entries for number in _run(entry)]
 
 
 def _run(entry: Any) -> Sequence[Any]:

@@ -12,6 +12,7 @@ import torch
 from panfpn import Predictor
 from panfpn.cli import main
 from panfpn.config import Inference
+from panfpn.deploy.plan import Plan
 from panfpn.deploy.shares import Share
 from photo_folder import digests, write_photos
 
@@ -53,6 +54,26 @@ def test_shares_together_are_the_whole(photos: Path, tmp_path: Path, capsys: pyt
     capsys.readouterr()
     assert main([*words, str(tmp_path / "shares"), "--shard", "1/1"]) == 2  # the broken one again, and it alone
     assert "0 of 1 images labelled" in (out := capsys.readouterr().out) and "9 were there already" in out
+
+
+def test_calls_that_begin_at_once_list_the_results_of_each_other(photos: Path, tmp_path: Path) -> None:
+    """Other inputs, one folder: each looked before the other wrote."""
+    write_photos(tmp_path / "more", 3, (40, 56))
+    for number, path in enumerate(sorted((tmp_path / "more").iterdir())):
+        path.rename(path.with_stem(f"more_{number}"))
+    out, by = tmp_path / "out", Predictor.from_file(device="cpu", precision="float32")
+    plans = [Plan.make([folder], out, predictor=by) for folder in (photos, tmp_path / "more")]
+    for plan in plans:
+        plan.begin()
+    listed = json.loads((out / "predictions.json").read_text())["inputs"]
+    assert sorted(listed) == sorted(path.stem for folder in (photos, tmp_path / "more") for path in folder.iterdir())
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]
+    same = Plan.make([photos], tmp_path / "other", predictor=by)
+    (tmp_path / "elsewhere").mkdir()
+    (photos / "photo_00.png").rename(tmp_path / "elsewhere" / "photo_00.png")
+    Plan.make([tmp_path / "elsewhere"], tmp_path / "other", predictor=by).begin()
+    with pytest.raises(ValueError, match=r"other: holds the results of .*elsewhere.photo_00\.png under the name"):
+        same.begin()
 
 
 def test_what_is_there_is_not_labelled_again(photos: Path, tmp_path: Path) -> None:

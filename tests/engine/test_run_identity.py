@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,30 @@ def test_one_folder_one_process(stopped: Path) -> None:
         (stopped / name).touch()
     assert panfpn.train(resume=stopped).step == 4
     assert not [path.name for path in stopped.iterdir() if path.name.startswith(".")]
+
+
+def test_a_lock_waits_with_patience(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        begun = time.monotonic()
+        with pytest.raises(ValueError, match="another thread of this process writes"), locked(
+            tmp_path, "writes", patience=0.2
+        ):  # fmt: skip
+            pass
+        assert time.monotonic() - begun >= 0.2
+        with locked(tmp_path, file=".other"):  # another lock
+            pass
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path):
+            second = pool.submit(lambda: _hold(tmp_path))
+            time.sleep(0.1)
+            assert not second.done()
+        second.result(10)
+    assert not list(tmp_path.iterdir())
+
+
+def _hold(folder: Path) -> None:
+    with locked(folder, patience=10):
+        pass
 
 
 def test_a_folder_that_was_made_for_nothing_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,9 @@ No result may lie on an input, on a file that is no result, or on another input'
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from panfpn.deploy.shares import Share
 from panfpn.deploy.submission import Submission
 from panfpn.deploy.tiles import TileOptions
 from panfpn.deploy.video_file import SUFFIXES
+from panfpn.engine.run_lock import locked
+
+_PATIENCE = 60.0  # seconds that another call may take to write its list of results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,7 @@ class Plan:
     outputs: Outputs
     predictor: Predictor
     submission: Submission | None
-    manifest: Manifest | None  # none beside the files of a submission
+    manifest: Callable[[], Manifest] | None  # of now; none beside the files of a submission
     skipped: tuple[str, ...]  # names of inputs whose files are there
 
     @staticmethod
@@ -89,7 +93,8 @@ class Plan:
             raise ValueError(f"of a raster, its labels are written, and not {', '.join(what)}; leave --save out")
         manifest = None
         if submission is None:
-            manifest = _manifest(inputs, outputs, predictor, skip=skip)
+            manifest = partial(_manifest, tuple(inputs.inputs), outputs, predictor, skip=skip)
+            manifest()  # refuses what cannot be written there
         elif skip:
             raise ValueError("files for a server are written by one process at once; leave --shard, --ray and "
                              "--skip-existing out")  # fmt: skip
@@ -100,10 +105,12 @@ class Plan:
                     skipped=skipped)  # fmt: skip
 
     def begin(self) -> None:
-        """Make the folder, and say in it what will be there."""
-        self.outputs.folder.mkdir(parents=True, exist_ok=True)
+        """Make the folder, and say in it what will be there, beside what others have begun meanwhile."""
+        folder = self.outputs.folder
+        folder.mkdir(parents=True, exist_ok=True)
         if self.manifest is not None:
-            self.manifest.write(self.outputs.folder)
+            with locked(folder, "begins to write into it", file=f".{FILE}.lock", patience=_PATIENCE):
+                self.manifest().write(folder)
 
 
 def _check_inputs(inputs: Inputs, folder: Path, submission: Any) -> None:
@@ -140,10 +147,10 @@ def _overlays(folder: Path, video: str) -> Iterator[Path]:
     return (folder / f"{video}_overlay{suffix}" for suffix in SUFFIXES)
 
 
-def _extended(manifest: Manifest, inputs: Inputs, outputs: Outputs) -> Manifest:
+def _extended(manifest: Manifest, inputs: Sequence[Input], outputs: Outputs) -> Manifest:
     """The manifest with this call's results; ValueError if one would lie on a file that is none, or is another's."""
     folder = outputs.folder
-    for one in inputs.inputs:
+    for one in inputs:
         other = manifest.inputs.get(one.name, one.address)
         if other != one.address:
             raise ValueError(f"{folder}: holds the results of {other} under the name that those of {one.address} would "
@@ -152,13 +159,13 @@ def _extended(manifest: Manifest, inputs: Inputs, outputs: Outputs) -> Manifest:
             if not manifest.holds(f"{one.name}{ending}") and (folder / f"{one.name}{ending}").exists():
                 raise ValueError(f"{folder}: {one.name}{ending} is there, and no result of an earlier call ({FILE} "
                                  "does not list it); choose another folder")  # fmt: skip
-    manifest.inputs |= {one.name: one.address for one in inputs.inputs}
-    manifest.videos |= {one.name for one in inputs.inputs if one.video}
-    manifest.files |= {f"{one.name}{ending}" for one in inputs.inputs for ending in outputs.endings_of(one)}
+    manifest.inputs |= {one.name: one.address for one in inputs}
+    manifest.videos |= {one.name for one in inputs if one.video}
+    manifest.files |= {f"{one.name}{ending}" for one in inputs for ending in outputs.endings_of(one)}
     return manifest
 
 
-def _manifest(inputs: Inputs, outputs: Outputs, predictor: Predictor, *, skip: bool) -> Manifest:
+def _manifest(inputs: Sequence[Input], outputs: Outputs, predictor: Predictor, *, skip: bool) -> Manifest:
     """What is in the folder, with this call's results.
 
     Processes that label shares of one listing begin at once: where the manifest has changed meanwhile, it is read
@@ -177,10 +184,12 @@ def _manifest(inputs: Inputs, outputs: Outputs, predictor: Predictor, *, skip: b
         return manifest
 
 
-def _maker(there: Manifest | None, predictor: Predictor, inputs: Inputs, outputs: Outputs, *, skip: bool) -> str:
+def _maker(
+    there: Manifest | None, predictor: Predictor, inputs: Sequence[Input], outputs: Outputs, *, skip: bool
+) -> str:
     """Digest of what the results are a function of; ValueError where others would be left beside these."""
     digest = predictor.digest
-    if any(one.raster for one in inputs.inputs):
+    if any(one.raster for one in inputs):
         digest += f"-{hashlib.sha256(repr(replace(outputs.tiles, memory=None)).encode()).hexdigest()[:8]}"
     alone = there is None or there.made_by == digest
     if skip and not alone:

@@ -4,36 +4,58 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 _FILE = ".lock"
+_PAUSE = 0.02  # seconds between two looks
 _held: set[Path] = set()  # by this process, whose own locks do not stop it
 
 
 @contextlib.contextmanager
-def locked(folder: Path, doing: str = "trains in this run folder") -> Iterator[None]:
-    """Hold a folder for the time of the block; `doing` says what for.
+def locked(
+    folder: Path, doing: str = "trains in this run folder", *, file: str = _FILE, patience: float = 0
+) -> Iterator[None]:
+    """Hold a folder for the time of the block; `doing` says what for, `patience` for how many seconds to wait for it.
+
+    Who locks by another `file` is not in the way.
 
     Raises:
         ValueError: another process (or thread) holds it; it names host and process.
     """
-    place = folder.resolve()
-    path = place / _FILE
-    if place in _held:
-        raise ValueError(f"{folder}: another thread of this process {doing}")
-    with _opened(path, folder, doing) as file:
-        _held.add(place)
+    place, deadline = folder.resolve() / file, time.monotonic() + patience
+    while True:
         try:
-            file.truncate(0)
-            file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
-            file.flush()
+            held = _taken(place, folder, doing)
+            break
+        except ValueError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_PAUSE)
+    with held:
+        try:
+            held.truncate(0)
+            held.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+            held.flush()
             yield
         finally:
             _held.discard(place)
             with contextlib.suppress(OSError):
-                path.unlink()
+                place.unlink()
+
+
+def _taken(place: Path, folder: Path, doing: str) -> IO[bytes]:
+    """The lock's file, now held by this thread."""
+    if place in _held:  # and the file is not opened again: to close it would end the other's lock
+        raise ValueError(f"{folder}: another thread of this process {doing}")
+    _held.add(place)
+    try:
+        return _opened(place, folder, doing)
+    except BaseException:
+        _held.discard(place)
+        raise
 
 
 def _opened(path: Path, folder: Path, doing: str) -> IO[bytes]:

@@ -48,6 +48,11 @@ FORMS = {  # as archives of these are unpacked
     "eTRIMS": [(f"images/08_ds/b{n}.jpg", f"annotations/08_ds/b{n}.png") for n in (1, 2)],
     "CMP": [(f"base/cmp_b{n}.jpg", f"base/cmp_b{n}.png") for n in (1, 2)],
     "numbers after words": [(f"img/Img_{n}.png", f"gt/Label_{n}.png") for n in (1, 2, 10)],
+    "CMP, both parts": [
+        (f"{part}/cmp_{sign}{n}.jpg", f"{part}/cmp_{sign}{n}.png")
+        for part, sign in (("base", "b"), ("extended", "x"))
+        for n in (1, 2)
+    ],
     "an ending, together": [(f"all/{n}.png", f"all/{n}_seg.png") for n in ("a", "b")],
     "an ending of each": [(f"A/{n}/1_image.png", f"B/{n}/1_label.png") for n in ("x", "y")],
     "in a folder of its own": [(f"set/data/rgb/{n}.png", f"set/data/truth/{n}.png") for n in ("a", "b")],
@@ -97,11 +102,71 @@ def test_of_several_kinds_the_one_of_fewest_values_is_taken_and_the_others_are_s
         instances = mask(number).astype(np.uint16) * 1000
         instances[6:8, 3:6] += 7
         put(tmp_path / f"gt/{name}_instanceIds.png", instances)
-        put(tmp_path / f"depth/{name}.png", (np.arange(24 * 32).reshape(SHAPE) // 8 + number).astype(np.uint16))
     data = open_dataset("pairs", tmp_path, "train")
     assert len(data) == 2
     np.testing.assert_array_equal(data.read(0).target, mask(0))
-    assert data.left_out.counts["kinds of files that could be masks too"] == 3  # type: ignore[attr-defined]
+    assert data.left_out.counts["images that belong to no pair"] == 4  # type: ignore[attr-defined]
+
+
+def test_two_folders_that_could_be_the_images_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, [(f"left/{n}.jpg", f"gt/{n}.png") for n in (1, 2)])
+    for number in (1, 2):
+        put(tmp_path / f"right/{number}.jpg", photo(9))
+    with pytest.raises(
+        ValueError, match=r"gt.1\.png: is called like images of 'left' and of 'right'; move one of these"
+    ):
+        recognise(tmp_path)
+
+
+@pytest.mark.parametrize(("others", "split"), [("test_images", "test"), ("TEST/images", "test"), ("Set_Val/x", "val")])
+def test_images_without_masks_go_with_no_masks_of_another_split(others: str, split: str, tmp_path: Path) -> None:
+    """They are counted, where the split is asked for that they are of."""
+    write(tmp_path, [(f"train_images/{n}.jpg", f"train_masks/{n}.png") for n in (1, 2)])
+    for number in (1, 2):
+        put(tmp_path / f"{others}/{number}.jpg", photo(9))
+    assert splits_of("pairs", tmp_path) == ["train"]
+    data = open_dataset("pairs", tmp_path, "train")
+    assert [data.name(i) for i in range(len(data))] == ["train_images/1", "train_images/2"]
+    with pytest.raises(
+        ValueError, match=f"no images and masks of split '{split}' that are called alike, only of train"
+    ):
+        open_dataset("pairs", tmp_path, split)
+
+
+def test_names_of_strangers_are_not_alike(tmp_path: Path) -> None:
+    """A beginning that all have is left out only if it is a word for images or masks; in our own layout too."""
+    write(tmp_path, [(f"a/tokyo_{n}.jpg", f"b/paris_{n}.png") for n in (1, 2)])
+    with pytest.raises(ValueError, match="none of the layouts that are known"):
+        recognise(tmp_path)
+    write(tmp_path / "own", [(f"images/train/tokyo_{n}.jpg", f"masks/train/paris_{n}.png") for n in (1, 2)])
+    with pytest.raises(ValueError, match="2 images of split 'train' have no mask"):
+        open_dataset("folder", tmp_path / "own", "train")
+
+
+def test_masks_as_jpegs_are_refused_as_such(tmp_path: Path) -> None:
+    write(tmp_path, [(f"set/images/{n}.jpg", f"set/masks/{n}.jpg") for n in (1, 2)])
+    assert recognise(tmp_path)[0] == "pairs"
+    with pytest.raises(ValueError, match=r"masks.1\.jpg: a mask as JPEG, which changes values"):
+        open_dataset("pairs", tmp_path, "train").read(0)
+
+
+@pytest.mark.parametrize("labels", [
+    "classes: [{name: ground, value: 0}, {name: sky, value: 1}, {name: vehicle, value: [2, 3], thing: true}]",
+    "classes: [{name: ground, value: 0}, {name: vehicle, value: [2, 3], thing: true}]",
+])  # fmt: skip
+def test_merged_values_of_a_thing_number_nothing(labels: str, tmp_path: Path) -> None:
+    write(tmp_path, [("images/1.jpg", "masks/1.png")], labels)
+    with pytest.raises(ValueError, match="so things cannot be told apart"):
+        open_dataset("folder", tmp_path, "train", panoptic=True)
+
+
+def test_what_lies_beside_a_folder_of_ours_does_not_make_it_another(tmp_path: Path) -> None:
+    """Results of a model are even, and called as the photos."""
+    write(tmp_path, [(f"images/{n}.jpg", f"labels/{n}.png") for n in (1, 2)])
+    for number in (1, 2):
+        put(tmp_path / f"labelled/{number}.png", np.zeros(SHAPE, np.uint8))
+    assert recognise(tmp_path)[0] == "folder"
+    np.testing.assert_array_equal(open_dataset("folder", tmp_path, "train").read(0).target, mask(0))
 
 
 def test_dark_photos_are_no_masks(tmp_path: Path) -> None:

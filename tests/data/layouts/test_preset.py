@@ -22,6 +22,14 @@ def put(path: Path, value: int | None) -> None:
     Image.fromarray(pixels).save(path)
 
 
+def test_folders_as_of_mapillary_are_none_without_the_file_of_classes(tmp_path: Path) -> None:
+    put(tmp_path / "training/images/x.jpg", None)
+    put(tmp_path / "training/labels/x.png", 1)
+    assert recognise(tmp_path)[0] == "pairs"
+    (tmp_path / "config.json").write_text("{}")
+    assert recognise(tmp_path)[0] == "mapillary_vistas_v1"
+
+
 def test_every_file_is_a_layout() -> None:
     files = {f.name.removesuffix(".yaml") for f in (resources.files("panfpn") / "data" / "presets").iterdir()}
     assert files == set(PRESETS)
@@ -36,17 +44,19 @@ def test_every_file_is_a_layout() -> None:
          "car"),
         ("idd", "leftImg8bit/train/7/1_leftImg8bit.png", "gtFine/train/7/1_gtFine_labellevel3Ids.png", 9, "car"),
         ("mapillary_vistas", "training/images/x.jpg", "training/v2.0/labels/x.png", 1, "car"),
+        ("mapillary_vistas_v1", "training/images/x.jpg", "training/labels/x.png", 1, "car"),
     ],
 )  # fmt: skip
 def test_a_preset_is_read(layout: str, image: str, mask: str, value: int, name: str, tmp_path: Path) -> None:
     put(tmp_path / image, None)
     put(tmp_path / mask, value)
-    if layout == "mapillary_vistas":
+    if layout.startswith("mapillary_vistas"):
         labels = [
             {"name": "void--unlabeled", "color": [0, 0, 0], "instances": False, "evaluate": False},
             {"name": "car", "color": [0, 0, 142], "instances": True, "evaluate": True},
         ]
-        (tmp_path / "config_v2.0.json").write_text(json.dumps({"labels": labels}))
+        file = "config_v2.0.json" if layout == "mapillary_vistas" else "config.json"
+        (tmp_path / file).write_text(json.dumps({"labels": labels}))
     if layout == "acdc":  # what else lies there
         put(tmp_path / "gt/fog/train/GOPR0475/f1_gt_labelIds.png", 26)
         put(tmp_path / "rgb_anon/night/train/GOPR0475/f1_rgb_anon.png", None)

@@ -14,7 +14,17 @@ import numpy.typing as npt
 
 from panfpn.data.dataset import FileDataset
 from panfpn.data.images import IMAGE_SUFFIXES, decode_ids, decode_mask
-from panfpn.data.layouts.listing import SPLITS, alike, beside, by_form, first_existing, listed, names_of_split, paired
+from panfpn.data.layouts.listing import (
+    SPLITS,
+    alike,
+    beside,
+    by_form,
+    divided,
+    first_existing,
+    listed,
+    names_of_split,
+    paired,
+)
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.data.segments import (
     Ids,
@@ -62,14 +72,15 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
 def of_masks(
     request: SplitRequest, table: LabelTable, items: tuple[tuple[str, Path, Path], ...], reason: str = ""
 ) -> FileDataset | PanopticDataset:
-    """Of (name, image, mask). Where the only thing has several values, each is one of its instances.
+    """Of (name, image, mask). Where a thing has all values from 1 on, and 0 is all else, each is one of its instances.
 
     NoInstancesError, with a `reason`, if the samples shall be panoptic, and all values are those of classes.
     """
     if not request.panoptic:
         return FileDataset(table, items)
-    things = [c for c in table.classes if c.thing]
-    if len(things) != 1 or len(things[0].values) < 2 or 0 in things[0].values or not table.knows(0):
+    numbers = [c.values for c in table.classes if c.thing]
+    ground = {value for c in table.classes if not c.thing for value in c.values}
+    if len(numbers) != 1 or not table.knows(0) or ground - {0} or {*numbers[0]} != {*range(1, max(numbers[0]) + 1)}:
         request.refuse_panoptic(reason or "a value of these masks is a class, and no number of a thing")
     masks = tuple(mask for *_, mask in items)  # which say the class, and by their values which thing
     source = FolderSegments(table, masks, masks)
@@ -100,11 +111,18 @@ def splits(root: Path) -> list[str]:
     if not folder.is_dir():
         return []
     if not any((root / part).exists() for part in ("masks", "instances")):
-        others = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")} - {"images", "labels"}
-        if others or not (root / "labels.yaml").is_file():
+        alone = not any(p.is_dir() for p in root.iterdir() if p != folder and not p.name.startswith("."))
+        if not (root / "labels.yaml").is_file() or not (alone or (root / "labels").is_dir() or _holds_masks(folder)):
             return []
     there = sorted(path.name for path in folder.iterdir() if path.is_dir())
     return sorted(there, key=lambda name: (name != "train", name != "val", name)) or ["train"]
+
+
+def _holds_masks(folder: Path) -> bool:
+    """Whether masks lie beside the images of a folder."""
+    files = [p for p in files_in(folder, LeftOut()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+    return len(names) < len(files) or bool(divided(names)[1])
 
 
 def mask_files(root: Path, splits: Sequence[str]) -> list[Path]:

@@ -11,6 +11,8 @@ from panfpn.listing import LeftOut, files_in
 Files = dict[str, Path]  # by name: the path below a folder, without suffix
 
 SPLITS = ("train", "val", "test")  # that most layouts have
+# What names may begin with, and say no more by it.
+_HEADS = ("img", "image", "photo", "rgb", "mask", "label", "gt", "seg", "truth", "annotation")
 _MOST_PIXELS = 1 << 28
 _SPLITS = {
     "train": ("train", "training", "train2017"), "val": ("val", "valid", "validation", "val2017"),
@@ -124,10 +126,12 @@ def _endings(longer: Iterable[str], names: Container[str]) -> Counter[str]:
 
 
 def _cores(paths: Files) -> Files:
-    """By their names without what all of them begin and end with; as they are if nothing would be left of one."""
+    """By their names without an ending of all, or a word such as img or mask; as they are if one would be empty."""
     end = _ending(paths)
     split = {name: name.removesuffix(end).rpartition("/") for name in paths}
     start = _beginning([base for *_, base in split.values()])
+    if start.strip("_-. ").lower() not in _HEADS:
+        start = ""
     cores = {name: base.removeprefix(start) for name, (*_, base) in split.items()}
     if not all(cores.values()):
         return paths
@@ -218,5 +222,7 @@ def paired(
 
 def _hint(name: str, paths: Files, others: Files, what: str) -> str:
     """What was looked for, and what is there in its place."""
+    if not others:
+        return f"for {paths[name].name} a {what} named {Path(name).name} was looked for, and there is none"
     near = min(others, key=lambda other: (not other.startswith(name), abs(len(other) - len(name)), other))
     return f"for {paths[name].name} a {what} named {Path(name).name} was looked for, and there is {others[near].name}"

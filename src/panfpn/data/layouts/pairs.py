@@ -4,14 +4,16 @@
     training/labels/a.png   PedMasks/a_mask.png   gtFine/train/7/a_label.png        base/a.png
 
 Two folders belong together if their paths differ in one name and their files are called alike; else both lie in the
-same folders, as JPEG and PNG or with an ending. Pixels tell which are masks: most are as the one on their right.
+same folders, as JPEG and PNG or with an ending. Words tell which are masks, or pixels: most are as the one on their
+right. What remains open is refused, and whatever belongs to no pair is counted.
 """
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, islice, permutations
+from itertools import islice, permutations
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +36,14 @@ _LOOKED_AT = 3  # files of a folder
 _LARGEST = 1 << 26  # pixels of a file that is looked at
 _COLORS = 1 << 16  # values that colours count for more than numbers
 _PHOTOS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+_OF_MASKS = {
+    "mask", "masks", "label", "labels", "labelled", "gt", "truth", "groundtruth", "annotation", "annotations", "seg",
+    "segmentation", "segmentations", "semantic", "instance", "instances", "trimap", "trimaps",
+}  # fmt: skip
+_OF_SPLIT = {name.lower(): split for split in SPLITS for name in names_of_split(split)}
 
 _Looking = Callable[[Path], tuple[float, int]]
+_Parts = Mapping[Path, tuple[str, ...]]  # of the way to a file, below the root, without its suffix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,25 +52,28 @@ class _Pair:
 
     images: Files
     masks: Files
-    others: tuple[Path, ...] = ()  # of each other kind of masks a file
+
+    @property
+    def both(self) -> set[str]:
+        """Names that have an image and a mask."""
+        return self.images.keys() & self.masks.keys()
 
 
 def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
     """The pairs of a split.
 
-    ValueError if nothing pairs, for what is alone, and for a missing labels.yaml.
+    ValueError if nothing pairs or several folders could be the images, for what is alone, and for a missing
+    labels.yaml.
     """
     root, own = request.folder, request.own_table()
     if own is None:
         raise ValueError(f"{root / 'labels.yaml'}: no such file; it must name each raw mask value, its class or "
                          f"`ignore` (panfpn data check {root} proposes one)")  # fmt: skip
-    found = _find(root)
+    found = _find(root, request.left_out, request.split)
     if request.split not in found:
         there = f"only of {', '.join(found)}" if found else "nor of another"
         raise ValueError(f"{root}: no images and masks of split {request.split!r} that are called alike, {there}")
     pair = found[request.split]
-    for other in pair.others:
-        request.left_out.add("kinds of files that could be masks too", other)
     return of_masks(request, request.fitting(own), paired(request, pair.images, pair.masks))
 
 
@@ -78,73 +89,116 @@ def mask_files(root: Path, splits: Sequence[str]) -> list[Path]:
     return [path for split in splits if split in found for path in found[split].masks.values()]
 
 
-def _find(root: Path) -> dict[str, _Pair]:
-    """By split, what belongs together; empty where nothing does."""
-    files = [p for p in islice(files_in(root, LeftOut()), _MOST_FILES) if p.suffix.lower() in IMAGE_SUFFIXES]
-    parts = {path: path.relative_to(root).with_suffix("").parts for path in files}
-    look = cache(_look)
+def _find(root: Path, left_out: LeftOut | None = None, split: str = "") -> dict[str, _Pair]:
+    """By split, what belongs together; empty where nothing does. `left_out` gets what does not, of that `split`."""
+    left_out = left_out or LeftOut()
+    parts: dict[Path, tuple[str, ...]] = {}
+    for path in islice(files_in(root, left_out), _MOST_FILES):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            parts[path] = path.relative_to(root).with_suffix("").parts
+        elif path.parent != root:
+            left_out.add(f"no image ({path.suffix or 'no suffix'})", path)
+    found = _by_split(parts, _pairs(root, parts))
+    used = {path for pair in found.values() for files in (pair.images, pair.masks) for path in files.values()}
+    for path in parts.keys() - used if split else ():
+        if (_split_of(parts[path]) or "train") == split:
+            left_out.add("images that belong to no pair", path)
+    return found
+
+
+def _pairs(root: Path, parts: _Parts) -> list[_Pair]:
+    look, of_name = cache(_look), Counter(parts.values())
     for depth in range(_DEEPEST):
         levels: dict[tuple[str, ...], dict[str, Files]] = defaultdict(lambda: defaultdict(dict))
         for path, names in parts.items():
             if len(names) > depth + 1:
                 levels[names[:depth]][names[depth]]["/".join(names[depth + 1 :])] = path
-        pairs = [pair for folders in levels.values() for pair in _among(folders, look)]
+        for names, count in of_name.items():
+            if count > 1 and len(names) > depth + 1:  # photo and mask in one folder, which so is not one of either
+                levels[names[:depth]].pop(names[depth], None)
+        pairs = [pair for folders in levels.values() for pair in _among(root, folders, look)]
         if pairs:
-            return _by_split(parts, pairs)
+            return pairs
     forms: tuple[Files, Files] = ({}, {})  # in the same folders: photos, and what may be masks
     for path, names in parts.items():
         forms[path.suffix.lower() not in _PHOTOS]["/".join(names)] = path
-    pair = _chosen(kinds(*forms) if forms[0] else [divided(forms[1])], look)
-    return {} if pair is None else _by_split(parts, [pair])
+    within = kinds(*forms) if forms[0] else [divided(forms[1])]
+    candidates = [_Pair(images=images, masks=masks) for images, masks in within]
+    pair = _fewest([pair for pair in candidates if pair.both and _fits(pair, look)], look)
+    return [] if pair is None else [pair]
 
 
-def _among(folders: Mapping[str, Files], look: _Looking) -> Iterator[_Pair]:
-    """Of folders beside each other, those that are called alike; one of images goes with one of masks."""
-    left = dict(folders) if len(folders) <= _MOST_FOLDERS else {}
-    splits = {name for split in SPLITS for name in names_of_split(split)}
-    while True:
-        both = (kinds(left[a], left[b]) for a, b in permutations(left, 2) if not {a, b} <= splits)
-        pair = _chosen(chain.from_iterable(both), look)
-        if pair is None:
-            return
-        yield pair
-        taken = {*pair.images.values(), *pair.masks.values(), *pair.others}
-        left = {name: files for name, files in left.items() if taken.isdisjoint(files.values())}
+def _among(root: Path, folders: Mapping[str, Files], look: _Looking) -> Iterator[_Pair]:
+    """Of folders beside each other, each of images with the masks that are called alike, of the fewest values.
+
+    ValueError where two could be the images of the same masks.
+    """
+    if len(folders) > _MOST_FOLDERS:
+        return
+    fitting: dict[str, list[_Pair]] = defaultdict(list)
+    for a, b in permutations(folders, 2):
+        splits = {_split_of([a]), _split_of([b])} - {None}
+        if _OF_MASKS & _words(a) or len(splits) > 1 or {a.lower(), b.lower()} <= _OF_SPLIT.keys():
+            continue
+        for images, masks in kinds(folders[a], folders[b]):
+            pair = _Pair(images=images, masks=masks)
+            if pair.both and _fits(pair, look, by_word=bool(_OF_MASKS & _words(b))):
+                fitting[a].append(pair)
+    chosen = {name: best for name, pairs in fitting.items() if (best := _fewest(pairs, look))}
+    owner: dict[Path, str] = {}
+    for name, pair in chosen.items():
+        for mask in pair.masks.values():
+            if owner.setdefault(mask, name) != name:
+                raise ValueError(f"{mask}: is called like images of {owner[mask]!r} and of {name!r}; move one of these "
+                                 f"folders out of {root}, or list the pairs in train.txt")  # fmt: skip
+    yield from chosen.values()
 
 
-def _chosen(candidates: Iterable[tuple[Files, Files]], look: _Looking) -> _Pair | None:
-    """The least even images, with the masks of the fewest values; numbers go before colours."""
-
-    def evenness(files: Files) -> float:
-        return float(np.median([look(path)[0] for path in _some(files)]))
-
-    fitting = [(i, m) for i, m in candidates if i and m and (even := evenness(m)) >= _EVEN and even > evenness(i)]
-    if not fitting:
-        return None
-    first = set(min((images for images, _ in fitting), key=evenness).values())
-    ours = [both for both in fitting if not first.isdisjoint(both[0].values())]
-    images, masks = min(ours, key=lambda both: (sum(look(p)[1] for p in _some(both[1])), *_called(both[1])))
-    others = tuple(_called(other)[1] for _, other in ours if other is not masks)
-    return _Pair(images=images, masks=masks, others=others)
+def _fits(pair: _Pair, look: _Looking, *, by_word: bool = False) -> bool:
+    """Whether the masks are some: by the word for them, or as they are even, and more so than the images."""
+    if by_word:
+        return True
+    evenness = min(look(path)[0] for path in _some(pair.masks))
+    return evenness >= _EVEN and evenness > max(look(path)[0] for path in _some(pair.images))
 
 
-def _by_split(parts: Mapping[Path, Sequence[str]], pairs: Iterable[_Pair]) -> dict[str, _Pair]:
-    """By the split that a folder on the way to an image is called, named by that way."""
-    split_of = {name: split for split in SPLITS for name in names_of_split(split)}
+def _fewest(pairs: Sequence[_Pair], look: _Looking) -> _Pair | None:
+    """Of kinds of masks for most images, that of the fewest values; numbers go before colours, short names first."""
+    most = max((len(pair.both) for pair in pairs), default=0)
+
+    def rank(pair: _Pair) -> tuple[bool, int, int, Path]:
+        looks = [look(path) for path in _some(pair.masks)]
+        path = min(pair.masks.values())
+        return min(looks)[0] < _EVEN, sum(values for _, values in looks), len(path.as_posix()), path
+
+    return min((pair for pair in pairs if len(pair.both) == most), key=rank, default=None)
+
+
+def _by_split(parts: _Parts, pairs: Iterable[_Pair]) -> dict[str, _Pair]:
+    """By the split that a folder on the way to an image is called, named by that way; none of images or masks alone."""
     found: dict[str, _Pair] = {}
     for pair in pairs:
         for name in sorted(pair.images.keys() | pair.masks.keys()):
             way = parts[pair.images.get(name) or pair.masks[name]]
-            split = next((split_of[folder] for folder in way[:-1] if folder in split_of), "train")
-            into = found.setdefault(split, _Pair(images={}, masks={}, others=pair.others))
-            into.images.update({"/".join(way): pair.images[name]} if name in pair.images else {})
-            into.masks.update({"/".join(way): pair.masks[name]} if name in pair.masks else {})
-    return found
+            into = found.setdefault(_split_of(way[:-1]) or "train", _Pair(images={}, masks={}))
+            for files, own in ((into.images, pair.images), (into.masks, pair.masks)):
+                if name in own:
+                    files["/".join(way)] = own[name]
+    return {split: pair for split, pair in found.items() if pair.both}
 
 
-def _called(files: Files) -> tuple[int, Path]:
-    """The shortest path, and its length: of two kinds with equal values, the one of plainer names is taken."""
-    return min((len(path.as_posix()), path) for path in files.values())
+def _split_of(folders: Iterable[str]) -> str | None:
+    """The split that the first folder names which names one; `train_val` names two, and so none."""
+    for folder in folders:
+        named = {_OF_SPLIT[word] for word in _words(folder) & _OF_SPLIT.keys()}
+        if len(named) == 1:
+            return named.pop()
+    return None
+
+
+def _words(name: str) -> set[str]:
+    """Words of a name, in lower case: those of PedMasks are ped and masks."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)} | {name.lower()}
 
 
 def _some(files: Files) -> list[Path]:
@@ -157,11 +211,12 @@ def _look(path: Path) -> tuple[float, int]:
     """Share of a file's pixels that are as their right neighbour, and how many values they have; 0 if it is no mask."""
     try:
         header = read_header(data := read_bytes(path), path)
-        if header.width * header.height > _LARGEST:
+        if header.width < 2 or header.width * header.height > _LARGEST:
             return 0.0, 0
         pixels = mask_of(header, data, path)
     except (ValueError, ImportError):
         return 0.0, 0
     colors = pixels.ndim == 3
     packed = rgb_to_ids(np.asarray(pixels, np.uint8)) if colors else pixels
-    return float((packed[:, 1:] == packed[:, :-1]).mean()), len(np.unique(packed)) + _COLORS * colors
+    evenness = float((packed[:, 1:] == packed[:, :-1]).mean())
+    return evenness, len(np.unique(packed)) + _COLORS * colors if evenness >= _EVEN else 0

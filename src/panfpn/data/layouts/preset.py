@@ -14,6 +14,7 @@ from typing import Any
 
 from panfpn.choices import LAYOUTS
 from panfpn.data.dataset import FileDataset
+from panfpn.data.images import IMAGE_SUFFIXES
 from panfpn.data.layouts.listing import alike, listed, paired
 from panfpn.data.layouts.request import SplitRequest
 from panfpn.files import read_json
@@ -50,10 +51,13 @@ class Preset:
         return FileDataset(table, paired(request, *alike(images, masks)))
 
     def splits(self, root: Path) -> list[str]:
-        """The splits that lie there, with a mask at least."""
+        """The splits that lie there, with a mask at least, and the file that names the classes if there must be one."""
+        if "labels" in self.settings and not (root / self.settings["labels"]).is_file():
+            return []
         masks = f"{self.settings['masks']}/**/*{self.settings.get('mask_ending', '')}.*"
         places = self.settings["splits"].items()
-        return [split for split, place in places if any(root.glob(masks.replace("{split}", place)))]
+        found = {split: root.glob(masks.replace("{split}", place)) for split, place in places}
+        return [split for split, paths in found.items() if any(p.suffix.lower() in IMAGE_SUFFIXES for p in paths)]
 
 
 def __getattr__(name: str) -> Preset:
