@@ -127,10 +127,24 @@ def test_images_without_masks_go_with_no_masks_of_another_split(others: str, spl
     assert splits_of("pairs", tmp_path) == ["train"]
     data = open_dataset("pairs", tmp_path, "train")
     assert [data.name(i) for i in range(len(data))] == ["train_images/1", "train_images/2"]
+    assert data.left_out.counts == {"images that belong to no pair": 2}  # type: ignore[attr-defined]
     with pytest.raises(
         ValueError, match=f"no images and masks of split '{split}' that are called alike, only of train"
     ):
         open_dataset("pairs", tmp_path, split)
+
+
+def test_masks_of_one_kind_are_no_images_of_another(tmp_path: Path) -> None:
+    """Vessels and fields of view, as in DRIVE: both are masks, though only one is called so."""
+    write(tmp_path, [(f"training/images/{n}_training.tif", f"training/1st_manual/{n}_manual1.png") for n in (21, 22)])
+    for number in (21, 22):
+        field = np.zeros(SHAPE, np.uint8)
+        field[2:-2, 2:-2] = np.arange(28)[None] // 4 + 1
+        put(tmp_path / f"training/mask/{number}_training_mask.png", field)
+    data = open_dataset("pairs", tmp_path, "train")
+    assert [data.name(i) for i in range(len(data))] == [f"training/images/{n}_training" for n in (21, 22)]
+    np.testing.assert_array_equal(data.read(1).target, mask(1))
+    assert data.left_out.counts == {"images that belong to no pair": 2}  # type: ignore[attr-defined]
 
 
 def test_names_of_strangers_are_not_alike(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from panfpn.files import read_bytes, rgb_to_ids
 from panfpn.listing import LeftOut, files_in
 
 _MOST_FILES = 500_000  # that are listed to find out
-_DEEPEST = 3  # names of a path, of which one tells images from masks
+_DEEPEST = 4  # names of a path, of which one tells images from masks
 _MOST_FOLDERS = 16  # beside each other, of which two are images and masks; more are cities or films
 _EVEN = 0.8  # of a mask's pixels are as their right neighbour, at least
 _LOOKED_AT = 3  # files of a folder
@@ -90,7 +90,10 @@ def mask_files(root: Path, splits: Sequence[str]) -> list[Path]:
 
 
 def _find(root: Path, left_out: LeftOut | None = None, split: str = "") -> dict[str, _Pair]:
-    """By split, what belongs together; empty where nothing does. `left_out` gets what does not, of that `split`."""
+    """By split, what belongs together; empty where nothing does.
+
+    `left_out` gets what does not: of that `split`, and with the first one also of those that have no pair.
+    """
     left_out = left_out or LeftOut()
     parts: dict[Path, tuple[str, ...]] = {}
     for path in islice(files_in(root, left_out), _MOST_FILES):
@@ -100,8 +103,9 @@ def _find(root: Path, left_out: LeftOut | None = None, split: str = "") -> dict[
             left_out.add(f"no image ({path.suffix or 'no suffix'})", path)
     found = _by_split(parts, _pairs(root, parts))
     used = {path for pair in found.values() for files in (pair.images, pair.masks) for path in files.values()}
-    for path in parts.keys() - used if split else ():
-        if (_split_of(parts[path]) or "train") == split:
+    for path in sorted(parts.keys() - used) if found and split else ():
+        of = _split_of(parts[path]) or "train"
+        if (of if of in found else next(iter(found))) == split:
             left_out.add("images that belong to no pair", path)
     return found
 
@@ -144,7 +148,9 @@ def _among(root: Path, folders: Mapping[str, Files], look: _Looking) -> Iterator
             pair = _Pair(images=images, masks=masks)
             if pair.both and _fits(pair, look, by_word=bool(_OF_MASKS & _words(b))):
                 fitting[a].append(pair)
-    chosen = {name: best for name, pairs in fitting.items() if (best := _fewest(pairs, look))}
+    as_masks = {path for pairs in fitting.values() for pair in pairs for path in pair.masks.values()}
+    as_images = {name: pairs for name, pairs in fitting.items() if as_masks.isdisjoint(folders[name].values())}
+    chosen = {name: best for name, pairs in as_images.items() if (best := _fewest(pairs, look))}
     owner: dict[Path, str] = {}
     for name, pair in chosen.items():
         for mask in pair.masks.values():
