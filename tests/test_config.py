@@ -428,7 +428,7 @@ def test_weights_of_the_losses_are_the_lines_of_choices() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "--loss.mine FLOAT" in done.stdout
-    assert "folder,scenes,mine}" in re.sub(r"[│\s]", "", done.stdout)  # the choices take several lines
+    assert "folder,pairs,scenes,mine}" in re.sub(r"[│\s]", "", done.stdout)  # the choices take several lines
 
 
 @pytest.mark.parametrize(
