@@ -164,8 +164,8 @@ def rhythm(
         Choice(key="optim.warmup_steps", value=max(5, min(500, steps // 20)), reason="a twentieth of the steps"),
         Choice(key="optim.ema_decay", value=float(f"{min(0.9998, max(0.9, 1 - 5 / steps)):.5g}"),
                reason="the average of the last fifth of the steps is what is released"),
-        Choice(key="run.val_every", value=max(1, math.ceil(steps / times)), reason=f"{times} validations of about "
-               f"{each:.0f} s"),
+        Choice(key="run.val_every", value=max(1, math.ceil(steps / times)),
+               reason=f"{times} validation{'s' * (times > 1)} of about {each:.0f} s"),
         *([Choice(key="run.val_images", value=part, reason=f"all {count} would take {validation:.0f} s each time; "
                   "panfpn eval scores all of them")] if part < count else []),
         Choice(key="run.checkpoint_every", value=max(1, steps // 20), reason="a kill costs a twentieth of the time"),
