@@ -72,7 +72,7 @@ def open_split(request: SplitRequest) -> FileDataset | PanopticDataset:
 def of_masks(
     request: SplitRequest, table: LabelTable, items: tuple[tuple[str, Path, Path], ...], reason: str = ""
 ) -> FileDataset | PanopticDataset:
-    """Of (name, image, mask). Where a thing has all values from 1 on, and 0 is all else, each is one of its instances.
+    """Of (name, image, mask). Where a thing has the values 1, 2, …, and 0 is all else, each is one of its instances.
 
     NoInstancesError, with a `reason`, if the samples shall be panoptic, and all values are those of classes.
     """
@@ -80,7 +80,8 @@ def of_masks(
         return FileDataset(table, items)
     numbers = [c.values for c in table.classes if c.thing]
     ground = {value for c in table.classes if not c.thing for value in c.values}
-    if len(numbers) != 1 or not table.knows(0) or ground - {0} or {*numbers[0]} != {*range(1, max(numbers[0]) + 1)}:
+    counted = len(numbers) == 1 and len(numbers[0]) > 1 and sorted(numbers[0]) == [*range(1, len(numbers[0]) + 1)]
+    if not counted or not table.knows(0) or ground - {0}:
         request.refuse_panoptic(reason or "a value of these masks is a class, and no number of a thing")
     masks = tuple(mask for *_, mask in items)  # which say the class, and by their values which thing
     source = FolderSegments(table, masks, masks)

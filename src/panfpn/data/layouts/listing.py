@@ -51,7 +51,7 @@ def listed(
 
 
 def alike(images: Files, masks: Files) -> tuple[Files, Files]:
-    """Both by the names that they share: without the endings or beginnings that all masks, or all images, have.
+    """Both by the names that they share: without an ending or a word such as img that all masks, or all images, have.
 
     As they are where any names agree, or nothing makes them agree.
     """
@@ -64,7 +64,7 @@ def alike(images: Files, masks: Files) -> tuple[Files, Files]:
 def kinds(images: Files, masks: Files) -> Iterator[tuple[Files, Files]]:
     """Images and one kind of masks, by the names that they share, for each kind (a_color.png and a_label.png are two).
 
-    As they are called, with endings of the masks, or without what all images and all masks begin and end with.
+    As they are called, with endings of the masks, or without an ending or a word such as img that all of them have.
     """
     if not images or not masks:
         return
