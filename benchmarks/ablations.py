@@ -1,10 +1,10 @@
-"""What single choices of `train auto` are worth: equal minutes, two seeds, one core each, CamVid at half size.
+"""What single choices of `train auto` are worth: equal minutes, two seeds, one core each.
 
-    python benchmarks/ablations.py CAMVID OUT --weights FILE [--minutes 8] [--only NAME ...]
+    python benchmarks/ablations.py DATA OUT --weights FILE [--dataset folder] [--minutes 8] [--only NAME ...]
 
-Each line is `train auto` on 240×180 (EfficientNet-Lite0, FILE: its ImageNet weights) with one setting changed; the
-seeds train beside each other, each pinned to a core. mIoU of the whole validation split at the end. OUT keeps the runs:
-what has ended is not trained again.
+Each line is `train auto` (EfficientNet-Lite0, FILE: its ImageNet weights) with one setting changed, on CamVid at
+240×180 or a folder as it is; the seeds train beside each other, each pinned to a core. mIoU of the whole validation
+split at the end. OUT keeps the runs: what has ended is not trained again.
 """
 
 import argparse
@@ -29,6 +29,11 @@ VARIANTS = {
     "scales 0.5 to 2": {"data.ratio": "0.5 2"},
     "pyramid of 64 channels": {"model.fpn-channels": "64", "model.head-channels": "64"},
     "half the batch": {"train.batch-size": "4"},
+    "never turned": {"data.rotate90": "0"},
+    "no weight average": {"optim.ema-decay": "None"},
+    "a warm-up four times as long": {"optim.warmup-steps": "38"},
+    "layer-wise rates, 0.8 a block": {"optim.layer-decay": "0.8"},
+    "images of 320×240": {"data.scale": "320 240"},
 }
 SEEDS = (0, 1)
 
@@ -43,9 +48,9 @@ def start(options: argparse.Namespace, name: str, seed: int) -> subprocess.Popen
     if (folder / "ended").is_file():
         return None
     settings = {
-        "data.root": options.camvid, "data.dataset": "camvid", "data.scale": "240 180", "weights": options.weights,
-        "minutes": options.minutes, "run.dir": folder, "run.loggers": "", "train.seed": seed, "train.batch-size": 8,
-        "run.val-every": 100_000, **VARIANTS[name],
+        "data.root": options.data, "data.dataset": options.dataset, "weights": options.weights,
+        "minutes": options.minutes, "run.dir": folder, "run.loggers": "", "train.seed": seed, "run.val-every": 100_000,
+        **({"data.scale": "240 180", "train.batch-size": 8} if options.dataset == "camvid" else {}), **VARIANTS[name],
     }  # fmt: skip
     machine = options.out / "plan.json"
     if machine.is_file() and "model.fpn-channels" not in settings:
@@ -70,9 +75,10 @@ def scores(options: argparse.Namespace, name: str) -> list[tuple[float, int]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("camvid", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--dataset", choices=("camvid", "folder"), default="camvid")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     options = parser.parse_args()

@@ -198,6 +198,7 @@ RULES = [
     ("data.cat_max_ratio", 0.0, 1.0),
     ("data.cat_max_ratio", 1.1, 0.01),
     ("data.flip", -0.1, 0.0),
+    ("data.rotate90", 1.1, 0.75),
     ("data.flip", 1.1, 1.0),
     ("data.photometric", -0.1, 0.0),
     ("data.num_workers", -1, 0),

@@ -74,7 +74,7 @@ def build_transform(data: Data) -> TrainTransform:
     """The training augmentation."""
     return TrainTransform(
         crop=data.crop, scale=data.scale, ratio=data.ratio, short_sides=data.short_sides, aspect=data.aspect,
-        cat_max_ratio=data.cat_max_ratio, flip=data.flip, photometric=data.photometric,
+        cat_max_ratio=data.cat_max_ratio, flip=data.flip, rotate90=data.rotate90, photometric=data.photometric,
     )  # fmt: skip
 
 

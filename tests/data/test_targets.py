@@ -70,15 +70,15 @@ def test_things_are_what_a_slow_search_finds(given: Segments) -> None:
         assert np.array_equal(mask, given.index[top:bottom, left:right] == k)
 
 
-@given(segments, st.integers(1, 20), st.integers(1, 20), st.booleans(), st.data())
+@given(segments, st.integers(1, 20), st.integers(1, 20), st.booleans(), st.integers(0, 3), st.data())
 @settings(deadline=None, max_examples=200)
 def test_a_cut_keeps_the_id_of_every_pixel(
-    given: Segments, height: int, width: int, flip: bool, draw: st.DataObject
+    given: Segments, height: int, width: int, flip: bool, turns: int, draw: st.DataObject
 ) -> None:
     size = height, width
     window = tuple(draw.draw(st.integers(0, side - 1)) for side in size)
     window += tuple(draw.draw(st.integers(1, side - start)) for side, start in zip(size, window, strict=True))
-    geometry = Geometry(size=size, window=window, flip=flip)
+    geometry = Geometry(size=size, window=window, flip=flip, turns=turns)
     image = np.zeros((*given.shape, 3), np.uint8)
     shown = cut(image, given, geometry)[1]
     for name in ("classes", "crowd", "ids"):

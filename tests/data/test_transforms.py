@@ -146,6 +146,34 @@ def test_window_is_one_opencv_resize_of_whole_source_pixels() -> None:
         assert difference[:-2, :-2].max() == 0  # the last rows see no pixel beyond the window
         mirror = cut(image, target, Geometry(size=size, window=window, flip=True))
         assert np.array_equal(mirror[0], out[:, ::-1]) and np.array_equal(mirror[1], labels[:, ::-1])
+        for turns in (1, 2, 3):
+            turned = cut(image, target, Geometry(size=size, window=window, flip=True, turns=turns))
+            for pixels, upright in zip(turned, mirror, strict=True):
+                assert np.array_equal(pixels, np.rot90(upright, -turns)) and pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("bands", [1, 3, 40])
+def test_crops_are_turned_and_still_fit(bands: int) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (60, 40, bands)).astype(np.uint8)
+    target = np.tile(np.arange(60, dtype=np.int16)[:, None], (1, 40))  # a row, a class
+    transform = train_transform(crop=(32, 48), ratio=(1.0, 1.0), photometric=0.0, cat_max_ratio=1.0, rotate90=0.75)
+    turns, ways = [], []
+    for i in range(400):
+        geometry = transform.draw_geometry(target, np.random.default_rng(i))
+        out, labels = transform(image, target, np.random.default_rng(i))
+        # An upright image is narrower than the crop, a turned one as wide as it.
+        assert out.shape == (32, 48 if geometry.turns % 2 else 40, bands) and labels.shape == out.shape[:2]
+        steps = np.sign(labels[1, 0] - labels[0, 0]), np.sign(labels[0, 1] - labels[0, 0])
+        assert steps == {0: (1, 0), 1: (0, -1), 2: (-1, 0), 3: (0, 1)}[geometry.turns]
+        turns.append(geometry.turns)
+        ways.append(geometry.flip)
+    assert np.bincount(turns) == pytest.approx([100] * 4, abs=4 * np.sqrt(75))  # four standard deviations
+    assert 160 < sum(ways) < 240
+    wanted = [labels for i in range(40) for labels in
+              [transform(image, target, np.random.default_rng(i), wanted=3)[1]] if (labels == 3).any()]  # fmt: skip
+    assert len(wanted) == 40
+    never = train_transform(crop=(32, 48))
+    assert {never.draw_geometry(target, np.random.default_rng(i)).turns for i in range(50)} == {0}
 
 
 def test_sample_is_its_draws_applied() -> None:

@@ -36,10 +36,11 @@ class Broken:
         raise ConnectionError("gone")
 
 
-def log_of(folder: Path, start: int, *loggers: Any) -> RunLog:
+def log_of(folder: Path, start: int, *loggers: Any, seconds: float | None = None) -> RunLog:
     return RunLog(
-        folder, steps=9, start=start, images_per_step=4, device=torch.device("cpu"), config={"a": 1}, loggers=loggers
-    )
+        folder, steps=9, start=start, images_per_step=4, device=torch.device("cpu"), config={"a": 1}, loggers=loggers,
+        seconds=seconds,
+    )  # fmt: skip
 
 
 def validate(log: RunLog, step: int) -> None:
@@ -49,6 +50,14 @@ def validate(log: RunLog, step: int) -> None:
     image = np.full((1, 3, 3), 50, np.uint8)
     examples = [Example(name=n, image=image, prediction=labels, target=target, score=score) for n in "xyz"]
     log.validation(step, matrix.scores(TABLE.names), examples, TABLE)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_time_that_is_left(known: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = log_of(tmp_path, 0, seconds=330.0 if known else None)
+    log.train(1, {"ce": 1.0}, 0.1)  # at once: by its pace the run is all but over
+    log.close()
+    assert ("  5 min left" if known else "  0 min left") in capfd.readouterr().err
 
 
 def test_rows_and_curves_of_a_resumed_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,12 @@ def test_thin_regions_are_enlarged_where_the_time_allows() -> None:
     assert enlarged(large, fast, 1, {}) == []  # has as many pixels as a CPU learns from already
 
 
+def test_images_without_up_and_down_are_turned() -> None:
+    for turned, probability in ((0.0, 0.0), (1.2, 0.75), (1.6, 0.0)):
+        assert chosen(replace(NUCLEI, turned=turned)).data.rotate90 == probability
+    assert chosen(replace(NUCLEI, turned=1.2), **{"data.rotate90": 0.0}).data.rotate90 == 0
+
+
 def test_the_largest_crop_in_a_number_of_pixels() -> None:
     assert fitting_crop(360, 480, 180_224) == (352, 480)
     assert fitting_crop(1024, 2048, 524_288) == (704, 704)

@@ -63,6 +63,9 @@ class Data:
     """Draw a crop again (10 times at most) while one class fills more than this share of it."""
     flip: Annotated[float, Bounds(at_least=0, at_most=1, of="a probability")] = 0.5
     """Probability of a horizontal mirror image."""
+    rotate90: Annotated[float, Bounds(at_least=0, at_most=1, of="a probability")] = 0.0
+    """Probability that a sample is turned, by one, two or three quarters: for images without up and down (from above,
+    through a microscope); at 0.75 all four are as likely."""
     photometric: NotNegative = 1.0
     """Strength of the photometric distortion: 1 as published, 0 none."""
     instances: Annotated[Literal["panoptic", "json"], _PANOPTIC] = "panoptic"

@@ -6,7 +6,7 @@ mmsegmentation's RandomResize, RandomCrop (0.75 rule), RandomFlip; colors.py has
 """
 
 from dataclasses import dataclass
-from typing import overload
+from typing import TypeVar, overload
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from panfpn.labels import IGNORE
 from panfpn.types import RawMask, Segments
 
 Target = npt.NDArray[np.int16]
+_Pixel = TypeVar("_Pixel", bound=np.generic)
 _TRIES = 10
 
 
@@ -38,17 +39,19 @@ class Geometry:
     """Top, left, height and width of the crop in the scaled image."""
     flip: bool = False
     """Whether the crop is mirrored."""
+    turns: int = 0
+    """By how many quarters, clockwise, it is turned after that."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """Random scale, crop, mirror and colours, all drawn from one generator per sample; config.Data has the defaults.
+    """Random scale, crop, mirror, turn and colours, drawn from one generator per sample; config.Data has the defaults.
 
     `crop` is (height, width), or None for the whole scaled image; `scale` (longer, shorter side) or None for the
     image's own size; `ratio` the range of the random factor; `short_sides` the shorter sides to draw from in its place,
     with the longer at most that of `scale`; `aspect` the largest random stretch; `cat_max_ratio` the share of a crop
-    that one class may fill (1: any); `flip` the probability of a mirror image; `photometric` the strength of the colour
-    distortion.
+    that one class may fill (1: any); `flip` the probability of a mirror image; `rotate90` of a turn by one to three
+    quarters; `photometric` the strength of the colour distortion.
     """
 
     crop: tuple[int, int] | None
@@ -59,6 +62,7 @@ class TrainTransform:
     cat_max_ratio: float
     flip: float
     photometric: float
+    rotate90: float = 0.0
 
     @overload
     def __call__(
@@ -86,15 +90,21 @@ class TrainTransform:
     def draw_geometry(
         self, target: Target | RawMask | Segments, rng: np.random.Generator, wanted: int | None = None
     ) -> Geometry:
-        """Scale, crop and mirror for an image with this target [H, W], which the 0.75 rule looks at.
+        """Scale, crop, mirror and turn for an image with this target [H, W], which the 0.75 rule looks at.
 
         Where a train id is `wanted` and there, the crop shows one of its pixels; which, and where in it, is drawn.
         """
         height, width = target.shape
+        turns = int(rng.integers(1, 4)) if self.rotate90 and rng.uniform() < self.rotate90 else 0
         size = self._draw_size(height, width, rng)
+        crop = size if self.crop is None else self.crop[::-1] if turns % 2 else self.crop
         place = None if wanted is None or self.crop is None else _pixel_of(target, wanted, rng)
-        window = self._draw_window(target, size, rng) if place is None else self._around(place, target.shape, size, rng)
-        return Geometry(size=size, window=window, flip=bool(rng.uniform() < self.flip))
+        window = (
+            self._draw_window(target, size, crop, rng)
+            if place is None
+            else _around(place, target.shape, size, crop, rng)
+        )
+        return Geometry(size=size, window=window, flip=bool(rng.uniform() < self.flip), turns=turns)
 
     def _draw_size(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
         if self.short_sides:
@@ -111,25 +121,14 @@ class TrainTransform:
             height, width = max(1, int(height / stretch + 0.5)), max(1, int(width * stretch + 0.5))
         return height, width
 
-    def _around(
-        self, place: tuple[int, int], shape: tuple[int, ...], size: tuple[int, int], rng: np.random.Generator
-    ) -> tuple[int, int, int, int]:
-        """A window that shows a pixel (row, column) of the source image of `shape`."""
-        assert self.crop is not None
-        starts, lengths = [], []
-        for at, source, scaled, crop in zip(place, shape, size, self.crop, strict=False):
-            length, pixel = min(crop, scaled), min(int((at + 0.5) * scaled / source), scaled - 1)
-            starts.append(int(rng.integers(max(0, pixel - length + 1), min(pixel, scaled - length) + 1)))
-            lengths.append(length)
-        return starts[0], starts[1], lengths[0], lengths[1]
-
     def _draw_window(
-        self, target: Target | RawMask | Segments, size: tuple[int, int], rng: np.random.Generator
-    ) -> tuple[int, int, int, int]:
+        self, target: Target | RawMask | Segments, size: tuple[int, int], crop: tuple[int, int],
+        rng: np.random.Generator,
+    ) -> tuple[int, int, int, int]:  # fmt: skip
         """Top, left, height, width in the scaled image; drawn again while one class fills too much of it."""
         if self.crop is None:
             return 0, 0, *size
-        height, width = (min(c, s) for c, s in zip(self.crop, size, strict=True))
+        height, width = (min(c, s) for c, s in zip(crop, size, strict=True))
         for attempt in range(_TRIES + 1):
             top = int(rng.integers(0, size[0] - height + 1))
             left = int(rng.integers(0, size[1] - width + 1))
@@ -141,6 +140,19 @@ class TrainTransform:
             if np.count_nonzero(counts) > 1 and counts.max() < self.cat_max_ratio * counts.sum():
                 break
         return window
+
+
+def _around(
+    place: tuple[int, int], shape: tuple[int, ...], size: tuple[int, int], crop: tuple[int, int],
+    rng: np.random.Generator,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """A window of the scaled image that shows a pixel (row, column) of the source image of `shape`."""
+    starts, lengths = [], []
+    for at, source, scaled, wanted in zip(place, shape, size, crop, strict=False):
+        length, pixel = min(wanted, scaled), min(int((at + 0.5) * scaled / source), scaled - 1)
+        starts.append(int(rng.integers(max(0, pixel - length + 1), min(pixel, scaled - length) + 1)))
+        lengths.append(length)
+    return starts[0], starts[1], lengths[0], lengths[1]
 
 
 def _pixel_of(target: Target | RawMask | Segments, train_id: int, rng: np.random.Generator) -> tuple[int, int] | None:
@@ -180,8 +192,7 @@ def cut(image: Image, target: Target | RawMask | Segments, geometry: Geometry) -
     # A window that ends at the border may come out a pixel short of its rounded size: it is cut off there.
     image = image[: window[2], : window[3]]
     ids = cut_map(target.index if isinstance(target, Segments) else target, geometry)
-    image = _with_bands(cv2.flip(image, 1)) if geometry.flip else image
-    return image, _shown(target, ids) if isinstance(target, Segments) else ids
+    return _posed(image, geometry), _shown(target, ids) if isinstance(target, Segments) else ids
 
 
 def cut_map(target: Target | RawMask, geometry: Geometry) -> Target:
@@ -190,8 +201,14 @@ def cut_map(target: Target | RawMask, geometry: Geometry) -> Target:
     ids = target[source_window(target.shape, size, window)]
     if size != (height, width):
         ids = cv2.resize(ids, None, fx=size[1] / width, fy=size[0] / height, interpolation=cv2.INTER_NEAREST)
-    ids = ids[: window[2], : window[3]]
-    return cv2.flip(ids, 1) if geometry.flip else ids
+    return _posed(ids[: window[2], : window[3]], geometry)
+
+
+def _posed(pixels: npt.NDArray[_Pixel], geometry: Geometry) -> npt.NDArray[_Pixel]:
+    """A crop [h, w, …] mirrored and turned."""
+    if geometry.flip:  # OpenCV drops a lone band
+        pixels = cv2.flip(pixels, 1).reshape(pixels.shape)
+    return np.ascontiguousarray(np.rot90(pixels, -geometry.turns)) if geometry.turns else pixels
 
 
 def _shown(segments: Segments, index: Target) -> Segments:

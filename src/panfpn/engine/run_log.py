@@ -41,12 +41,12 @@ def peak_memory_gb(device: torch.device) -> float:
 class RunLog:
     """The log of one run, from step `start` on; rows of a killed run beyond that step are dropped.
 
-    `config` (plain data) is for the `loggers`.
+    `config` (plain data) is for the `loggers`; `seconds` is what a run with a limit of time has left of it.
     """
 
     def __init__(
         self, folder: Path, *, steps: int, start: int, images_per_step: int, device: torch.device,
-        config: dict[str, Any] | None = None, loggers: Sequence[Logger] = (),
+        config: dict[str, Any] | None = None, loggers: Sequence[Logger] = (), seconds: float | None = None,
     ) -> None:  # fmt: skip
         self._device, self._images_per_step = device, images_per_step
         self._path = folder / "metrics.jsonl"
@@ -66,6 +66,7 @@ class RunLog:
         self._bar.start()
         self._start = self._logged = time.monotonic()
         self._logged_step, self._steps, self._first_step = start, steps, start
+        self._end = None if seconds is None else time.monotonic() + seconds
         self._loggers = LoggerGroup(loggers, folder, self.say)
         self._loggers.start(config or {}, start)
 
@@ -81,7 +82,8 @@ class RunLog:
         text = f"loss {row['loss']:.4f}  lr {lr:.2e}  {speed:.1f} images/s  {memory:.1f} GB"
         self._bar.update(self._task, completed=step, text=text)
         if self._bar.disable:
-            left = (now - self._start) / max(1, step - self._first_step) * (self._steps - step) / 60
+            pace = (now - self._start) / max(1, step - self._first_step)
+            left = (pace * (self._steps - step) if self._end is None else max(0.0, self._end - now)) / 60
             of, until = ("", "") if self._steps == OPEN else (f"/{self._steps}", f"  {left:.0f} min left")
             self._console.print(f"step {step}{of}  {text}{until}", highlight=False, soft_wrap=True)
         self._logged, self._logged_step = now, step

@@ -15,6 +15,7 @@ from panfpn.data.layouts.listing import names_of_split
 from panfpn.data.layouts.request import NoInstancesError
 from panfpn.data.recognition import recognise, splits_of
 from panfpn.labels import IGNORE
+from panfpn.planning.orientation import Orientation
 from panfpn.progress import progress_bar
 from panfpn.recipes.observed import Fingerprint
 from panfpn.types import Segments
@@ -62,7 +63,7 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
     counts, edges = np.zeros(k + 1, np.int64), np.zeros(k + 1, np.int64)
     sizes: list[tuple[int, int]] = []
     sides: list[npt.NDArray[np.float64]] = []
-    most_alike = 0
+    most_alike, orientation = 0, Orientation(k)
     chosen, checked = _spread(len(train)), [] if val is None else _spread(len(val))
     with progress_bar("looking at the data", len(chosen) + len(checked)) as advance:
         for done, index in enumerate(checked, 1):  # a bad one would end the training at its validation
@@ -70,11 +71,12 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
             open_sample(val, index, channels=channels)
             advance(done)
         for done, index in enumerate(chosen, 1):
-            target = open_sample(train, index, channels=channels)[1]
+            image, target = open_sample(train, index, channels=channels)
             labels = target.labels if isinstance(target, Segments) else target[:, :]
             sizes.append((target.shape[0], target.shape[1]))
             counts += np.roll(np.bincount((labels.astype(np.int32) - IGNORE).ravel(), minlength=k + 1), -1)
             edges += _edges(labels, k)
+            orientation.add(image, labels)
             if isinstance(target, Segments):
                 sides.append(_thing_sides(target, train))
                 alike = [k for k in target.classes if train.table.classes[k].thing]
@@ -103,6 +105,7 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
         most_things=max(map(len, sides), default=0),
         most_alike=most_alike,
         thin=round(float((widths < _NARROW).mean()), 3) if len(widths) else 0.0,
+        turned=orientation.turned(),
     )
 
 

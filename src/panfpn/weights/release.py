@@ -23,7 +23,7 @@ from panfpn.weights.zoo import model_file, published_model
 # Of `config.Data`: what says how a network was trained, or where, and not what it was trained on.
 _NOT_THE_DATA = frozenset(
     """root pack pack_url pack_cache pack_cache_gb crop scale size_divisor ratio short_sides aspect cat_max_ratio flip
-    photometric num_workers memory_gb""".split()  # noqa: SIM905
+    rotate90 photometric num_workers memory_gb""".split()  # noqa: SIM905
 )
 _READING = ("bands", "range", "pages", "mask_orientation")  # of `config.Data`: what image files leave open
 

@@ -106,9 +106,9 @@ def test_outlines_overlap(tmp_path: Path) -> None:
         assert len(found.instances(nothing, (20, 30), whole((20, 30)), (20, 30)).classes) == 0
 
 
-@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("flip", "turns"), [(False, 0), (True, 0), (False, 1), (True, 2), (True, 3)])
 @pytest.mark.parametrize("size", [(40, 60), (30, 45), (80, 97)])
-def test_the_same_geometry_as_the_pixels(size: tuple[int, int], flip: bool, tmp_path: Path) -> None:
+def test_the_same_geometry_as_the_pixels(size: tuple[int, int], flip: bool, turns: int, tmp_path: Path) -> None:
     """Rectangles on whole pixels, as polygons, as run lengths and as segments, in one crop."""
     index = np.full((40, 60), -1, np.int16)
     index[5:25, 10:40], index[28:36, 30:59] = 0, 1
@@ -121,7 +121,7 @@ def test_the_same_geometry_as_the_pixels(size: tuple[int, int], flip: bool, tmp_
     ], (40, 60))  # fmt: skip
     segments = Segments(index=index, classes=np.zeros(2, np.int16), crowd=np.array([False, True]), ids=np.array([1, 2]))
     window = size[0] // 8, size[1] // 7, size[0] * 3 // 4, size[1] * 3 // 4
-    geometry = Geometry(size=size, window=window, flip=flip)
+    geometry = Geometry(size=size, window=window, flip=flip, turns=turns)
     shown = cut(np.zeros((40, 60, 3), np.uint8), segments, geometry)[1]
     instances, wanted = found.instances(1, (40, 60), geometry, shown.shape), instances_of(shown, TABLE)
     assert instances.num_crowds == wanted.num_crowds == 1 and len(instances.classes) == 2

@@ -98,8 +98,12 @@ def _moved(
     rows, columns = source_window(size, geometry.size, geometry.window)
     start, factor = (columns.start, rows.start), (geometry.size[1] / size[1], geometry.size[0] / size[0])
     points: npt.NDArray[np.float64] = (polygon.reshape(-1, 2).astype(np.float64) - start) * factor
+    height, width = shown[::-1] if geometry.turns % 2 else shown
     if geometry.flip:
-        points[:, 0] = shown[1] - points[:, 0]
+        points[:, 0] = width - points[:, 0]
+    for _ in range(geometry.turns):
+        points = np.stack([height - points[:, 1], points[:, 0]], 1)
+        height, width = width, height
     return points
 
 
