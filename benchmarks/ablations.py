@@ -3,8 +3,8 @@
     python benchmarks/ablations.py DATA OUT --weights FILE [--dataset folder] [--minutes 8] [--only NAME ...]
 
 Each line is `train auto` (EfficientNet-Lite0, FILE: its ImageNet weights) with one setting changed, on CamVid at
-240×180 or a folder as it is; the seeds train beside each other, each pinned to a core. mIoU of the whole validation
-split at the end. OUT keeps the runs: what has ended is not trained again.
+240×180 or a folder as it is (some lines are of CamVid's sizes and steps); the seeds train beside each other, each
+pinned to a core. mIoU of the last validation. OUT keeps the runs: what has ended is not trained again.
 """
 
 import argparse
@@ -50,6 +50,7 @@ def start(options: argparse.Namespace, name: str, seed: int) -> subprocess.Popen
     settings = {
         "data.root": options.data, "data.dataset": options.dataset, "weights": options.weights,
         "minutes": options.minutes, "run.dir": folder, "run.loggers": "", "train.seed": seed, "run.val-every": 100_000,
+        "folds": 1,
         **({"data.scale": "240 180", "train.batch-size": 8} if options.dataset == "camvid" else {}), **VARIANTS[name],
     }  # fmt: skip
     machine = options.out / "plan.json"

@@ -134,7 +134,10 @@ def test_thin_regions_are_enlarged_where_the_time_allows() -> None:
 def test_images_without_up_and_down_are_turned() -> None:
     for turned, probability in ((0.0, 0.0), (1.2, 0.75), (1.6, 0.0)):
         assert chosen(replace(NUCLEI, turned=turned)).data.rotate90 == probability
-    assert chosen(replace(NUCLEI, turned=1.2), **{"data.rotate90": 0.0}).data.rotate90 == 0
+    for given in ({"data.rotate90": 0.0}, {"data.flip": 0.0}):
+        assert chosen(replace(NUCLEI, turned=1.2), **given).data.rotate90 == 0
+    for turned, probability in ((0.0, 0.75), (1.2, 0.75), (1.6, 0.0)):
+        assert chosen(replace(NUCLEI, dataset="raster", turned=turned)).data.rotate90 == probability
 
 
 def test_the_largest_crop_in_a_number_of_pixels() -> None:

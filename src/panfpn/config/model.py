@@ -81,8 +81,8 @@ class Data:
     """What masks of photos that EXIF turns were drawn on: turned pixels, as viewers show them, or stored ones; auto: by
     the sizes, and where they do not tell, such photos are refused."""
     variants: Count | None = None
-    """In so many forms (crop, scale, mirror, colours) each training image is seen, drawn once; none: in another one
-    every time."""
+    """In so many forms (crop, scale, mirror, turn, colours) each training image is seen, drawn once; none: in another
+    one every time."""
     rare_crops: Annotated[float, Bounds(at_least=0, at_most=1, of="a probability")] = 0.0
     """Probability that a training sample is drawn for a rare class: an image that has it, and a crop that shows it."""
     num_workers: Annotated[int, Bounds(at_least=0)] = 2

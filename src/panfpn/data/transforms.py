@@ -1,8 +1,8 @@
 """The published training pipeline with geometry first. In: an image and its target. Out: a crop of both.
 
 All draws are made on sizes; the pixels of the needed window are then read and resized once. A target may be a RawMask,
-of which so only the windows that are looked at are translated. Distributions:
-mmsegmentation's RandomResize, RandomCrop (0.75 rule), RandomFlip; colors.py has its PhotoMetricDistortion.
+of which so only the windows that are looked at are translated. Distributions: mmsegmentation's RandomResize, RandomCrop
+(0.75 rule), RandomFlip (colors.py has its PhotoMetricDistortion), and turns by quarters.
 """
 
 from dataclasses import dataclass
@@ -148,8 +148,8 @@ def _around(
 ) -> tuple[int, int, int, int]:  # fmt: skip
     """A window of the scaled image that shows a pixel (row, column) of the source image of `shape`."""
     starts, lengths = [], []
-    for at, source, scaled, wanted in zip(place, shape, size, crop, strict=False):
-        length, pixel = min(wanted, scaled), min(int((at + 0.5) * scaled / source), scaled - 1)
+    for at, source, scaled, most in zip(place, shape, size, crop, strict=False):
+        length, pixel = min(most, scaled), min(int((at + 0.5) * scaled / source), scaled - 1)
         starts.append(int(rng.integers(max(0, pixel - length + 1), min(pixel, scaled - length) + 1)))
         lengths.append(length)
     return starts[0], starts[1], lengths[0], lengths[1]

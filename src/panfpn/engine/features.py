@@ -40,6 +40,7 @@ _ELSEWHERE = (
     "num_workers",
     "memory_gb",
 )  # settings of data that change nothing of what is computed
+_AS_BEFORE = (("fold", 0), ("rotate90", 0.0))  # settings that once were not, and their values then
 _TOGETHER = 8  # images that go through the backbone at a time
 _SAVED = 16  # batches between two notes of how far it is
 _STORED = {"float32": torch.float16, "float16": torch.float16, "bfloat16": torch.bfloat16}  # by precision
@@ -159,7 +160,7 @@ class FeatureCache:
             "backbone": tensors_digest(self.task.model.backbone.state_dict()), "shapes": [list(s) for s in self.shapes],
             "forms": self.num_forms, "dtype": str(self.dtype), "ranks": world, "seed": self.config.train.seed,
             "data": {name: value for name, value in self.config.to_dict()["data"].items()
-                     if name not in _ELSEWHERE and (name, value) != ("fold", 0)},
+                     if name not in _ELSEWHERE and (name, value) not in _AS_BEFORE},
             "images": identity_of(self.dataset).digest, "mean": self.config.model.mean, "std": self.config.model.std,
         }  # fmt: skip
         key = json.loads(json.dumps(key))

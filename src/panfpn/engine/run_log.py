@@ -58,7 +58,7 @@ class RunLog:
         self._console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TimeElapsedColumn(), *(() if seconds is not None else (TextColumn("left"), TimeRemainingColumn())),
         )  # fmt: skip
         self._bar = Progress(*columns, console=self._console, disable=not has_bars(self._console))
         total = None if steps == OPEN else steps
@@ -66,7 +66,7 @@ class RunLog:
         self._bar.start()
         self._start = self._logged = time.monotonic()
         self._logged_step, self._steps, self._first_step = start, steps, start
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self._end = None if seconds is None else self._start + seconds
         self._loggers = LoggerGroup(loggers, folder, self.say)
         self._loggers.start(config or {}, start)
 
@@ -80,12 +80,14 @@ class RunLog:
         row |= {"lr": lr, "images_per_s": round(speed, 3), "memory_gb": round(memory, 3)}
         self._write(row)
         text = f"loss {row['loss']:.4f}  lr {lr:.2e}  {speed:.1f} images/s  {memory:.1f} GB"
+        if self._end is not None or self._bar.disable:  # a bar without a known end reckons by itself
+            pace = (now - self._start) / max(1, step - self._first_step)
+            left = pace * (self._steps - step) if self._end is None else max(0.0, self._end - now)
+            text += f"  {left / 60:.0f} min left"
         self._bar.update(self._task, completed=step, text=text)
         if self._bar.disable:
-            pace = (now - self._start) / max(1, step - self._first_step)
-            left = (pace * (self._steps - step) if self._end is None else max(0.0, self._end - now)) / 60
-            of, until = ("", "") if self._steps == OPEN else (f"/{self._steps}", f"  {left:.0f} min left")
-            self._console.print(f"step {step}{of}  {text}{until}", highlight=False, soft_wrap=True)
+            of = "" if self._steps == OPEN else f"/{self._steps}"
+            self._console.print(f"step {step}{of}  {text}", highlight=False, soft_wrap=True)
         self._logged, self._logged_step = now, step
 
     def planned(self, steps: int) -> None:

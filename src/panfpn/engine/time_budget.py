@@ -104,6 +104,11 @@ class Stopwatch:
         """Seconds of work so far, over all restarts."""
         return self._clock() - self._begun
 
+    @property
+    def left(self) -> float:
+        """Seconds of the time that are not spent."""
+        return 60 * self.minutes - self.spent
+
     @contextmanager
     def validating(self) -> Iterator[None]:
         """Around a validation with all that it writes."""
@@ -135,11 +140,11 @@ class Stopwatch:
         self.pace = replace(self.pace, step=_RECENT * now + (1 - _RECENT) * known if known else now)
         if not self.pace.validation:
             with self.apart():
-                most = _GUESSED * max(0.0, whole - self.spent)
+                most = _GUESSED * max(0.0, self.left)
                 guess = min(self._estimate(), most)
             self.pace = replace(self.pace, validation=guess)
         self._measure_from(step)
-        wanted = step + fitting(step, whole - self.spent, self.pace, self.val_every)
+        wanted = step + fitting(step, self.left, self.pace, self.val_every)
         if first:
             return Plan(steps=wanted)
         if abs(plan.steps - wanted) * self.pace.step <= _NEAR * whole:

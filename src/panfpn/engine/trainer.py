@@ -121,7 +121,7 @@ class Trainer:
             self.log = RunLog(self.folder, steps=self.state.plan.steps, start=self.state.step,
                               images_per_step=self.config.train.batch_size, device=self.device,
                               config=self.config.to_dict(), loggers=self.parts.loggers,
-                              seconds=60 * self.watch.minutes - self.watch.spent if self.watch else None)  # fmt: skip
+                              seconds=self.watch.left if self.watch else None)  # fmt: skip
         try:
             if announce:
                 counts = f"{len(self.train_data)} training and {len(self.val_data)} validation images"

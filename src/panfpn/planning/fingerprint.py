@@ -63,8 +63,8 @@ def look_at(data: Data, *, validates: bool, semantic: bool = False, channels: in
     counts, edges = np.zeros(k + 1, np.int64), np.zeros(k + 1, np.int64)
     sizes: list[tuple[int, int]] = []
     sides: list[npt.NDArray[np.float64]] = []
-    most_alike, orientation = 0, Orientation(k)
     chosen, checked = _spread(len(train)), [] if val is None else _spread(len(val))
+    most_alike, orientation = 0, Orientation(k, len(chosen))
     with progress_bar("looking at the data", len(chosen) + len(checked)) as advance:
         for done, index in enumerate(checked, 1):  # a bad one would end the training at its validation
             assert val is not None

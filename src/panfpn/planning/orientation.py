@@ -1,50 +1,79 @@
 """Whether images have an up and a down. In: images and their masks. Out: how much turning changes where things lie."""
 
+import math
+from itertools import combinations
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from panfpn.labels import IGNORE
 
-_CELLS = 8  # along each side
+_CELLS = 8  # along each side of the square in the middle of an image
 _PIXELS = 8  # of a mask, along each side of a cell
-_FEWEST = 30  # images, below which chance lies as far apart as up and down
+_PARTS = 8  # of consecutive images, as frames of one film are alike
+_FEWEST = 50  # images, below which chance may lie as far apart as up and down
+
+Counts = npt.NDArray[np.float64]  # [parts, classes, cells, cells]
 
 
 class Orientation:
-    """Where classes and brightness lie in the images added so far, on a grid over the image.
+    """Where classes lie in `count` images, and where they are light: how often each is in each cell of a grid.
 
-    A mirror image is as good an image as any, so what the mean grid and its mirror image differ by is chance; what it
-    and its turned self differ by, in parts of that, tells images of a ground and a sky from those of no direction.
+    How far the grid lies from itself when it is turned tells up from down only beside what is chance: what two halves
+    of the images differ by, or an image from its mirror image (the smaller: a film may change, a lamp stand left).
     """
 
-    def __init__(self, num_classes: int) -> None:
-        self.classes = np.zeros((num_classes, _CELLS, _CELLS))  # pixels of the reduced masks
-        self.light = np.zeros((1, _CELLS, _CELLS))  # in deviations of each image's own
-        self.images = 0
+    def __init__(self, num_classes: int, count: int) -> None:
+        self.classes, self.light = (np.zeros((_PARTS, n, _CELLS, _CELLS)) for n in (num_classes, 2))
+        self.count, self.images = count, 0
 
     def add(self, image: npt.NDArray[np.uint8], labels: npt.NDArray[np.int16]) -> None:
-        """Count an image [H, W, C] and its train ids [H, W]."""
-        side = _CELLS * _PIXELS
-        small = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST).astype(np.int64)
-        rows, columns = np.divmod(np.arange(side * side), side)
-        place = (rows // _PIXELS * _CELLS + columns // _PIXELS)[small.ravel() != IGNORE]
-        numbers = small[small != IGNORE] * _CELLS**2 + place
-        self.classes += np.bincount(numbers, minlength=self.classes.size).reshape(self.classes.shape)
-        step = max(1, min(image.shape[:2]) // side)
-        light = cv2.resize(image[::step, ::step].mean(2), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
-        self.light += (light - light.mean()) / max(1.0, light.std())
+        """Take in the next image [H, W, C] and its train ids [H, W]."""
+        side = min(labels.shape)
+        top, left = ((whole - side) // 2 for whole in labels.shape)
+        square = slice(top, top + side), slice(left, left + side)
+        step = max(1, side // (_CELLS * _PIXELS))
+        bright = image[square][::step, ::step].mean(2)
+        part = self.images * _PARTS // self.count
+        self.classes[part] += _in_cells(labels[square], self.classes.shape[1])
+        self.light[part] += _in_cells((bright > bright.mean()).astype(np.int16), 2)
         self.images += 1
 
     def turned(self) -> float:
-        """How many times as far from the images' layout it lies turned by quarters as mirrored; 0: too few images."""
+        """How many times as far as by chance images lie from themselves, turned; 0: they are too few to say."""
         if self.images < _FEWEST:
             return 0.0
-        shares = self.classes / np.maximum(1, self.classes.sum(0))
-        return round(max(_turned(shares), _turned(self.light)), 2)
+        return round(max(_times_chance(self.classes), _times_chance(self.light)), 2)
 
 
-def _turned(grid: npt.NDArray[np.float64]) -> float:
-    mirrored = np.abs(grid - grid[:, :, ::-1]).mean()
-    turned = [np.abs(grid - np.rot90(grid, k, (1, 2))).mean() for k in (1, 2)]  # three quarters are as far as one
-    return float(max(turned) / max(mirrored, 1e-9))
+def _in_cells(labels: npt.NDArray[np.int16], num_classes: int) -> Counts:
+    """How many pixels of a square, made small, each class has in each cell [classes, cells, cells]."""
+    side = _CELLS * _PIXELS
+    small = cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST).astype(np.int64)
+    cells = np.arange(side) // _PIXELS
+    numbers = (small * _CELLS + cells[:, None]) * _CELLS + cells
+    shape = (num_classes, _CELLS, _CELLS)
+    found: Counts = np.bincount(numbers[small != IGNORE], minlength=math.prod(shape)).reshape(shape).astype(np.float64)
+    return found
+
+
+def _times_chance(parts: Counts) -> float:
+    """How far a grid lies from itself turned, in parts of what is chance."""
+    whole, numbers = _shares(parts), set(range(_PARTS))
+    halves = [(0, *others) for others in combinations(range(1, _PARTS), _PARTS // 2 - 1)]
+    apart = [_distance(_shares(parts[list(half)]), _shares(parts[list(numbers - set(half))])) for half in halves]
+    chance = min(_distance(whole, whole[:, :, ::-1]), sum(apart) / len(apart) / math.sqrt(2))  # of half the images
+    turned = max(_distance(whole, np.rot90(whole, k, (1, 2))) for k in (1, 2))  # three quarters are as far as one
+    return turned / max(chance, 1e-9)
+
+
+def _shares(parts: Counts) -> Counts:
+    """How much of each cell is of each class [classes, cells, cells]."""
+    total: Counts = parts.sum(0)
+    shares: Counts = total / np.maximum(1, total.sum(0))
+    return shares
+
+
+def _distance(one: Counts, other: Counts) -> float:
+    return float(np.abs(one - other).mean())

@@ -29,7 +29,7 @@ class Fingerprint:
     most_things: int = 0  # in one image
     most_alike: int = 0  # of them, of one class
     thin: float = 0.0  # share of the classes whose regions are on average narrower than ten pixels
-    turned: float = 0.0  # how much further classes and light lie from themselves turned than mirrored; 0: not known
+    turned: float = 0.0  # how many times as far as by chance images lie from themselves turned; 0: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
