@@ -50,7 +50,7 @@ def start(options: argparse.Namespace, name: str, seed: int) -> subprocess.Popen
     settings = {
         "data.root": options.data, "data.dataset": options.dataset, "weights": options.weights,
         "minutes": options.minutes, "run.dir": folder, "run.loggers": "", "train.seed": seed, "run.val-every": 100_000,
-        "folds": 1,
+        "folds": 1, "model.architecture": "SemanticFPN",
         **({"data.scale": "240 180", "train.batch-size": 8} if options.dataset == "camvid" else {}), **VARIANTS[name],
     }  # fmt: skip
     machine = options.out / "plan.json"
