@@ -61,7 +61,9 @@ elif what == "label":
 elif what == "read":  # the way of input_pipeline.py, without its peer
     import pathlib, tempfile
     import cv2
-    from panfpn.data import TrainTransform, open_dataset, train_loader
+    from panfpn.build import build_transform
+    from panfpn.config import Data
+    from panfpn.data import open_dataset, train_loader
     from panfpn.data.loader import DrawSampler
     cv2.setNumThreads(1)
     folder, rng = tempfile.TemporaryDirectory(), np.random.default_rng(0)
@@ -75,8 +77,7 @@ elif what == "read":  # the way of input_pipeline.py, without its peer
             (root / part / "train").mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(root / part / "train" / f"{i}.{suffix}"), pixels)
     data = open_dataset("folder", root, "train")
-    transform = TrainTransform(crop=(256, 512), scale=None, ratio=(0.5, 2.0), short_sides=(), aspect=1.0,
-                               cat_max_ratio=0.75, flip=0.5, photometric=1.0)
+    transform = build_transform(Data(crop=(256, 512)))
     def once():
         sampler = DrawSampler(steps=range(12), batch_size=1)
         for batch in train_loader(data, transform, sampler, seed=0, num_workers=0):

@@ -18,7 +18,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from panfpn.data import PackedDataset, TrainTransform, open_pack, open_shards, train_loader, write_pack, write_shards
+from panfpn.build import build_transform
+from panfpn.config import Data
+from panfpn.data import PackedDataset, open_pack, open_shards, train_loader, write_pack, write_shards
 from panfpn.data.loader import DrawSampler
 
 
@@ -63,8 +65,7 @@ def serve(folder: str, port: Any, sent: Any) -> None:
 
 def read(data: PackedDataset, epochs: int, workers: int, seed: int) -> tuple[float, str]:
     """Images a second, and a digest of all batches."""
-    transform = TrainTransform(crop=(352, 480), scale=None, ratio=(0.5, 2.0), short_sides=(), aspect=1.0,
-                               cat_max_ratio=0.75, flip=0.5, photometric=1.0)  # fmt: skip
+    transform = build_transform(Data(crop=(352, 480)))
     steps, state = epochs * len(data) // 4, hashlib.sha256()
     sampler = DrawSampler(steps=range(steps), batch_size=4)
     seconds = 0.0

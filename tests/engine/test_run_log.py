@@ -38,9 +38,15 @@ class Broken:
 
 def log_of(folder: Path, start: int, *loggers: Any, seconds: float | None = None) -> RunLog:
     return RunLog(
-        folder, steps=9, start=start, images_per_step=4, device=torch.device("cpu"), config={"a": 1}, loggers=loggers,
+        folder,
+        steps=9,
+        start=start,
+        images_per_step=4,
+        device=torch.device("cpu"),
+        config={"a": 1},
+        loggers=loggers,
         seconds=seconds,
-    )  # fmt: skip
+    )
 
 
 def validate(log: RunLog, step: int) -> None:

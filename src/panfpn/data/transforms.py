@@ -61,8 +61,8 @@ class TrainTransform:
     aspect: float
     cat_max_ratio: float
     flip: float
+    rotate90: float
     photometric: float
-    rotate90: float = 0.0
 
     @overload
     def __call__(
