@@ -6,7 +6,7 @@ learnt) or the raw mask. This is the one place where ids are translated; nothing
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
@@ -36,6 +36,13 @@ class LabelClass:
     color: tuple[int, int, int]
     thing: bool = False
     values: tuple[int, ...]  # a colour mask's value is R + 256 G + 65536 B
+
+
+def free_value(used: Iterable[int]) -> int:
+    """A mask value for what is ignored that none of `used` is: 255, else 65,535, else the lowest."""
+    taken = {*used}
+    free: int = next(value for value in (255, 65_535, *range(len(taken) + 1)) if value not in taken)
+    return free
 
 
 @dataclass(frozen=True, kw_only=True)

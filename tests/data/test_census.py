@@ -40,7 +40,10 @@ def test_classes_are_counted_over_masks_spread_over_the_set() -> None:
     nothing = LabelTable.from_dict(TWO | {"ignore": [0, 255], "classes": [{"name": "crack", "value": 1}]})
     with pytest.raises(ValueError, match=r"all pixels of 4 masks are ignored, so there is nothing to learn"):
         census(from_pairs(pairs(255), nothing)).notes()
-    assert census(from_pairs(pairs(255, 50), nothing)).notes()  # others may have some
+    with pytest.raises(ValueError, match=r"all pixels of 50 masks are ignored"):
+        census(from_pairs(pairs(255, 50), nothing)).notes()
+    late = census(from_pairs([*pairs(255, 20), *pairs(1, 1), *pairs(255, 29)], nothing), most=8)
+    assert late.looked_at < 50 and late.counts[0] == 10 * 48  # others may have some, and are asked
 
 
 def folder(root: Path, value: int) -> Path:

@@ -38,6 +38,23 @@ def test_each_image_validates_in_one_fold(share: float, count: int) -> None:
         assert (present[fold].sum(0) > 0)[common].all() and (present[~fold].sum(0) > 0).all()
 
 
+@pytest.mark.parametrize("count", [3, 5, 22, 26])
+def test_folds_of_few_images_with_classes_of_their_own_are_of_one_size(count: int) -> None:
+    present = np.random.default_rng(1).random((26, 60)) < 0.08  # a third of the classes lie in one image
+    assert (present.sum(0) == 1).sum() > 10
+    folds = [in_fold(present, round(1 / count, 6), 0, k) for k in range(count)]
+    assert (np.sum(folds, 0) == 1).all()
+    assert {int(fold.sum()) for fold in folds} <= {26 // count, -(-26 // count)}
+
+
+def test_what_one_image_alone_has_is_trained_on() -> None:
+    present = np.zeros((20, 9), np.bool_)
+    present[:, 0] = True
+    present[np.arange(8), 1 + np.arange(8)] = True
+    for seed in range(20):
+        assert not stratified(present, 0.25, seed)[:8].any()
+
+
 def test_a_fold_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.fold is 5; it must be from 0 to below 5"):
         Data(split=0.2, fold=5)

@@ -1,6 +1,7 @@
 """A temperature that is known is found; labels stay; what exported files and `predict --reject` say follows."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def test_a_known_bias_is_found() -> None:
     shift = torch.tensor([0.5, -0.5, 0.0, 1.0, -1.0])
     found, bias = fitted(*drawn(2.0, shift), bias=True)
     assert found == pytest.approx(2.0, rel=0.01) and bias == pytest.approx(shift.tolist(), abs=0.03)
+
+
+def test_a_class_without_labels_has_no_bias() -> None:
+    shift = torch.tensor([0.5, -0.5, 0.0, 1.0, -1.0])
+    logits, labels = drawn(2.0, shift)
+    kept = labels != 3
+    _, bias = fitted(logits[kept], labels[kept], bias=True)
+    assert bias[3] == 0 and max(map(abs, bias)) < 2
+    assert bias[1] - bias[4] == pytest.approx(0.5, abs=0.1)
 
 
 def test_labels_that_no_temperature_fits() -> None:
@@ -125,6 +135,14 @@ def test_the_verb_writes_a_copy_whose_confidence_is_calibrated(
         main(["calibrate", str(out), "-o", str(tmp_path / "twice.safetensors"), "--data.root", str(folder_data)]) == 2
     )
     assert "is calibrated already" in capsys.readouterr().err
+    anew = ["calibrate", str(run), "-o", str(tmp_path / "seen.safetensors"), "--data.train-split"]
+    assert main([*anew, "val"]) == 2  # as train auto does that has no other images
+    assert "learnt from all of split 'val'" in capsys.readouterr().err
+
+    ignoring = Predictor.from_file(out, "cpu", "float32")
+    ignoring.task.table = replace(ignoring.table, ignore=())
+    ignoring.reject(row["risk"])
+    assert np.array_equal(ignoring(first).labels, kept.labels) and ignoring.table.ignore == (255,)
     photo = str(next((folder_data / "images/val").iterdir()))
     words = ["predict", photo, "-o", str(tmp_path / "out"), "--precision", "float32"]
     assert main([*words, "--model", str(out), "--reject", str(row["risk"])]) == 0
@@ -173,5 +191,5 @@ def test_risks_that_cannot_be_kept(risk: float, said: str, shipped: Predictor) -
 
 
 def test_a_panoptic_network_and_other_classes_are_refused(shipped: Predictor, folder_data: Path) -> None:
-    with pytest.raises(ValueError, match="are not those of the data"):
+    with pytest.raises(ValueError, match="train id 1 is 'building' in the model and 'ground' in the data"):
         calibrate(shipped.task, open_dataset("folder", folder_data, "val"), progress=False)

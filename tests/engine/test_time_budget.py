@@ -1,6 +1,9 @@
 """A run that ends with its time, by a clock that is moved by hand; and as a whole, killed and gone on with."""
 
+import os
 import shutil
+import signal
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -125,6 +128,20 @@ def test_a_wrong_guess_of_validations_does_not_end_a_run_early(guess: float) -> 
     assert plans[0][1].steps > 400
 
 
+@pytest.mark.parametrize(("guess", "late"), [(2.0, 0.0), (400.0, 255.0)])
+def test_a_first_validation_that_is_too_long_is_said_to_be(guess: float, late: float) -> None:
+    clock = Clock()
+    watch = Stopwatch(10, val_every=10_000, begun=0.0, estimate=lambda: guess, clock=clock)
+    plan = Plan(steps=OPEN)
+    while plan.steps == OPEN:
+        clock.now += 1.0
+        plan = watch.look(round(clock.now), plan)
+    assert watch.late == pytest.approx(late, abs=2) and watch.pace.validation == pytest.approx(guess - watch.late)
+    with watch.validating():
+        clock.now += guess
+    assert watch.late == 0
+
+
 def test_long_steps_and_short_times_are_planned_too() -> None:
     _, minutes = run(lambda step: 10.0, 2, validation=1.0, guess=1.0)
     assert minutes <= 2.3
@@ -199,6 +216,32 @@ def test_a_timed_run_that_was_killed_ends_as_the_one_that_was_not(
     assert longer.step > whole.step
     with pytest.raises(ValueError, match=r"train\.steps does nothing"):
         train(resume=folder, changes={"train.steps": 9000})
+
+
+class Interrupting:
+    """A logger that presses Ctrl-C at the first step that it hears of."""
+
+    def start(self, run: object) -> None:
+        pass
+
+    def scalars(self, step: int, values: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def image(self, step: int, name: str, picture: object) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+def test_a_time_that_is_changed_before_there_is_a_plan_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for minutes in (60, 90):
+        begun = {"resume": folder, "changes": {"train.minutes": minutes}} if folder.exists() else {}
+        with suppress(KeyboardInterrupt):
+            train(*([] if begun else [timed(folder, minutes)]), loggers=[Interrupting()], **begun)
+        header = read_checkpoint(folder / "last.safetensors", role="run")[1]
+        assert header["plan"]["steps"] == OPEN and header["pace"]["minutes"] == minutes
 
 
 def test_a_timed_run_with_patience_and_cached_features_ends(tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_nothing_labelled_has_no_interval() -> None:
         miou_interval(empty, resamples=0)
 
 
+def test_one_image_tells_nothing_apart() -> None:
+    found = compare(make(0.5, seed=1, count=1), make(0.7, seed=2, count=1))
+    assert found.difference.value > 0
+    assert np.isnan([found.difference.low, found.difference.high, found.detectable, found.b_better]).all()
+
+
 def test_better_model_is_better() -> None:
     a, b = make(0.5, seed=1), make(0.7, seed=2)
     found = compare(a, b)

@@ -296,6 +296,8 @@ def test_weights_lie_where_they_are_said_to(tmp_path: Path) -> None:
     assert weights_at_hand(tmp_path) == {"resnet18": str(tmp_path / "resnet18.safetensors")}
     with pytest.raises(ValueError, match="called as timm calls"):
         weights_at_hand(tmp_path / "readme.txt")
+    with pytest.raises(ValueError, match=r"resnet50\.safetensors: no such file or folder of weights"):
+        weights_at_hand(tmp_path / "resnet50.safetensors")
 
 
 def test_the_hub_has_no_say_in_what_a_cpu_trains(hub: Any, folder_data: Path) -> None:

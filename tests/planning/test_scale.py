@@ -25,8 +25,9 @@ CPU = Machine(device="cpu", name="a CPU", cores=2, memory_gb=16.0, network="tf_e
 
 
 @pytest.fixture
-def run(folder_data: Path, tmp_path: Path) -> Path:
-    """A run that has ended, with a plan that has time for sizes."""
+def run(folder_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that has ended, with a plan that has time for sizes; its three validation images are enough."""
+    monkeypatch.setattr(module, "_FEWEST", 3)
     config = TrainConfig().changed(
         data__root=folder_data, data__crop=(64, 64), data__num_workers=0, model__backbone="test_resnet",
         model__pretrained=False, model__fpn_channels=8, model__head_channels=8, train__steps=4, train__batch_size=2,
@@ -93,6 +94,13 @@ def test_a_size_that_gains_little_is_left(run: Path, scores: Any, larger: float)
     assert said[0].startswith("the size for prediction stays: 50.00 at ×1")
     assert (run / "model.safetensors").read_bytes() == before
     assert (((90, 90), 3) in calls) == (larger > 0.5)  # what is no better ends the search
+
+
+def test_few_images_tell_no_sizes_apart(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FEWEST", 4)
+    said: list[str] = []
+    assert suit_scale(run, None, say=said.append) is None
+    assert said == ["the size for prediction stays: 3 validation images are too few to compare sizes on"]
 
 
 def test_a_short_time_tries_nothing_and_other_runs_are_left_alone(run: Path) -> None:

@@ -39,6 +39,13 @@ def scores() -> SemanticScores:
     return replace(matrix.scores(CLASSES), images=images, boundary=boundary)
 
 
+def test_one_image_is_said_to_tell_nothing(scores: SemanticScores, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scores.images is not None
+    one = replace(scores, images=ImageRows(("x",), scores.images.rows[:1]))
+    print_comparison(compare(one, one), "A.json", "B.json")
+    assert "one image cannot tell them apart" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_number_is_printed_whole(
     protocol: str, scores: SemanticScores, capsys: pytest.CaptureFixture[str]

@@ -55,16 +55,23 @@ class Census:
 
 
 def census(dataset: Dataset, *, channels: int = 3, most: int = _LOOKED_AT) -> Census:
-    """Count the classes in masks spread over a data set; ValueError as reading a sample gives it."""
-    looked_at = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int)).tolist()
+    """Count the classes in masks spread over a data set, and in more where all those are ignored wholly.
+
+    ValueError as reading a sample gives it.
+    """
+    spread = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int)).tolist()
+    others = sorted({*range(len(dataset))} - {*spread})
     counts = np.zeros(dataset.table.num_classes + 1, np.int64)
-    height, width = 0, 0
-    for index in looked_at:
+    height, width, looked_at = 0, 0, 0
+    for index in (*spread, *others):
+        if looked_at >= len(spread) and counts[:-1].any():
+            break
+        looked_at += 1
         target = open_sample(dataset, index, channels=channels)[1]
         height, width = max(height, target.shape[0]), max(width, target.shape[1])
         labels = target.labels if isinstance(target, Segments) else target[:, :]
         counts += np.roll(np.bincount((labels - IGNORE).ravel(), minlength=len(counts)), -1)
-    return Census(dataset.table, counts, len(looked_at), len(dataset), (height, width))
+    return Census(dataset.table, counts, looked_at, len(dataset), (height, width))
 
 
 def same_images(one: Dataset, other: Dataset) -> list[tuple[str, str]]:

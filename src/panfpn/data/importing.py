@@ -26,7 +26,7 @@ from panfpn.data.loader import start_worker
 from panfpn.data.recognition import recognise, splits_of
 from panfpn.data.segments import PanopticDataset, things_in
 from panfpn.files import encoded
-from panfpn.labels import LabelTable
+from panfpn.labels import LabelTable, free_value
 from panfpn.orphans import complete_or_nothing, end_with_parent
 from panfpn.progress import progress_bar
 from panfpn.types import RGB, Reading, Segments
@@ -35,7 +35,6 @@ _WORKERS = 2
 _FEW = 64  # samples that are written faster than workers start
 _BATCH = 16
 _LARGEST = 65535  # value of a PNG
-_IGNORED = 255  # what is written for void, unless it is a class
 
 _job: list[Callable[[int], None]] = []  # of a process that writes
 
@@ -120,15 +119,10 @@ def _as_written(table: LabelTable) -> LabelTable:
     """The table of the masks that are written: the same values, or train ids where PNGs cannot hold those."""
     first = [c.values[0] for c in table.classes]
     if table.masks == "colors" or not 0 <= min(first) <= max(first) <= _LARGEST:
-        return table.as_train_ids(_void(range(len(first))))
+        return table.as_train_ids(free_value(range(len(first))))
     used = [v for c in table.classes for v in c.values]
-    void = table.ignore[0] if table.ignore and 0 <= table.ignore[0] <= _LARGEST else _void(used)
+    void = table.ignore[0] if table.ignore and 0 <= table.ignore[0] <= _LARGEST else free_value(used)
     return replace(table, ignore=(void, *(v for v in table.ignore if v != void)))
-
-
-def _void(used: Sequence[int]) -> int:
-    taken = {*used}
-    return min((v for v in range(_LARGEST + 1) if v not in taken), key=lambda v: (v != _IGNORED, v != _LARGEST, v))
 
 
 def _written(count: int, write: Callable[[int], None]) -> Generator[int, None, None]:

@@ -1,12 +1,13 @@
 """Validation images taken from the training images. In: a data set and a share. Out: its two parts.
 
 Which image goes where depends on the seed, the names and the classes alone; each class is divided by the share, the
-rarest first (iterative stratification, Sechidis et al. 2011).
+rarest first (iterative stratification, Sechidis et al. 2011), and no part is an image larger or smaller than its share.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +113,27 @@ def in_fold(present: npt.NDArray[np.bool_], share: float, seed: int, fold: int) 
 
 
 def stratified(present: npt.NDArray[np.bool_], share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """[images] a choice of `share` of them, and of those of each class, given which classes each has [images, K]."""
+    """[images] a choice of `share` of them, and of those of each class, given which classes each has [images, K].
+
+    What no other image has is chosen last.
+    """
     order = np.random.default_rng(seed).permutation(len(present))
     chosen, settled = np.zeros(len(present), np.bool_), np.zeros(len(present), np.bool_)
     counts = present.sum(0)
+    order = order[np.argsort(present[order][:, counts == 1].any(1), kind="stable")]
+    wished = min(round(share * len(present), 3), len(present) - 1)  # without what 1 / 3 was rounded by
+    fewest, most = max(1, floor(wished)), max(1, ceil(wished))
+
+    def choose(images: npt.NDArray[np.int64], wanted: int) -> None:
+        chosen[images[: max(0, min(wanted, most - int(chosen.sum())))]] = True
+
     for k in np.argsort(counts, kind="stable"):
         mine = order[present[order, k]]
-        wanted = min(max(1, round(share * len(mine))), len(mine) - 1) - int(chosen[mine].sum())
-        free = mine[~settled[mine]]
-        chosen[free[: max(0, wanted)]] = True
-        settled[free] = True
+        if len(mine) > 1:
+            free = mine[~settled[mine]]
+            choose(free, min(max(1, round(share * len(mine))), len(mine) - 1) - int(chosen[mine].sum()))
+            settled[free] = True
     free = order[~settled[order]]
-    chosen[free[: round(share * len(free))]] = True
-    if not chosen.any():
-        chosen[order[0]] = True
+    choose(free, round(share * len(free)))
+    choose(order[~chosen[order]], fewest - int(chosen.sum()))
     return chosen

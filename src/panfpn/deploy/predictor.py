@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from panfpn.deploy.inputs import Source, as_image
 from panfpn.deploy.runtime import engine_precisions, make_runtime
 from panfpn.device import describe_choice, survive_fork
 from panfpn.files import sha256
-from panfpn.labels import LabelTable
+from panfpn.labels import LabelTable, free_value
 from panfpn.lanes import in_lanes
 from panfpn.tasks import Image, Task, check_batch_size
 from panfpn.types import PanopticMap, SemanticMap
@@ -94,24 +94,26 @@ class Predictor:
     def reject(self, risk: float) -> float:
         """From now on, mark as ignored what is labelled so unsurely that more than a share of `risk` would be wrong.
 
+        Where the label table ignores no value, they get one that is none of its classes' (255, if that is free).
+
         Returns the probability that a label must have. ValueError without a calibration, or for a risk that no
         probability keeps.
         """
         if not 0 < risk < 1:
             raise ValueError(f"a risk of {risk:g} is none; it must be above 0 and below 1, such as 0.05")
+        self.task.check_outputs(confidence=True)
         if not self.calibration:
             raise ValueError("this model is not calibrated, so nobody knows how often its labels are wrong; panfpn "
                              "calibrate makes a copy that is")  # fmt: skip
-        if not self.table.ignore:
-            raise ValueError(f"label table {self.table.name!r} has no ignored value that rejected pixels could get")
         if len(self.task.inference.ratios) > 1 or self.task.inference.flip:
             raise ValueError("the calibration is of one view; leave inference.ratios and inference.flip out")
-        self.task.check_outputs(confidence=True)
         rows = self.calibration.get("thresholds", ())
         fits = [row for row in rows if row["risk"] <= risk]
         if not fits:
             lowest = f"from {rows[0]['risk']:g} on" if rows else "none"
             raise ValueError(f"no confidence of this model keeps a risk of {risk:g}; risks that one keeps: {lowest}")
+        if not self.table.ignore:
+            self.task.table = replace(self.table, ignore=(free_value(v for c in self.table.classes for v in c.values),))
         least = float(fits[-1]["confidence"])
         self.task.least_confidence = least
         return least

@@ -7,6 +7,7 @@ temperature goes into the weights of the classifier, so that whatever runs them,
 
 import hashlib
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,18 @@ _STEPS = 100  # of the solver
 def fitted(logits: torch.Tensor, labels: torch.Tensor, *, bias: bool = False) -> tuple[float, tuple[float, ...]]:
     """The temperature (and a bias of each class) with which logits [N, K] make labels [N] most likely.
 
-    ValueError where none does: labels that are all right, or random.
+    A class without a label gets no bias, as less of it is always likelier. ValueError where no temperature does:
+    labels that are all right, or random.
     """
     values = logits.double()
+    there = torch.bincount(labels, minlength=values.shape[1]) > 0
     scale = torch.zeros((), dtype=torch.float64, requires_grad=True)  # minus the temperature's logarithm
     shift = torch.zeros(values.shape[1], dtype=torch.float64, requires_grad=bias)
     solver = torch.optim.LBFGS([scale, shift] if bias else [scale], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         solver.zero_grad()
-        total = F.cross_entropy(values * scale.exp() + shift, labels)
+        total = F.cross_entropy(values * scale.exp() + shift * there, labels)
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
@@ -50,7 +53,7 @@ def fitted(logits: torch.Tensor, labels: torch.Tensor, *, bias: bool = False) ->
     if not _COLDEST < temperature < 1 / _COLDEST:
         raise ValueError(f"no temperature fits these labels (it would be {temperature:.3g}): the model is right, or "
                          "wrong, nearly everywhere; take other images")  # fmt: skip
-    return temperature, tuple((shift - shift.mean()).detach().tolist())
+    return temperature, tuple(((shift - shift[there].mean()) * there).detach().tolist())
 
 
 def calibrate(
@@ -79,6 +82,7 @@ def calibrate(
     return Calibration(
         temperature=temperature, bias=shift, pixels=len(labels), images=len(dataset), error=(before, after),
         class_error=(classes_before, classes_after), diagram=(first, second), thresholds=curve,
+        absent=tuple(name for k, name in enumerate(task.table.names) if not (truth == k).any()),
     )  # fmt: skip
 
 
@@ -90,9 +94,10 @@ def _drawn(
     if not isinstance(task, SemanticTask) or task.program is not None:
         raise ValueError("calibrate takes a Semantic FPN's release file: its temperature goes into the weights")
     if task.table.names != dataset.table.names:
-        raise ValueError(
-            f"the model's classes ({task.table.name!r}) are not those of the data ({dataset.table.name!r})"
-        )
+        pairs = zip_longest(task.table.names, dataset.table.names)
+        k, (ours, theirs) = next((k, pair) for k, pair in enumerate(pairs) if len({*pair}) > 1)
+        raise ValueError(f"train id {k} is {ours!r} in the model and {theirs!r} in the data; calibrate on data of the "
+                         "model's classes")  # fmt: skip
     each = max(1, min(pixels, _MOST // (4 * task.table.num_classes * max(1, len(dataset)))))
     loader = evaluation_loader(dataset, range(len(dataset)), batch_size=1, num_workers=num_workers,
                                channels=task.preprocess.reading.channels)  # fmt: skip
@@ -117,5 +122,7 @@ def write_calibrated(path: Path, release: Path, calibration: Calibration, data: 
     weight, offset = (tensors[f"head.classifier.{name}"].float() for name in ("weight", "bias"))
     tensors["head.classifier.weight"] = weight / calibration.temperature
     tensors["head.classifier.bias"] = offset / calibration.temperature + torch.tensor(calibration.bias)
+    if any(calibration.bias):
+        header = {**header, "scores": {}}  # which were those of other labels
     about = {"data": dict(data), **calibration.to_dict()}
     write_checkpoint(path, tensors, {**header, "calibration": about}, role="release")

@@ -96,6 +96,7 @@ class Stopwatch:
         self.minutes, self.val_every, self._estimate, self._clock = minutes, val_every, estimate, clock
         self.pace = pace or Pace(minutes=minutes)
         self._begun = begun - self.pace.spent
+        self.late = 0.0  # seconds of the first validation for which no time is kept, as its length is but a guess
         self._start: int | None = None  # the first step that is looked at
         self._since, self._first, self._apart = clock(), 0, 0.0  # of the steps that are measured
 
@@ -114,7 +115,7 @@ class Stopwatch:
         """Around a validation with all that it writes."""
         before = self._clock()
         yield
-        self.pace = replace(self.pace, validation=self._clock() - before)
+        self.pace, self.late = replace(self.pace, validation=self._clock() - before), 0.0
         self._apart += self.pace.validation
 
     @contextmanager
@@ -140,9 +141,8 @@ class Stopwatch:
         self.pace = replace(self.pace, step=_RECENT * now + (1 - _RECENT) * known if known else now)
         if not self.pace.validation:
             with self.apart():
-                most = _GUESSED * max(0.0, self.left)
-                guess = min(self._estimate(), most)
-            self.pace = replace(self.pace, validation=guess)
+                most, guess = _GUESSED * max(0.0, self.left), self._estimate()
+            self.pace, self.late = replace(self.pace, validation=min(guess, most)), max(0.0, guess - most)
         self._measure_from(step)
         wanted = step + fitting(step, self.left, self.pace, self.val_every)
         if first:

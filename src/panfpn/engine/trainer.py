@@ -72,8 +72,9 @@ class Trainer:
         minutes, pace = config.train.minutes, self.state.pace
         if minutes is None:
             self.state.plan = Plan(steps=config.train.steps)
-        elif pace is not None and pace.minutes != minutes and pace.step:
-            self.state.plan = replanned(self.state.step, pace, minutes, config.run.val_every)
+        elif pace is not None and pace.minutes != minutes:
+            if pace.step:
+                self.state.plan = replanned(self.state.step, pace, minutes, config.run.val_every)
             self.state.pace = replace(pace, minutes=minutes)
         self.begun = begun  # of a new run, on time.monotonic()
         self.watch: Stopwatch | None = None
@@ -191,6 +192,9 @@ class Trainer:
             warmup, pace = self.config.optim.warmup_steps, self.watch.pace
             self.log.say(f"{self.watch.minutes:g} minutes are {self.state.plan.steps} steps of {pace.step:.3g} s and "
                          f"validations of {pace.validation:.3g} s")  # fmt: skip
+            if self.watch.late:
+                self.log.say(f"note: a validation seems to take {pace.validation + self.watch.late:.3g} s, so that the "
+                             f"run may end {self.watch.late:.3g} s late; run.val_images makes it shorter")  # fmt: skip
             if warmup > self.state.plan.steps // 4:
                 self.log.say(f"note: {warmup} of these steps are warm-up (optim.warmup_steps)")
         return True

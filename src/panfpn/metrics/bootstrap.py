@@ -137,8 +137,9 @@ def _resampled(models: Sequence[Resampled], resamples: int, seed: int) -> tuple[
         raise ValueError(f"resamples is {resamples}; it must be positive")
     rows, score = np.stack([m.sums for m in models], 1), models[0].score  # [N, models, F]
     count, width = len(rows), rows[0].size if len(rows) else 1
-    if not count:
-        return np.full(len(models), np.nan), np.full((resamples, len(models)), np.nan)
+    if count < 2:  # one image is every resample of itself
+        value = score(rows.sum(0)) if count else np.full(len(models), np.nan)
+        return value, np.full((resamples, len(models)), np.nan)
     rng, flat = np.random.default_rng(seed), rows.reshape(count, -1)
     step = max(1, _CELLS // max(count, width))
     parts = []

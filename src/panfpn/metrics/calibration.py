@@ -48,6 +48,7 @@ class Calibration:
     class_error: tuple[float, float]
     diagram: tuple[tuple[Bin, ...], tuple[Bin, ...]]
     thresholds: tuple[Threshold, ...]
+    absent: tuple[str, ...] = ()  # classes without a labelled pixel, which get no bias
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as releases keep it."""

@@ -58,6 +58,8 @@ def weights_at_hand(given: Path | None, backbone: str | None = None) -> dict[str
         cached = {name: "hub" for name in names if _is_cached(name)}
         return cached or {name: "hub" for name in names[:1] if _is_on_hub(name)}
     given = given.expanduser().resolve()
+    if not given.exists():
+        raise ValueError(f"{given}: no such file or folder of weights (weights)")
     files = sorted(given.iterdir()) if given.is_dir() else [given]
     found = {f.stem.partition(".")[0]: str(f) for f in files if f.is_file() and f.suffix in _FILES}
     found = {name: file for name, file in found.items() if timm.is_model(name)}  # resnet50.a1_in1k.safetensors too

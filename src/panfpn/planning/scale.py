@@ -51,7 +51,10 @@ def suit_scale(folder: Path, seconds: float | None, *, say: Callable[[str], Any]
     with kept_heap():
         seconds = plan["spare_seconds"] if seconds is None else seconds
         count = _affordable(task, dataset, seconds - (time.monotonic() - start))
-        if count < min(_FEWEST, len(dataset)):
+        if len(dataset) < _FEWEST:
+            say(f"the size for prediction stays: {len(dataset)} validation images are too few to compare sizes on")
+            return None
+        if count < _FEWEST:
             say(f"the size for prediction stays: {seconds:.0f} s are too short to try others")
             return None
         found = {1.0: scored(1.0, count)}

@@ -132,8 +132,11 @@ def print_comparison(comparison: Comparison, first: str, second: str) -> None:
     console = Console()
     console.print(f"A: {first}\nB: {second}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
-    console.print(f"B is better in {100 * comparison.b_better:.1f} % of the resamples of the images; differences below "
-                  f"{comparison.detectable:.4f} are too small for so few", highlight=False)  # fmt: skip
+    console.print(
+        "one image cannot tell them apart; score both on more" if math.isnan(comparison.detectable) else
+        f"B is better in {100 * comparison.b_better:.1f} % of the resamples of the images; differences below "
+        f"{comparison.detectable:.4f} are too small for so few", highlight=False,
+    )  # fmt: skip
     if not comparison.moved:
         return
     moved = Table("moved most", "A", "B", "B - A")
