@@ -55,6 +55,15 @@ def test_what_one_image_alone_has_is_trained_on() -> None:
         assert not stratified(present, 0.25, seed)[:8].any()
 
 
+def test_rare_classes_leave_the_common_one_its_share() -> None:
+    present = np.zeros((100, 11), np.bool_)
+    present[np.arange(20), np.arange(20) // 2] = True  # ten classes of two images
+    present[20:, 10] = True
+    for seed in range(5):
+        chosen = stratified(present, 0.1, seed)
+        assert (chosen.sum(), chosen[20:].sum()) == (10, 8)
+
+
 def test_a_fold_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.fold is 5; it must be from 0 to below 5"):
         Data(split=0.2, fold=5)

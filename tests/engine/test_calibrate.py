@@ -52,8 +52,13 @@ def test_a_class_without_labels_has_no_bias() -> None:
     shift = torch.tensor([0.5, -0.5, 0.0, 1.0, -1.0])
     logits, labels = drawn(2.0, shift)
     kept = labels != 3
-    _, bias = fitted(logits[kept], labels[kept], bias=True)
+    temperature, bias = fitted(logits[kept], labels[kept], bias=True)
     assert bias[3] == 0 and max(map(abs, bias)) < 2
+
+    def likelihood(temperature: float, shift: tuple[float, ...]) -> float:
+        return -float(torch.nn.functional.cross_entropy(logits[kept] / temperature + torch.tensor(shift), labels[kept]))
+
+    assert likelihood(temperature, bias) >= likelihood(*fitted(logits[kept], labels[kept]))  # as it is written
     assert bias[1] - bias[4] == pytest.approx(0.5, abs=0.1)
 
 
@@ -135,9 +140,11 @@ def test_the_verb_writes_a_copy_whose_confidence_is_calibrated(
         main(["calibrate", str(out), "-o", str(tmp_path / "twice.safetensors"), "--data.root", str(folder_data)]) == 2
     )
     assert "is calibrated already" in capsys.readouterr().err
-    anew = ["calibrate", str(run), "-o", str(tmp_path / "seen.safetensors"), "--data.train-split"]
-    assert main([*anew, "val"]) == 2  # as train auto does that has no other images
-    assert "learnt from all of split 'val'" in capsys.readouterr().err
+    seen = ["-o", str(tmp_path / "seen.safetensors"), "--data.val-split", "train"]
+    assert main(["calibrate", str(run), *seen]) == 2
+    assert "the model learnt from split 'train'" in capsys.readouterr().err
+    assert main(["calibrate", str(run / "model.safetensors"), *seen, "--data.root", str(folder_data)]) == 0
+    assert "learnt from split 'train', and scores there say" in capsys.readouterr().err
 
     ignoring = Predictor.from_file(out, "cpu", "float32")
     ignoring.task.table = replace(ignoring.table, ignore=())

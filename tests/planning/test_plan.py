@@ -21,6 +21,7 @@ from panfpn.planning import plan_training
 from panfpn.planning.fingerprint import located, look_at
 from panfpn.planning.measurement import weights_at_hand
 from panfpn.planning.plan import read_machine
+from panfpn.recipes import sizes
 from panfpn.recipes.automatic import rhythm, settled, structure
 from panfpn.recipes.observed import Fingerprint, Machine
 from panfpn.recipes.sizes import enlarged, fitting_crop, seconds_to_try
@@ -84,7 +85,9 @@ def test_validations_that_take_long_score_a_part() -> None:
     assert chosen(replace(many, num_val=30), minutes=1).run.val_images is None
 
 
-def test_larger_sizes_are_tried_where_the_time_is_enough(folder_data: Path) -> None:
+def test_larger_sizes_are_tried_where_the_time_is_enough(folder_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seconds_to_try(15, 1.0) == 0
+    monkeypatch.setattr(sizes, "FEWEST", 3)
     assert seconds_to_try(1000, 100.0) == pytest.approx(5 + 1.2 * 100 * (4.8125 * 0.06 + 2.25))
     slow, fast = (plan_training(folder_data, minutes=3, device="cpu", machine=replace(CPU, pixels_per_s=pace),
                                 suits=True) for pace in (200.0, 1e6))  # fmt: skip

@@ -16,6 +16,7 @@ from panfpn.parsing import plain
 from panfpn.planning import plan_training, suit_scale
 from panfpn.planning import scale as module
 from panfpn.planning.fingerprint import look_at
+from panfpn.recipes import sizes
 from panfpn.recipes.observed import Machine
 from panfpn.recipes.sizes import alike
 from panfpn.weights import peek
@@ -27,7 +28,7 @@ CPU = Machine(device="cpu", name="a CPU", cores=2, memory_gb=16.0, network="tf_e
 @pytest.fixture
 def run(folder_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that has ended, with a plan that has time for sizes; its three validation images are enough."""
-    monkeypatch.setattr(module, "_FEWEST", 3)
+    monkeypatch.setattr(module, "FEWEST", 3)
     config = TrainConfig().changed(
         data__root=folder_data, data__crop=(64, 64), data__num_workers=0, model__backbone="test_resnet",
         model__pretrained=False, model__fpn_channels=8, model__head_channels=8, train__steps=4, train__batch_size=2,
@@ -97,10 +98,10 @@ def test_a_size_that_gains_little_is_left(run: Path, scores: Any, larger: float)
 
 
 def test_few_images_tell_no_sizes_apart(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FEWEST", 4)
-    said: list[str] = []
-    assert suit_scale(run, None, say=said.append) is None
-    assert said == ["the size for prediction stays: 3 validation images are too few to compare sizes on"]
+    monkeypatch.setattr(module, "FEWEST", 4)
+    before = (run / "model.safetensors").read_bytes()
+    assert suit_scale(run, None, say=print) is None
+    assert (run / "model.safetensors").read_bytes() == before
 
 
 def test_a_short_time_tries_nothing_and_other_runs_are_left_alone(run: Path) -> None:
@@ -112,7 +113,11 @@ def test_a_short_time_tries_nothing_and_other_runs_are_left_alone(run: Path) -> 
     assert len(said) == 1
 
 
-def test_time_for_it_is_planned_where_one_size_can_be_that_of_all(folder_data: Path) -> None:
+def test_time_for_it_is_planned_where_one_size_can_be_that_of_all(
+    folder_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plan_training(folder_data, minutes=10, device="cpu", machine=CPU, suits=True).spare == 0  # three images
+    monkeypatch.setattr(sizes, "FEWEST", 3)
     plan = plan_training(folder_data, minutes=10, device="cpu", machine=CPU, suits=True)
     assert (plan.spare, plan.config.train.minutes) == (pytest.approx(5.022374), pytest.approx(9.916294))
     assert "(of 10; the rest is for trying larger sizes for prediction)" in "\n".join(plan.lines())

@@ -124,14 +124,24 @@ def stratified(present: npt.NDArray[np.bool_], share: float, seed: int) -> npt.N
     wished = min(round(share * len(present), 3), len(present) - 1)  # without what 1 / 3 was rounded by
     fewest, most = max(1, floor(wished)), max(1, ceil(wished))
 
+    shares = np.rint(share * counts)
+
     def choose(images: npt.NDArray[np.int64], wanted: int) -> None:
         chosen[images[: max(0, min(wanted, most - int(chosen.sum())))]] = True
+
+    def spared(image: int) -> bool:
+        """Whether the shares of all classes can still be chosen after it."""
+        wanted = shares - present[chosen].sum(0) - present[image]
+        return bool(wanted.max() < most - chosen.sum())
 
     for k in np.argsort(counts, kind="stable"):
         mine = order[present[order, k]]
         if len(mine) > 1:
             free = mine[~settled[mine]]
-            choose(free, min(max(1, round(share * len(mine))), len(mine) - 1) - int(chosen[mine].sum()))
+            if shares[k]:
+                choose(free, min(int(shares[k]), len(mine) - 1) - int(chosen[mine].sum()))
+            elif not chosen[mine].any():
+                choose(free[[spared(image) for image in free]], 1)
             settled[free] = True
     free = order[~settled[order]]
     choose(free, round(share * len(free)))

@@ -41,9 +41,12 @@ def fitted(logits: torch.Tensor, labels: torch.Tensor, *, bias: bool = False) ->
     shift = torch.zeros(values.shape[1], dtype=torch.float64, requires_grad=bias)
     solver = torch.optim.LBFGS([scale, shift] if bias else [scale], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
+    def centred() -> torch.Tensor:
+        return (shift - shift[there].mean()) * there
+
     def loss() -> torch.Tensor:
         solver.zero_grad()
-        total = F.cross_entropy(values * scale.exp() + shift * there, labels)
+        total = F.cross_entropy(values * scale.exp() + centred(), labels)
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
@@ -53,7 +56,7 @@ def fitted(logits: torch.Tensor, labels: torch.Tensor, *, bias: bool = False) ->
     if not _COLDEST < temperature < 1 / _COLDEST:
         raise ValueError(f"no temperature fits these labels (it would be {temperature:.3g}): the model is right, or "
                          "wrong, nearly everywhere; take other images")  # fmt: skip
-    return temperature, tuple(((shift - shift[there].mean()) * there).detach().tolist())
+    return temperature, tuple(centred().detach().tolist())
 
 
 def calibrate(

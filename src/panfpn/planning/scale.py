@@ -15,12 +15,11 @@ from panfpn.metrics import Scores
 from panfpn.parsing import parse
 from panfpn.planning.plan import FILE
 from panfpn.recipes.observed import Fingerprint
-from panfpn.recipes.sizes import FACTORS
+from panfpn.recipes.sizes import FACTORS, FEWEST
 from panfpn.tasks import Task
 from panfpn.weights.files import read_checkpoint, write_checkpoint
 
 _WORTH = 0.003  # of the score, that a larger size must gain
-_FEWEST = 16  # images that tell sizes apart
 
 
 def suit_scale(folder: Path, seconds: float | None, *, say: Callable[[str], Any]) -> Scores | None:
@@ -51,10 +50,7 @@ def suit_scale(folder: Path, seconds: float | None, *, say: Callable[[str], Any]
     with kept_heap():
         seconds = plan["spare_seconds"] if seconds is None else seconds
         count = _affordable(task, dataset, seconds - (time.monotonic() - start))
-        if len(dataset) < _FEWEST:
-            say(f"the size for prediction stays: {len(dataset)} validation images are too few to compare sizes on")
-            return None
-        if count < _FEWEST:
+        if count < FEWEST:
             say(f"the size for prediction stays: {seconds:.0f} s are too short to try others")
             return None
         found = {1.0: scored(1.0, count)}

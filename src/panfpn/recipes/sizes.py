@@ -6,6 +6,7 @@ from typing import Any
 
 from panfpn.recipes.observed import Choice, Fingerprint, Machine, fixed
 
+FEWEST = 16  # images that tell sizes apart
 FACTORS = (1.0, 1.25, 1.5)  # of the size that validations have had: crops have shown the network larger parts
 _TRIED = 60  # images on which they are tried
 _BEGINNING = 5.0  # seconds in which the model is read again
@@ -24,7 +25,12 @@ _NO_UP = 1.5  # times chance, below which turned images lie where they were: nuc
 
 
 def seconds_to_try(num_val: int, validation: float) -> float:
-    """What it takes to try all `FACTORS` on some images, and then score all at the largest; as a whole `validation`."""
+    """What it takes to try all `FACTORS` on some images, and then score all at the largest; as a whole `validation`.
+
+    0 where there are too few images to tell sizes apart.
+    """
+    if num_val < FEWEST:
+        return 0.0
     areas = [factor**2 for factor in FACTORS]
     return _BEGINNING + _SPARE * validation * (sum(areas) * min(1.0, _TRIED / max(1, num_val)) + areas[-1])
 

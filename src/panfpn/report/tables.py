@@ -133,7 +133,7 @@ def print_comparison(comparison: Comparison, first: str, second: str) -> None:
     console.print(f"A: {first}\nB: {second}", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     console.print(
-        "one image cannot tell them apart; score both on more" if math.isnan(comparison.detectable) else
+        "so few labelled images cannot tell them apart; score both on more" if math.isnan(comparison.detectable) else
         f"B is better in {100 * comparison.b_better:.1f} % of the resamples of the images; differences below "
         f"{comparison.detectable:.4f} are too small for so few", highlight=False,
     )  # fmt: skip
@@ -152,4 +152,6 @@ def _number(value: float, percent: bool) -> str:
 
 
 def _bounds(interval: Interval, sign: str = "") -> str:
+    if math.isnan(interval.low):
+        return "–"
     return " to ".join(f"{bound:{sign}.4f}" for bound in (interval.low, interval.high))

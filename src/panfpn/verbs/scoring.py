@@ -80,9 +80,8 @@ def _score(
     task, released = predictor.task, predictor.task.preprocess
     if ranks.first:
         print_notes(predictor.notes)
-        if _learnt(options.data, words):
-            print_notes([f"note: {model} learnt from all of split {options.data.val_split!r} (train auto in folds); "
-                         "these scores are of images that it was trained on"])  # fmt: skip
+        if said := _learnt(model, options.data):
+            print_notes([f"{said}, if these are the same images"])
     if not complete:  # another library's checkpoint says only now how its model predicts
         data = replace(default.data, scale=released.scale, size_divisor=released.size_divisor)
         default = _Eval(data=data, inference=task.inference)
@@ -121,10 +120,16 @@ def _defaults(model: str) -> tuple[_Eval, bool]:
     return _Eval(data=data, inference=header.config.inference), True
 
 
-def _learnt(data: Data, words: list[str]) -> bool:
-    """Whether a model's own data settings, of which nothing in `words` names another split, validate as they train."""
-    chosen = any(word.startswith(("--data.val-split", "--data.split", "--data.dataset")) for word in words)
-    return data.split is None and data.val_split == data.train_split and not chosen
+def _learnt(model: str, data: Data) -> str:
+    """What to say of images that a model of ours learnt from, as far as its data settings tell; else nothing."""
+    from panfpn.weights import peek
+
+    own, split = data_of_model(model), data.val_split if data.split is None else data.train_split
+    if peek(model).data is None or own.split is not None or (split, data.dataset) != (own.train_split, own.dataset):
+        return ""
+    if own.root is not None and (data.root is None or data.root.resolve() != own.root.resolve()):
+        return ""
+    return f"the model learnt from split {split!r}, and scores there say nothing of other images"
 
 
 def _check_data(data: Data) -> None:
@@ -214,9 +219,10 @@ def run_calibrate(arguments: list[str]) -> int:
     check_file(options.json, "the calibration")
     check_file(options.page, "the diagrams", ".html")
     _check_data(options.data)
-    if _learnt(options.data, words):
-        raise ValueError(f"{model}: learnt from all of split {options.data.val_split!r} (train auto in folds), so its "
-                         "confidence there says nothing; name others by --data.val-split and --data.root")  # fmt: skip
+    if said := _learnt(model, options.data):
+        if options.data.root == data_of_model(model).root:
+            raise ValueError(f"{model}: {said}; calibrate on others (--data.val-split, --data.root)")
+        print_notes([f"{said}, if these are the same images"])
     from panfpn.build import build_dataset, load_task
     from panfpn.engine.calibrate import calibrate, write_calibrated
     from panfpn.files import write_json
@@ -236,7 +242,7 @@ def run_calibrate(arguments: list[str]) -> int:
     found = calibrate(task, data, pixels=options.pixels, bias=options.bias, num_workers=options.data.num_workers)
     about = {"dataset": options.data.dataset, "split": options.data.val_split, "images": len(data)}
     if options.bias and found.absent:
-        print_notes([f"note: no labelled pixel of {', '.join(found.absent)}; their bias is none"])
+        print_notes([f"no labelled pixel of {', '.join(found.absent)}; their bias is none"])
     write_calibrated(options.out, release.file, found, about)
     if options.json:
         write_json(options.json, found.to_dict())
