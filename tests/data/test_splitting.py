@@ -47,6 +47,13 @@ def test_folds_of_few_images_with_classes_of_their_own_are_of_one_size(count: in
     assert {int(fold.sum()) for fold in folds} <= {26 // count, -(-26 // count)}
 
 
+@pytest.mark.parametrize(("share", "count"), [(0.15, 7), (0.35, 3), (0.4, 2), (0.7, 1)])
+def test_a_share_that_is_more_than_an_image_leaves_one_for_each_other_fold(share: float, count: int) -> None:
+    present = np.ones((max(2, count), 1), np.bool_)
+    folds = [in_fold(present, share, 0, k) for k in range(count)]
+    assert [int(fold.sum()) for fold in folds] == [1] * count
+
+
 def test_what_one_image_alone_has_is_trained_on() -> None:
     present = np.zeros((20, 9), np.bool_)
     present[:, 0] = True

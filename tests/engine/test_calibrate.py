@@ -141,8 +141,9 @@ def test_the_verb_writes_a_copy_whose_confidence_is_calibrated(
     )
     assert "is calibrated already" in capsys.readouterr().err
     seen = ["-o", str(tmp_path / "seen.safetensors"), "--data.val-split", "train"]
-    assert main(["calibrate", str(run), *seen]) == 2
-    assert "the model learnt from split 'train'" in capsys.readouterr().err
+    for words in ([], ["--data.root", str(folder_data / "images" / "..")]):
+        assert main(["calibrate", str(run), *seen, *words]) == 2
+        assert "the model learnt from split 'train'" in capsys.readouterr().err
     assert main(["calibrate", str(run / "model.safetensors"), *seen, "--data.root", str(folder_data)]) == 0
     assert "learnt from split 'train', and scores there say" in capsys.readouterr().err
 

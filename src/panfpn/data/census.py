@@ -4,6 +4,7 @@ import filecmp
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +61,9 @@ def census(dataset: Dataset, *, channels: int = 3, most: int = _LOOKED_AT) -> Ce
     ValueError as reading a sample gives it.
     """
     spread = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int)).tolist()
-    others = sorted({*range(len(dataset))} - {*spread})
     counts = np.zeros(dataset.table.num_classes + 1, np.int64)
     height, width, looked_at = 0, 0, 0
-    for index in (*spread, *others):
+    for index in chain(spread, (i for i in range(len(dataset)) if i not in spread)):
         if looked_at >= len(spread) and counts[:-1].any():
             break
         looked_at += 1

@@ -121,9 +121,9 @@ def stratified(present: npt.NDArray[np.bool_], share: float, seed: int) -> npt.N
     chosen, settled = np.zeros(len(present), np.bool_), np.zeros(len(present), np.bool_)
     counts = present.sum(0)
     order = order[np.argsort(present[order][:, counts == 1].any(1), kind="stable")]
-    wished = min(round(share * len(present), 3), len(present) - 1)  # without what 1 / 3 was rounded by
+    others = max(1, num_folds(share) - 1)  # parts, of which each needs an image
+    wished = min(round(share * len(present), 3), len(present) - others)  # without what 1 / 3 was rounded by
     fewest, most = max(1, floor(wished)), max(1, ceil(wished))
-
     shares = np.rint(share * counts)
 
     def choose(images: npt.NDArray[np.int64], wanted: int) -> None:

@@ -32,7 +32,7 @@ def seconds_to_try(num_val: int, validation: float) -> float:
     if num_val < FEWEST:
         return 0.0
     areas = [factor**2 for factor in FACTORS]
-    return _BEGINNING + _SPARE * validation * (sum(areas) * min(1.0, _TRIED / max(1, num_val)) + areas[-1])
+    return _BEGINNING + _SPARE * validation * (sum(areas) * min(1.0, _TRIED / num_val) + areas[-1])
 
 
 def sizes_of(data: Fingerprint, device: str, given: Mapping[str, Any], *, panoptic: bool) -> Iterator[Choice]:

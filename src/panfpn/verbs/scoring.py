@@ -80,8 +80,8 @@ def _score(
     task, released = predictor.task, predictor.task.preprocess
     if ranks.first:
         print_notes(predictor.notes)
-        if said := _learnt(model, options.data):
-            print_notes([f"{said}, if these are the same images"])
+        if said := _learnt(model, default.data, options.data):
+            print_notes([said])
     if not complete:  # another library's checkpoint says only now how its model predicts
         data = replace(default.data, scale=released.scale, size_divisor=released.size_divisor)
         default = _Eval(data=data, inference=task.inference)
@@ -120,16 +120,17 @@ def _defaults(model: str) -> tuple[_Eval, bool]:
     return _Eval(data=data, inference=header.config.inference), True
 
 
-def _learnt(model: str, data: Data) -> str:
-    """What to say of images that a model of ours learnt from, as far as its data settings tell; else nothing."""
+def _learnt(model: str, own: Data, data: Data) -> str:
+    """What to say of `data` that a model learnt from, as far as its `own` settings tell; else nothing."""
     from panfpn.weights import peek
 
-    own, split = data_of_model(model), data.val_split if data.split is None else data.train_split
+    split = data.val_split if data.split is None else data.train_split
     if peek(model).data is None or own.split is not None or (split, data.dataset) != (own.train_split, own.dataset):
         return ""
     if own.root is not None and (data.root is None or data.root.resolve() != own.root.resolve()):
         return ""
-    return f"the model learnt from split {split!r}, and scores there say nothing of other images"
+    unknown = "" if own.root else ", if these are the same images"  # a release file names no folder
+    return f"the model learnt from split {split!r}, and scores there say nothing of other images{unknown}"
 
 
 def _check_data(data: Data) -> None:
@@ -219,10 +220,10 @@ def run_calibrate(arguments: list[str]) -> int:
     check_file(options.json, "the calibration")
     check_file(options.page, "the diagrams", ".html")
     _check_data(options.data)
-    if said := _learnt(model, options.data):
-        if options.data.root == data_of_model(model).root:
+    if said := _learnt(model, default.data, options.data):
+        if default.data.root is not None:
             raise ValueError(f"{model}: {said}; calibrate on others (--data.val-split, --data.root)")
-        print_notes([f"{said}, if these are the same images"])
+        print_notes([said])
     from panfpn.build import build_dataset, load_task
     from panfpn.engine.calibrate import calibrate, write_calibrated
     from panfpn.files import write_json

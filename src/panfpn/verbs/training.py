@@ -205,8 +205,8 @@ class _Demo:
 
 _DEMO_HELP = """panfpn demo [--out DIR]
 
-Train a small Semantic FPN on procedural street scenes (about two minutes on two cores), print its per-class table, draw
-held-out scenes, and label a real photo with the street-scene model that ships with panfpn."""
+Train a small Semantic FPN on procedural street scenes (two to five minutes on two cores), print its per-class table,
+draw held-out scenes, and label a real photo with the street-scene model that ships with panfpn."""
 
 
 def run_demo(arguments: list[str]) -> int:
